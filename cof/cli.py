@@ -1,0 +1,58 @@
+"""The `cof` command: a table of subcommands, each imported only when it is called."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+from cof.errors import CofError
+
+COMMANDS = {
+    "ask": "One question about one image, in two passes.",
+    "eval": "Plain and CoF over a benchmark, from a YAML config.",
+    "score": "Score answer files, ours or LLaVA's.",
+    "data": "Mini benchmarks, checks of benchmark folders.",
+    "tiny": "Train, examine and export the embedded model.",
+    "doctor": "Check this installation; --parity compares with recorded numbers.",
+}
+"""Subcommand -> one line of help. `cof/commands/<name>.py` holds the click command `<name>`."""
+
+
+class LazyGroup(click.Group):
+    """A click group that reads its table first and imports a subcommand when it is needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Subcommands in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import `cof.commands.<name>` and take its command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"cof.commands.{cmd_name}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the subcommands without importing any of them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a subcommand; an error that a user can mend becomes one line and exit code 2."""
+        try:
+            return super().invoke(ctx)
+        except CofError as error:
+            click.echo(f"cof: {error}", err=True)
+            ctx.exit(2)
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="cof", prog_name="cof")
+def main() -> None:
+    """Coarse-to-fine image understanding: locate, highlight, answer."""
+
+
+if __name__ == "__main__":
+    main()

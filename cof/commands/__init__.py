@@ -1,0 +1,1 @@
+"""Subcommands of `cof`, one file each; imported only when called."""

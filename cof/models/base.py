@@ -1,0 +1,136 @@
+"""The contract between a model family and the two stages.
+
+The one general idea: every visual token knows which rectangle of the original image it covers.
+`look` shows the model an image and says so; everything after it (box -> mask -> bias) is the same
+for every model. Adding a model is writing one `Model` in one file of this package.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cof.types import Answer, Box
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from cof.highlight import Highlight
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One image as the model sees it; computed once, used by both stages and every question.
+
+    Attributes:
+        features: float [T, D], the projected visual tokens, on the model's device.
+        cells: float [T, 4], rectangle (x0, y0, x1, y1) of the original image that each token
+            covers, in fractions of it. Padding lies outside [0, 1]; nothing is clipped.
+        grid: (rows, columns) where the T tokens are one row-major grid, else None.
+        size: (width, height) of the original image in pixels.
+    """
+
+    features: Tensor
+    cells: Tensor
+    grid: tuple[int, int] | None
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A left-padded batch of prompts, images in place, ready for the language model.
+
+    Attributes:
+        embeds: float [B, S, D], input embeddings.
+        attention_mask: int64 [B, S], 0 for padding.
+        visual: per row int64 [T], positions of the visual tokens in the padded sequence.
+    """
+
+    embeds: Tensor
+    attention_mask: Tensor
+    visual: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How to decode. The defaults are LLaVA's for MME: greedy, at most 128 new tokens.
+
+    Attributes:
+        max_new_tokens: at least 1.
+        num_beams: 1 is greedy (or sampling).
+        temperature: 0 is greedy; above 0 samples.
+        seed: of the sampling generator, unused when greedy.
+    """
+
+    max_new_tokens: int = 128
+    num_beams: int = 1
+    temperature: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1 or self.num_beams < 1 or self.temperature < 0:
+            raise ValueError(
+                f"max_new_tokens={self.max_new_tokens} and num_beams={self.num_beams} must be at "
+                f"least 1, temperature={self.temperature} at least 0"
+            )
+
+
+class Model(ABC):
+    """A multi-modal LLM that can be asked, and whose attention can be highlighted.
+
+    Attributes:
+        name: what the user called it (a path or hub name).
+        frame: the frame its box replies use, recorded with every region.
+    """
+
+    name: str
+    frame: str
+
+    @abstractmethod
+    def look(self, images: Sequence[Image]) -> list[View]:
+        """Run the vision tower once over RGB images (any sizes)."""
+
+    @abstractmethod
+    def encode(self, views: Sequence[View], questions: Sequence[str]) -> Encoded:
+        """Put each question into the chat template behind its image; left-padded batch."""
+
+    @abstractmethod
+    def highlight(self, highlight: Highlight) -> AbstractContextManager[None]:
+        """Add the highlight's bias to attention scores inside the `with` block."""
+
+    @abstractmethod
+    def generate(self, encoded: Encoded, limits: Limits) -> list[Answer]:
+        """Decode one answer a row. `Answer.seconds` is the row's share of the wall time."""
+
+    @abstractmethod
+    def to_image(
+        self, corners: tuple[float, float, float, float], size: tuple[int, int]
+    ) -> Box | None:
+        """A box of a reply, in the model's frame, as a Box; None where nothing of it is inside."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """What a manifest records: name, revision, layout, device, dtype, attention mechanism."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Which model to load and how.
+
+    Attributes:
+        path: `cof-tiny` (the embedded model), a folder, or a hub name.
+        device: `auto` (CUDA where there is one, else CPU), `cpu`, `cuda`, `cuda:1`, ...
+        dtype: `auto` (float16 on CUDA as published, float32 on CPU), or a torch dtype's name.
+        device_map: None, or "auto" to spread a model over several GPUs.
+        conv: chat template, `vicuna_v1` or `llava_v1`.
+    """
+
+    path: str = "cof-tiny"
+    device: str = "auto"
+    dtype: str = "auto"
+    device_map: str | None = None
+    conv: str = "vicuna_v1"

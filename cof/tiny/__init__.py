@@ -1,0 +1,1 @@
+"""cof-tiny: procedural scenes, questions, tokenizer and training of the embedded model."""

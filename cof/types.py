@@ -1,0 +1,145 @@
+"""What flows through the pipeline: Question -> Region -> Focus -> Answer -> Record.
+
+Frozen dataclasses without behaviour beyond checking their own values; nothing here imports torch
+at run time. A box is always in fractions of the ORIGINAL image: each model adapter converts from
+the frame that its text uses (LLaVA-1.5 answers in the padded square).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FocusStatus = Literal["boxes", "no_box", "whole", "empty"]
+"""How a region became a mask: `boxes` lit some visual tokens; `no_box` nothing was parsed;
+`whole` every visual token was lit; `empty` boxes were parsed but lit none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """Corners (x0, y0)-(x1, y1) as fractions of the original image; x right, y down.
+
+    Raises:
+        ValueError: not 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1; the message shows the value.
+    """
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+    def __post_init__(self) -> None:
+        corners = (self.x0, self.y0, self.x1, self.y1)
+        ordered = 0 <= self.x0 < self.x1 <= 1 and 0 <= self.y0 < self.y1 <= 1
+        if not ordered or not all(math.isfinite(value) for value in corners):
+            raise ValueError(
+                f"box {corners} needs 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1 "
+                "(fractions of the image, x right, y down)"
+            )
+
+    def as_tuple(self) -> tuple[float, float, float, float]:
+        """The corners as (x0, y0, x1, y1)."""
+        return (self.x0, self.y0, self.x1, self.y1)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question about one image, as a benchmark asks it.
+
+    Attributes:
+        id: unique within the benchmark and stable between runs.
+        image: path of the image file; benchmarks give it relative to their root.
+        text: what the model is asked, the benchmark's suffix included, without the chat template.
+        category: the benchmark's own group (MME subtask, POPE setting), or "".
+        reference: the right answer as the benchmark writes it, or "".
+        boxes: ground-truth regions, where the benchmark has them.
+        options: answer options of a multiple-choice question, in the order they were shown.
+    """
+
+    id: str
+    image: str
+    text: str
+    category: str = ""
+    reference: str = ""
+    boxes: tuple[Box, ...] = ()
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """What the coarse stage found.
+
+    Attributes:
+        boxes: regions, in fractions of the original image, before expansion; may be empty.
+        source: name of the coarse stage (`prompt`, `oracle`, ...).
+        reply: the model's raw text, "" where no model was asked.
+        frame: the frame that `reply` speaks of (`padded_square`, `image`).
+        seconds: wall time spent on this question, its share of the batch.
+    """
+
+    boxes: tuple[Box, ...]
+    source: str
+    reply: str = ""
+    frame: str = "image"
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Focus:
+    """A region as the fine stage sees it: which visual tokens to highlight.
+
+    Attributes:
+        mask: bool [T], True for the visual tokens of the region; all False means a plain pass.
+        boxes: the boxes after expansion, squaring and clipping, fractions of the original image.
+        status: how the mask came about; `no_box`, `whole` and `empty` are counted in reports.
+    """
+
+    mask: Tensor
+    boxes: tuple[Box, ...]
+    status: FocusStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A reply of the model.
+
+    Attributes:
+        text: decoded, special tokens dropped, stripped.
+        tokens: generated ids, end-of-sequence included, padding dropped.
+        seconds: wall time spent on this question, its share of the batch.
+    """
+
+    text: str
+    tokens: tuple[int, ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Both answers to one question, with everything that led to them.
+
+    Attributes:
+        question: what was asked.
+        region: the coarse stage's output, None where it failed.
+        focus_boxes: boxes after expansion, fractions of the original image.
+        cells: indices of the highlighted visual tokens, in [0, tokens).
+        tokens: number of visual tokens of the image.
+        status: see `FocusStatus`.
+        cof: the answer with the highlight.
+        plain: the same model's answer without it, None where it was not asked for.
+        error: why there is no answer, "" where there is one.
+    """
+
+    question: Question
+    region: Region | None = None
+    focus_boxes: tuple[Box, ...] = ()
+    cells: tuple[int, ...] = ()
+    tokens: int = 0
+    status: FocusStatus = "no_box"
+    cof: Answer | None = None
+    plain: Answer | None = None
+    error: str = field(default="")
