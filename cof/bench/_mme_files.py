@@ -1,0 +1,196 @@
+"""MME's folders and files: the release, its template and result folders, LLaVA's questions."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from cof.bench.base import Row, read_jsonl, read_lines
+from cof.errors import DataError
+from cof.types import Question
+
+PERCEPTION = (
+    *("existence", "count", "position", "color", "posters"),
+    *("celebrity", "scene", "landmark", "artwork", "OCR"),
+)
+COGNITION = (
+    *("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning"),
+)
+SUBTASKS = PERCEPTION + COGNITION
+"""In the order of the published scorer, which is the order of summation."""
+
+RELEASE_SUFFIX = " Please answer yes or no."
+LLAVA_SUFFIX = "\nAnswer the question using a single word or phrase."
+
+_IMAGES = (".jpg", ".jpeg", ".png")
+_ROOTS = (".", "MME_Benchmark", "MME_Benchmark_release_version")
+_TEMPLATES = (".", "Your_Results", "eval_tool/Your_Results")
+
+
+def ask(original: str) -> str:
+    """A release question as LLaVA asks it; a second space before the suffix stays."""
+    return original.removesuffix(RELEASE_SUFFIX) + LLAVA_SUFFIX
+
+
+def key(subtask: str, image: str, text: str) -> tuple[str, str, str]:
+    """How answers are matched: subtask, stem, and the question without either suffix."""
+    bare = text.replace(LLAVA_SUFFIX.strip(), "").replace(RELEASE_SUFFIX.strip(), "")
+    return subtask, PurePosixPath(image).stem, bare.strip()
+
+
+def row_key(row: Row, name: str) -> tuple[str, str, str]:
+    """The key of a row of LLaVA's files, whose question_id is the path in the release."""
+    path = row.text("question_id")
+    return key(PurePosixPath(path).parts[0] if path else "", path, row.text(name))
+
+
+def release_path(question: Question) -> str:
+    """The image's path in the release: from its subtask on."""
+    parts = PurePosixPath(question.image).parts
+    return "/".join(parts[parts.index(question.category) :])
+
+
+def release_root(root: Path) -> Path:
+    """The folder that holds the subtasks, `root` or a known level below it."""
+    places = [root / a / b for a in _ROOTS for b in _ROOTS]
+    for place in places:
+        if any((place / name).is_dir() for name in SUBTASKS):
+            return place
+    state = "is not a folder" if not root.is_dir() else "holds none of MME's subtask folders"
+    raise DataError(f"{root}: {state} ({', '.join(SUBTASKS[:4])}, ...)")
+
+
+def ground_truth(root: Path) -> list[Question]:
+    """Questions to score against, from the template folder or a release without its images."""
+    for place in (root / name for name in _TEMPLATES):
+        if any((place / f"{name}.txt").is_file() for name in SUBTASKS):
+            return list(_template(place))
+    return list(release(release_root(root), root, strict=False))
+
+
+def release(folder: Path, root: Path, strict: bool) -> Iterator[Question]:
+    """Questions of every subtask folder present; `strict` wants each text's image, and back."""
+    for subtask in SUBTASKS:
+        if not (folder / subtask).is_dir():
+            continue
+        texts, images = _files(folder / subtask, strict)
+        for stem in sorted(texts):
+            image = images.get(stem, texts[stem])
+            for number, (text, truth) in enumerate(_pair_lines(texts[stem]), start=1):
+                yield Question(
+                    id=f"{subtask}/{image.name}#{number}",
+                    image=image.relative_to(root).as_posix(),
+                    text=ask(text),
+                    category=subtask,
+                    reference=truth,
+                )
+
+
+def _files(folder: Path, strict: bool) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Texts and images of a subtask by stem, from either shape of folder."""
+    split = [folder / "questions_answers_YN", folder / "images"]
+    sides = [side if any(part.is_dir() for part in split) else folder for side in split]
+    texts = _by_stem(sides[0], (".txt",))
+    images = _by_stem(sides[1], _IMAGES) if sides[1].is_dir() else {}
+    if strict:
+        for stem in sorted(texts.keys() ^ images.keys()):
+            found = texts.get(stem) or images[stem]
+            raise DataError(f"{found}: has no {'image' if stem in texts else 'text'} beside it")
+    if not texts:
+        raise DataError(f"{folder}: no questions, expected one .txt an image")
+    return texts, images
+
+
+def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
+    """Files with one of the suffixes by stem; hidden files are nobody's."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    found: dict[str, Path] = {}
+    for file in sorted(folder.iterdir()):
+        if file.suffix.lower() in suffixes and not file.name.startswith("."):
+            if file.stem in found:
+                raise DataError(f"{file}: {found[file.stem].name} has the same stem")
+            found[file.stem] = file
+    return found
+
+
+def _pair_lines(file: Path) -> list[tuple[str, str]]:
+    """(question, Yes|No) of one image's text."""
+    rows = []
+    for line, where in read_lines(file):
+        text, *truth = line.split("\t")
+        if len(truth) != 1 or truth[0].strip().lower() not in ("yes", "no"):
+            raise DataError(f"{where}: {line!r} is not question TAB Yes|No")
+        rows.append((text, truth[0].strip()))
+    if not rows or len(rows) % 2:
+        raise DataError(f"{file}: {len(rows)} questions; MME asks two (yes and no) of an image")
+    return rows
+
+
+def _columns(file: Path, counts: tuple[int, ...]) -> list[tuple[list[str], str]]:
+    """TAB-separated lines with the third column Yes|No, each with its file:line."""
+    rows = []
+    for line, where in read_lines(file):
+        fields = line.split("\t")
+        if len(fields) not in counts:
+            wanted = "image, question, Yes|No" + (", answer" if 4 in counts else "")
+            raise DataError(f"{where}: {len(fields)} TAB-separated fields, expected {wanted}")
+        if fields[2].strip().lower() not in ("yes", "no"):
+            raise DataError(f"{where}: ground truth {fields[2]!r}, expected Yes or No")
+        rows.append((fields, where))
+    if len(rows) % 2:
+        raise DataError(f"{file}: {len(rows)} lines; MME has two an image")
+    return rows
+
+
+def _template(folder: Path) -> Iterator[Question]:
+    """Questions of the official template: image, question, Yes|No (a fourth field is ignored)."""
+    for subtask in SUBTASKS:
+        file = folder / f"{subtask}.txt"
+        asked: dict[str, int] = defaultdict(int)
+        for (name, text, truth, *_), _where in _columns(file, (3, 4)) if file.is_file() else []:
+            asked[name] += 1
+            yield Question(
+                id=f"{subtask}/{name}#{asked[name]}",
+                image=f"{subtask}/{name}",
+                text=ask(text),
+                category=subtask,
+                reference=truth.strip(),
+            )
+
+
+def result_folder(folder: Path) -> list[tuple[Question, str, str]]:
+    """(question, answer, file:line) of every line; lines 2k and 2k+1 are a pair."""
+    rows = []
+    for subtask in SUBTASKS:
+        file = folder / f"{subtask}.txt"
+        lines = _columns(file, (4,)) if file.is_file() else []
+        for number, ((name, text, truth, answer), where) in enumerate(lines):
+            question = Question(
+                id=f"{subtask}/{number // 2 + 1}#{number % 2 + 1}",
+                image=f"{subtask}/{name}",
+                text=ask(text),
+                category=subtask,
+                reference=truth.strip(),
+            )
+            rows.append((question, answer, where))
+    if not rows:
+        raise DataError(f"{folder}: no result files ({SUBTASKS[0]}.txt, {SUBTASKS[1]}.txt, ...)")
+    return rows
+
+
+def as_llava(file: Path, release: Sequence[Question]) -> list[Question]:
+    """The questions of a llava_mme.jsonl, in its order, with the release's ids and answers."""
+    waiting: dict[tuple[str, str, str], list[Question]] = defaultdict(list)
+    for question in release:
+        waiting[key(question.category, question.image, question.text)].append(question)
+    questions = []
+    for row in read_jsonl(file):
+        asked = row_key(row, "text")
+        if not waiting.get(asked):
+            state = "a second time" if asked in waiting else "but it is not in the release"
+            raise DataError(f"{row.where}: asks {asked[2]!r} of {'/'.join(asked[:2])} {state}")
+        questions.append(replace(waiting[asked].pop(0), text=row.text("text")))
+    return questions

@@ -1,0 +1,190 @@
+"""MME: fourteen yes/no subtasks, two questions an image (arXiv 2306.13394).
+
+Reads the release (one folder a subtask; images beside their texts, or in `images/` and
+`questions_answers_YN/`) and asks as LLaVA does: the question without "Please answer yes or no.",
+then LLaVA's line. Scores as the release's `calculation.py` does: a subtask scores 100 times the
+share of right answers plus 100 times the share of images with both answers right; perception and
+cognition are plain sums over their subtasks.
+
+Two deviations from the published tools, neither of which changes a score: questions are paired by
+their image (published: consecutive lines), and a TAB or newline in an answer becomes a space when
+it is exported (published: the converter writes a file that the scorer then rejects).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from cof.bench import _mme_files as files
+from cof.bench._mme_files import COGNITION, LLAVA_SUFFIX, PERCEPTION, RELEASE_SUFFIX, SUBTASKS
+from cof.bench.base import (
+    Answers,
+    Given,
+    add_up,
+    align,
+    llava_answer,
+    read_jsonl,
+    write_jsonl,
+    write_text,
+)
+from cof.errors import DataError
+from cof.types import Question
+
+VERSION = "1"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Where MME is.
+
+    Attributes:
+        root: the release folder. For scoring alone also the official template folder (lines of
+            image, question, Yes|No), or a release without its images.
+        questions: LLaVA's llava_mme.jsonl, or "" for the release's own questions and order.
+    """
+
+    root: str
+    questions: str = ""
+
+
+def read(config: Config) -> list[Question]:
+    """Every question of a release, by subtask in the published order, then by file name.
+
+    A release with some of the subtasks is read as it is; with `questions`, the questions and the
+    order of that file.
+
+    Raises:
+        DataError: not a release, an image without its text, a text without its image, a line
+            that is not question TAB Yes|No, an odd number of questions.
+    """
+    root = Path(config.root)
+    questions = list(files.release(files.release_root(root), root, strict=True))
+    return files.as_llava(Path(config.questions), questions) if config.questions else questions
+
+
+def label(answer: str) -> str:
+    """`yes`, `no` or `other`, as published: lower-cased, not stripped, first four characters."""
+    start = answer.lower()[:4]
+    return "yes" if "yes" in start else "no" if "no" in start else "other"
+
+
+def credit(question: Question, answer: str) -> float:
+    """1.0 for the right answer, else 0.0; `other` is wrong."""
+    return float(label(answer) == question.reference.lower())
+
+
+def score(questions: Sequence[Question], answers: Sequence[str]) -> dict[str, Any]:
+    """The published metrics over the subtasks that are present.
+
+    `acc` and `acc_plus` are shares in [0, 1], `score` is 100 * acc + 100 * acc_plus, `other`
+    counts answers that are neither yes nor no. A sum with none of its subtasks is None.
+    """
+    by_task: dict[str, list[tuple[Question, str]]] = defaultdict(list)
+    for question, answer in zip(questions, answers, strict=True):
+        by_task[question.category].append((question, answer))
+    tasks = {name: _score_subtask(by_task[name]) for name in SUBTASKS if name in by_task}
+    return {
+        "benchmark": "mme",
+        "version": VERSION,
+        "perception": _total(tasks, PERCEPTION),
+        "cognition": _total(tasks, COGNITION),
+        "subtasks": tasks,
+        "missing_subtasks": [name for name in SUBTASKS if name not in tasks],
+    }
+
+
+def table(scores: dict[str, Any]) -> list[tuple[str, float, int]]:
+    """Rows (name, score, questions): both sums, then the subtasks."""
+    tasks = scores["subtasks"]
+    rows = []
+    for name, members in (("perception", PERCEPTION), ("cognition", COGNITION)):
+        if scores[name] is not None:
+            rows.append((name, scores[name], sum(tasks[m]["n"] for m in members if m in tasks)))
+    return rows + [(name, task["score"], task["n"]) for name, task in tasks.items()]
+
+
+def export(questions: Sequence[Question], answers: Sequence[str], folder: Path) -> list[Path]:
+    """Write LLaVA's answer file and, in `eval_tool/`, one text a subtask for calculation.py."""
+    pairs = list(zip(questions, answers, strict=True))
+    rows = [llava_answer(files.release_path(q), q, a) for q, a in pairs]
+    written = [write_jsonl(folder / "llava_mme_answers.jsonl", rows)]
+    for name in SUBTASKS:
+        lines = [_result_line(q, a) for q, a in _paired(pairs) if q.category == name]
+        if lines:
+            written.append(write_text(folder / "eval_tool" / f"{name}.txt", "".join(lines)))
+    return written
+
+
+def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Answers:
+    """Answers of LLaVA (a .jsonl) or of calculation.py (a folder with one text a subtask).
+
+    The first needs ground truth in `config.root`. The second holds its own and is taken as it is,
+    lines paired consecutively, unless `config.root` is given too.
+
+    Raises:
+        DataError: as `cof.bench.base.align`, or a file that is neither; names file and line.
+    """
+    given = list(files.result_folder(path)) if path.is_dir() else []
+    if path.is_dir() and not config.root:
+        return Answers([question for question, _, _ in given], [text for _, text, _ in given])
+    if not config.root:
+        raise DataError(f"{path}: needs --ground-truth, the MME release or its template folder")
+    questions = files.ground_truth(Path(config.root))
+    if config.questions:
+        questions = files.as_llava(Path(config.questions), questions)
+    if path.is_dir():
+        answers = [Given(files.key(q.category, q.image, q.text), text, at) for q, text, at in given]
+    else:
+        rows = read_jsonl(path)
+        answers = [Given(files.row_key(row, "prompt"), row.text("text"), row.where) for row in rows]
+    keys = [files.key(q.category, q.image, q.text) for q in questions]
+    return align(questions, keys, answers, path, allow_missing)
+
+
+def _score_subtask(rows: Sequence[tuple[Question, str]]) -> dict[str, Any]:
+    """acc, acc_plus and score of one subtask."""
+    pairs: dict[tuple[str, int], list[float]] = defaultdict(list)
+    for question, answer in rows:
+        pairs[_pair(question)].append(credit(question, answer))
+    whole = [credits for credits in pairs.values() if len(credits) == 2]
+    acc = sum(sum(credits) for credits in pairs.values()) / len(rows)
+    acc_plus = sum(min(credits) for credits in whole) / len(whole) if whole else 0.0
+    return {
+        "n": len(rows),
+        "acc": acc,
+        "acc_plus": acc_plus,
+        "score": 100 * acc + 100 * acc_plus,
+        "other": sum(label(answer) == "other" for _, answer in rows),
+    }
+
+
+def _total(tasks: dict[str, dict[str, Any]], members: Sequence[str]) -> float | None:
+    """Sum over the members that are present."""
+    present = [tasks[name]["score"] for name in members if name in tasks]
+    return add_up(present) if present else None
+
+
+def _pair(question: Question) -> tuple[str, int]:
+    """Which two questions belong together: those of an image, two by two."""
+    image, _, number = question.id.rpartition("#")
+    return image, (int(number) - 1) // 2
+
+
+def _paired(rows: Sequence[tuple[Question, str]]) -> list[tuple[Question, str]]:
+    """The rows with pairs adjacent, in the order in which pairs first appear."""
+    pairs: dict[tuple[str, int], list[tuple[Question, str]]] = defaultdict(list)
+    for question, answer in rows:
+        pairs[_pair(question)].append((question, answer))
+    return [row for pair in pairs.values() for row in pair]
+
+
+def _result_line(question: Question, answer: str) -> str:
+    """Image TAB original question TAB truth TAB answer, separators in the answer made spaces."""
+    original = question.text.removesuffix(LLAVA_SUFFIX) + RELEASE_SUFFIX
+    clean = "".join(" " if char in "\t\r\n" else char for char in answer)
+    image = PurePosixPath(question.image).name
+    return f"{image}\t{original}\t{question.reference}\t{clean}\n"

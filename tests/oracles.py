@@ -1,0 +1,57 @@
+"""Slow, obvious versions of what the package does; nothing here imports the package."""
+
+# --- MME: the converter and the scorer as they are published, in plain loops ---
+
+
+def mme_convert(truths, rows):
+    """LLaVA's answers -> subtask -> lines of (file, question, truth, answer).
+
+    truths: {(subtask, "0001.txt", question as in the release): "Yes" | "No"}
+    rows: dicts with question_id, prompt, text.
+    """
+    lines = {}
+    for row in rows:
+        parts = row["question_id"].split("/")
+        file = parts[-1].split(".")[0] + ".txt"
+        prompt = row["prompt"]
+        if "Answer the question using a single word or phrase." in prompt:
+            prompt = prompt.replace("Answer the question using a single word or phrase.", "")
+            prompt = prompt.strip()
+        if "Please answer yes or no." not in prompt:
+            prompt = prompt + " Please answer yes or no."
+            if (parts[0], file, prompt) not in truths:
+                head = prompt[: -len(" Please answer yes or no.")]
+                prompt = head + "  Please answer yes or no."
+        truth = truths[(parts[0], file, prompt)]
+        lines.setdefault(parts[0], []).append((file, prompt, truth, row["text"]))
+    return lines
+
+
+def mme_label(answer):
+    answer = answer.lower()
+    if answer == "yes" or answer == "no":
+        return answer
+    if "yes" in answer[0:4]:
+        return "yes"
+    if "no" in answer[0:4]:
+        return "no"
+    return "other"
+
+
+def mme_scores(lines):
+    """{subtask: (n, acc, acc_plus, score)}; lines 2k and 2k+1 are one image."""
+    scores = {}
+    for subtask, rows in lines.items():
+        right = 0
+        both = 0
+        for first in range(0, len(rows), 2):
+            pair = 0
+            for _, _, truth, answer in rows[first : first + 2]:
+                if mme_label(answer) == truth.lower():
+                    pair += 1
+            right += pair
+            both += pair == 2
+        acc = right / len(rows)
+        acc_plus = both / (len(rows) // 2)
+        scores[subtask] = (len(rows), acc, acc_plus, acc * 100 + acc_plus * 100)
+    return scores
