@@ -79,6 +79,7 @@ class Region:
         reply: the model's raw text, "" where no model was asked.
         frame: the frame that `reply` speaks of (`padded_square`, `image`).
         seconds: wall time spent on this question, its share of the batch.
+        everything: every visual token is wanted, padding included (the control `whole`).
     """
 
     boxes: tuple[Box, ...]
@@ -86,6 +87,7 @@ class Region:
     reply: str = ""
     frame: str = "image"
     seconds: float = 0.0
+    everything: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,145 @@
+"""Boxes without torch: change their frame, expand, square, clip; parsing is in `cof.replies`.
+
+A `Quad` is four raw numbers (x0, y0, x1, y1) in whatever frame a reply speaks of; a `Box` is
+checked and always in fractions of the ORIGINAL image. Frames:
+
+* image: fractions of the original W x H image;
+* padded square: fractions of the S x S square, S = max(W, H), in which the image sits at the
+  floor offsets ((S - W) // 2, (S - H) // 2). LLaVA-1.5 answers in this one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from cof.replies import SLACK, Quad, parse_boxes, parse_reference
+from cof.types import Box
+
+__all__ = [
+    "SLACK",
+    "BoxConfig",
+    "Quad",
+    "clip",
+    "expand",
+    "from_padded_square",
+    "parse_boxes",
+    "parse_reference",
+    "square",
+    "to_padded_square",
+]
+
+
+@dataclass(frozen=True)
+class BoxConfig:
+    """How a region becomes a mask.
+
+    Attributes:
+        rules: `clean` (every box, clip by half width, a token belongs when it shares area) or
+            `reference` (the published code, its defects included).
+        expand: α, the factor on both sides of the box about its centre; above 0.
+        square: grow the shorter side (in pixels) to the longer one before expanding.
+    """
+
+    rules: Literal["clean", "reference"] = "clean"
+    expand: float = 1.0
+    square: bool = False
+
+    def __post_init__(self) -> None:
+        if self.rules not in ("clean", "reference"):
+            raise ValueError(f"rules is {self.rules!r}; it must be 'clean' or 'reference'")
+        _check_factor(self.expand)
+
+
+def clip(quad: Quad) -> Box | None:
+    """The part of an ordered quad inside [0, 1]; None where it has no area or is not finite."""
+    if not all(math.isfinite(value) for value in quad):
+        return None
+    x0, y0, x1, y1 = (min(max(value, 0.0), 1.0) for value in quad)
+    return Box(x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
+
+
+def from_padded_square(quad: Quad, size: tuple[int, int]) -> Box | None:
+    """An ordered quad of the padded square as a Box; None where it covers padding only.
+
+    Args:
+        quad: fractions of the padded square.
+        size: (width, height) of the original image in pixels.
+    """
+    (scale_x, shift_x), (scale_y, shift_y) = (_padding(edge, max(size)) for edge in size)
+    x0, y0, x1, y1 = quad
+    return clip(
+        (
+            x0 * scale_x - shift_x,
+            y0 * scale_y - shift_y,
+            x1 * scale_x - shift_x,
+            y1 * scale_y - shift_y,
+        )
+    )
+
+
+def to_padded_square(box: Box, size: tuple[int, int]) -> Quad:
+    """A box in fractions of the padded square, the inverse of `from_padded_square`."""
+    (scale_x, shift_x), (scale_y, shift_y) = (_padding(edge, max(size)) for edge in size)
+    return (
+        (box.x0 + shift_x) / scale_x,
+        (box.y0 + shift_y) / scale_y,
+        (box.x1 + shift_x) / scale_x,
+        (box.y1 + shift_y) / scale_y,
+    )
+
+
+def _padding(edge: int, square: int) -> tuple[float, float]:
+    """Side of the square and offset of the image in it, both in units of this image edge."""
+    return square / edge, (square - edge) // 2 / edge
+
+
+def expand(box: Box, alpha: float) -> Box:
+    """The box with both sides times alpha about its centre, clipped to the image.
+
+    Raises:
+        ValueError: alpha is not a finite number above 0.
+    """
+    _check_factor(alpha)
+    if alpha == 1:
+        return box
+    x0, x1 = _interval((box.x0 + box.x1) / 2, (box.x1 - box.x0) * alpha)
+    y0, y1 = _interval((box.y0 + box.y1) / 2, (box.y1 - box.y0) * alpha)
+    return Box(x0, y0, x1, y1)
+
+
+def square(box: Box, size: tuple[int, int]) -> Box:
+    """The box with its shorter side grown to the longer one, measured in pixels.
+
+    It is moved to stay inside the image, and cut where the image is narrower than the side.
+
+    Args:
+        box: fractions of the original image.
+        size: (width, height) of the original image in pixels.
+    """
+    width, height = (box.x1 - box.x0) * size[0], (box.y1 - box.y0) * size[1]
+    if width > height:
+        y0, y1 = _moved((box.y0 + box.y1) / 2, width / size[1])
+        return Box(box.x0, y0, box.x1, y1)
+    x0, x1 = _moved((box.x0 + box.x1) / 2, height / size[0])
+    return Box(x0, box.y0, x1, box.y1)
+
+
+def _interval(centre: float, length: float) -> tuple[float, float]:
+    """Both ends of an interval, clipped to [0, 1]; never empty, however short the length."""
+    low = min(max(centre - length / 2, 0.0), math.nextafter(1.0, 0.0))
+    high = min(centre + length / 2, 1.0)
+    return (low, high) if low < high else (low, math.nextafter(low, 1.0))
+
+
+def _moved(centre: float, length: float) -> tuple[float, float]:
+    """An interval of at most 1 about the centre, moved into [0, 1]."""
+    half = min(length, 1.0) / 2
+    return _interval(min(max(centre, half), 1 - half), 2 * half)
+
+
+def _check_factor(alpha: float) -> None:
+    """Raise unless a box can be scaled by alpha."""
+    if not (math.isfinite(alpha) and alpha > 0):
+        raise ValueError(f"expand is {alpha}; it must be a finite number above 0 (1 keeps the box)")

@@ -1,0 +1,149 @@
+"""Boxes in the text of a reply: numbers as written, in whatever frame the reply speaks of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+Quad = tuple[float, float, float, float]
+"""(x0, y0, x1, y1), x right, y down; not checked."""
+
+SLACK = 0.5
+"""A coordinate may lie this far outside [0, 1] (it is clipped later); farther out it is taken to
+be pixels, thousandths or per cent, whose scale only a guess could tell, and the box is dropped."""
+
+_REFERENCE = re.compile(r"\[-?\d+\.\d+(?:, -?\d+\.\d+){3}\]")
+
+# Quantifiers are possessive (no backtracking), so that a megabyte of brackets is one scan.
+_NUMBER = r"[-+]?(?:\d++(?:\.\d*+)?+|\.\d++)(?:e[-+]?\d++)?+"
+_GAP = r"\s*+(?:[,;]\s*+|(?<=\s))"
+_KEY = r"(?<!\w)[a-z_]\w*+\s*+[:=]\s*+"
+_ROW = rf"{_NUMBER}(?:{_GAP}{_NUMBER}){{3}}"
+_PAIR = rf"\s*+{_NUMBER}{_GAP}{_NUMBER}\s*+"
+_POINT = rf"(?:\({_PAIR}\)|\[{_PAIR}\])"
+_INSIDE = rf"\s*+(?:({_KEY})?+({_ROW})|({_POINT}\s*+,?+\s*+{_POINT}))\s*+[,;]?+\s*+"
+_GROUPS = [
+    re.compile(start + _INSIDE + end, re.I)
+    for start, end in (
+        (r"\[", r"\]"),
+        (r"\(", r"\)"),
+        (r"\{", r"\}"),
+        (r"<(?:b?box|\|box_start\|)>", r"<(?:/b?box|\|box_end\|)>"),
+    )
+]
+_CORNER = re.compile(rf"({_KEY})({_NUMBER})", re.I)
+_CORNERS = re.compile(
+    rf"{_KEY}{_NUMBER}(?:{_GAP}{_KEY}{_NUMBER})*+"
+    r"(?:(?P<closed>[.!?]?[\s,;\])}/>])|(?P<end>[.!?]?\Z))?+",
+    re.I,
+)
+_SCHEMAS = (
+    ("x0", "y0", "x1", "y1"),
+    ("x1", "y1", "x2", "y2"),
+    ("xmin", "ymin", "xmax", "ymax"),
+    ("left", "top", "right", "bottom"),
+)
+_NAMES = {name for schema in _SCHEMAS for name in schema}
+_ANY_NUMBER = re.compile(_NUMBER, re.I)
+_BARE = re.compile(rf"(?<![\w.%/+-]){_ROW}(?![\w%/]|\.\d)", re.I)
+_BRACKET = re.compile(r"[\[\](){}]|</?\|?\w")
+# Quotes, escapes and markdown say nothing about numbers; full-width punctuation is punctuation.
+_PLAIN = str.maketrans("\"'`*\\“”‘’，、；：＝（）［］【】｛｝−", " " * 9 + ",,;:=()[][]{}-")
+
+
+def parse_reference(text: str) -> Quad | None:
+    """The published rule: the first `[d.d, d.d, d.d, d.d]`, or None.
+
+    Decimals and one space after each comma are required, so `[0, 1, 0.5, 1]` is not found. The
+    numbers are as written: in any order, of any size, infinite where they overflow.
+    """
+    found = _REFERENCE.search(text)
+    return _quad(found[0]) if found else None
+
+
+def parse_boxes(text: str) -> tuple[Quad, ...]:
+    """The clean rule: every box of a reply, once each, in the order of the text.
+
+    A box is a bracketed group of exactly four numbers (`[]`, `()`, `{}`, `<box></box>`; any
+    number form of JSON or Python, quoted or not, commas or spaces), two points in one bracket, or
+    four named corners (x0 y0 x1 y1, x1 y1 x2 y2, xmin.., left top right bottom; with width and
+    height it is not said whether x, y is a corner or the centre, so that is no box). In a text
+    without any bracket, a line that holds exactly four numbers, in a row and one of them with a
+    decimal point, is a box too. A group that is never closed is unfinished, hence no box.
+
+    Reversed corners are put in order. A box is dropped when a number is not finite, when it has no
+    area, when nothing of it lies in [0, 1], or when a coordinate is more than `SLACK` outside of
+    [0, 1] (pixels or thousandths: their scale is not guessed).
+
+    Never raises; the time is linear in the length of the text.
+    """
+    plain = text.translate(_PLAIN)
+    bracketed = _BRACKET.search(plain) is not None
+    found = [*_groups(plain), *_corners(plain, bracketed), *([] if bracketed else _bare(plain))]
+    quads = (_order(quad) for _, quad in sorted(found))
+    return tuple(dict.fromkeys(quad for quad in quads if _plausible(quad)))
+
+
+def _groups(text: str) -> Iterator[tuple[int, Quad]]:
+    """Bracketed groups of four numbers, with the place of each in the text."""
+    for pattern in _GROUPS:
+        for found in pattern.finditer(text):
+            key, row, points = found.groups()
+            if key is None or _name(key) not in _NAMES:
+                yield found.start(), _quad(row or points)
+
+
+def _corners(text: str, bracketed: bool) -> Iterator[tuple[int, Quad]]:
+    """Named corners next to each other; a repeated name starts the next box."""
+    for found in _CORNERS.finditer(text):
+        finished = found["closed"] is not None or (found["end"] is not None and not bracketed)
+        corners: dict[str, float] = {}
+        for part in _CORNER.finditer(found[0]) if finished else ():
+            name = _name(part[1])
+            if name in corners:
+                yield from _named(found.start() + part.start(), corners)
+                corners = {}
+            corners[name] = float(part[2])
+        yield from _named(found.end(), corners)
+
+
+def _named(place: int, corners: dict[str, float]) -> Iterator[tuple[int, Quad]]:
+    """The box of one set of named corners, unless two readings are possible."""
+    fits = [schema for schema in _SCHEMAS if all(name in corners for name in schema)]
+    if len(fits) == 1:
+        x0, y0, x1, y1 = (corners[name] for name in fits[0])
+        yield place, (x0, y0, x1, y1)
+
+
+def _bare(text: str) -> Iterator[tuple[int, Quad]]:
+    """Lines with exactly four numbers, one after the other."""
+    place = 0
+    for line in text.splitlines(keepends=True):
+        found = _BARE.search(line) if len(_ANY_NUMBER.findall(line)) == 4 else None
+        if found and "." in found[0]:
+            yield place + found.start(), _quad(found[0])
+        place += len(line)
+
+
+def _quad(text: str) -> Quad:
+    """The four numbers of a text that holds exactly four."""
+    x0, y0, x1, y1 = (float(number) for number in _ANY_NUMBER.findall(text))
+    return (x0, y0, x1, y1)
+
+
+def _name(key: str) -> str:
+    """`x_Min :` -> `xmin`."""
+    return key.rstrip(" \t\r\n\f\v:=").replace("_", "").lower()
+
+
+def _order(quad: Quad) -> Quad:
+    """Corners with x0 <= x1 and y0 <= y1."""
+    x0, y0, x1, y1 = quad
+    return (min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1))
+
+
+def _plausible(quad: Quad) -> bool:
+    """Whether ordered corners can be fractions of an image and cover a part of it."""
+    x0, y0, x1, y1 = quad
+    inside = x0 < x1 and y0 < y1 and x0 < 1 and y0 < 1 and x1 > 0 and y1 > 0
+    return inside and all(-SLACK <= value <= 1 + SLACK for value in quad)
