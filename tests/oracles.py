@@ -55,3 +55,35 @@ def mme_scores(lines):
         acc_plus = both / (len(rows) // 2)
         scores[subtask] = (len(rows), acc, acc_plus, acc * 100 + acc_plus * 100)
     return scores
+
+
+# --- POPE: LLaVA's eval_pope in plain loops ---
+
+
+def pope_prediction(text):
+    if text.find(".") != -1:
+        text = text.split(".")[0]
+    text = text.replace(",", "")
+    for word in text.split(" "):
+        if word == "No" or word == "not" or word == "no":
+            return "no"
+    return "yes"
+
+
+def pope_setting(predictions, labels):
+    """(tp, fp, tn, fn, accuracy, precision, recall, f1, yes_ratio)"""
+    tp = fp = tn = fn = 0
+    for prediction, label in zip(predictions, labels, strict=True):
+        if prediction == "yes" and label == "yes":
+            tp += 1
+        elif prediction == "yes":
+            fp += 1
+        elif label == "no":
+            tn += 1
+        else:
+            fn += 1
+    precision = float(tp) / float(tp + fp)
+    recall = float(tp) / float(tp + fn)
+    f1 = 2 * precision * recall / (precision + recall)
+    accuracy = (tp + tn) / (tp + tn + fp + fn)
+    return tp, fp, tn, fn, accuracy, precision, recall, f1, predictions.count("yes") / len(labels)

@@ -4,16 +4,24 @@ A benchmark is a module with a frozen dataclass `Config` (its `root` and options
 
     VERSION: str                                          # of the reader and scorer, recorded
     def read(config) -> list[Question]                    # image paths relative to config.root
-    def credit(question, answer) -> float                 # 0..1 for one answer, for statistics
-    def score(questions, answers) -> dict                 # the published metrics, all digits
+    def credit(question, answer, config=None) -> float    # 0..1 for one answer, for statistics
+    def score(questions, answers, config=None) -> dict    # the published metrics, all digits
     def table(scores) -> list[tuple[str, float, int]]     # rows (name, value, n) to print
-    def export(questions, answers, folder) -> list[Path]  # the published answer formats
-    def read_answers(path, config, allow_missing) -> Answers   # foreign files, for `cof score`
+    def export(questions, answers, folder, config=None) -> list[Path]  # published answer formats
+    def read_answers(path, config, allow_missing) -> Answers    # foreign files, for `cof score`
+
+and, where the benchmark scores the coarse stage and not the answer,
+
+    def region_answer(region) -> str                      # what stands for the answer
 
 `Question.text` already ends with the prompt suffix that the published numbers were made with, and
-`Question.id` is unique and the same on every machine. `score` is a pure function of its two lists
-(same length, same order); what it returns is JSON-able, in a fixed key order, and starts with
-`benchmark` and `version`. Scoring what `export` wrote gives what `score` gave. Everything that is
-wrong with a file is a `cof.errors.DataError` that names it, with the line where there is one.
-`base.py` has the parts that benchmarks share.
+`Question.id` is unique and the same on every machine. `score` is a pure function of its lists
+(same length, same order) and of those options of `config` that choose a rule, None for the
+defaults; it needs no field of a question that a record does not keep. What it returns is JSON-able,
+in a fixed key order, and starts with `benchmark` and `version`. Scoring what `export` wrote gives
+what `score` gave. Everything that is wrong with a file is a `cof.errors.DataError` that names it,
+with the line where there is one. `base.py` has the parts that benchmarks share.
+
+`EXPECTED` (questions a category), `SOURCE` (where to get it) and `KNOWN_MD5` (file name -> MD5) are
+for `cof data check`.
 """

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from cof.bench.base import Row, read_jsonl, read_lines
+from cof.bench.base import SHORT_ANSWER, Row, read_jsonl, read_lines
 from cof.errors import DataError
 from cof.types import Question
 
@@ -22,7 +22,6 @@ SUBTASKS = PERCEPTION + COGNITION
 """In the order of the published scorer, which is the order of summation."""
 
 RELEASE_SUFFIX = " Please answer yes or no."
-LLAVA_SUFFIX = "\nAnswer the question using a single word or phrase."
 
 _IMAGES = (".jpg", ".jpeg", ".png")
 _ROOTS = (".", "MME_Benchmark", "MME_Benchmark_release_version")
@@ -31,12 +30,12 @@ _TEMPLATES = (".", "Your_Results", "eval_tool/Your_Results")
 
 def ask(original: str) -> str:
     """A release question as LLaVA asks it; a second space before the suffix stays."""
-    return original.removesuffix(RELEASE_SUFFIX) + LLAVA_SUFFIX
+    return original.removesuffix(RELEASE_SUFFIX) + SHORT_ANSWER
 
 
 def key(subtask: str, image: str, text: str) -> tuple[str, str, str]:
     """How answers are matched: subtask, stem, and the question without either suffix."""
-    bare = text.replace(LLAVA_SUFFIX.strip(), "").replace(RELEASE_SUFFIX.strip(), "")
+    bare = text.replace(SHORT_ANSWER.strip(), "").replace(RELEASE_SUFFIX.strip(), "")
     return subtask, PurePosixPath(image).stem, bare.strip()
 
 

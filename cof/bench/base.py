@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 from cof.errors import DataError
 from cof.types import Question
 
+SHORT_ANSWER = "\nAnswer the question using a single word or phrase."
+"""LLaVA's suffix for MME, POPE, GQA and TextVQA."""
+
 
 class Answers(NamedTuple):
     """Answers beside their questions; `missing` are the ids of questions without one."""
@@ -103,6 +106,35 @@ def read_jsonl(path: Path) -> list[Row]:
     return rows
 
 
+def read_json(path: Path) -> Any:
+    """The value of a JSON file.
+
+    Raises:
+        DataError: not JSON.
+    """
+    try:
+        return json.loads(read_text(path))
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error})") from error
+
+
+def read_json_rows(path: Path) -> list[Row]:
+    """The objects of a file that is JSON lines or one JSON array, whatever its name says.
+
+    Raises:
+        DataError: neither, an item that is no object, or none at all.
+    """
+    if not read_text(path).lstrip().startswith("["):
+        return read_jsonl(path)
+    items = read_json(path)
+    if not items:
+        raise DataError(f"{path}: an empty array, expected JSON objects")
+    for number, item in enumerate(items, start=1):
+        if not isinstance(item, dict):
+            raise DataError(f"{path}: item {number} is a {type(item).__name__}, expected an object")
+    return [Row(item, f"{path}: item {number}") for number, item in enumerate(items, start=1)]
+
+
 def parse_object(text: str, where: str) -> dict[str, Any]:
     """One JSON object; `where` goes into the error."""
     try:
@@ -187,6 +219,19 @@ def align(
         )
     order = sorted(texts)
     return Answers([questions[i] for i in order], [texts[i] for i in order], missing)
+
+
+def unique(keys: Sequence[Hashable], source: str | Path) -> None:
+    """Refuse a key that occurs twice.
+
+    Raises:
+        DataError: names the file and the key.
+    """
+    seen: set[Hashable] = set()
+    for key in keys:
+        if key in seen:
+            raise DataError(f"{source}: {_show(key)} occurs twice")
+        seen.add(key)
 
 
 def _show(key: Hashable) -> str:

@@ -20,8 +20,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cof.bench import _mme_files as files
-from cof.bench._mme_files import COGNITION, LLAVA_SUFFIX, PERCEPTION, RELEASE_SUFFIX, SUBTASKS
+from cof.bench._mme_files import COGNITION, PERCEPTION, RELEASE_SUFFIX, SUBTASKS
 from cof.bench.base import (
+    SHORT_ANSWER,
     Answers,
     Given,
     add_up,
@@ -72,12 +73,14 @@ def label(answer: str) -> str:
     return "yes" if "yes" in start else "no" if "no" in start else "other"
 
 
-def credit(question: Question, answer: str) -> float:
+def credit(question: Question, answer: str, config: Config | None = None) -> float:
     """1.0 for the right answer, else 0.0; `other` is wrong."""
     return float(label(answer) == question.reference.lower())
 
 
-def score(questions: Sequence[Question], answers: Sequence[str]) -> dict[str, Any]:
+def score(
+    questions: Sequence[Question], answers: Sequence[str], config: Config | None = None
+) -> dict[str, Any]:
     """The published metrics over the subtasks that are present.
 
     `acc` and `acc_plus` are shares in [0, 1], `score` is 100 * acc + 100 * acc_plus, `other`
@@ -107,7 +110,12 @@ def table(scores: dict[str, Any]) -> list[tuple[str, float, int]]:
     return rows + [(name, task["score"], task["n"]) for name, task in tasks.items()]
 
 
-def export(questions: Sequence[Question], answers: Sequence[str], folder: Path) -> list[Path]:
+def export(
+    questions: Sequence[Question],
+    answers: Sequence[str],
+    folder: Path,
+    config: Config | None = None,
+) -> list[Path]:
     """Write LLaVA's answer file and, in `eval_tool/`, one text a subtask for calculation.py."""
     pairs = list(zip(questions, answers, strict=True))
     rows = [llava_answer(files.release_path(q), q, a) for q, a in pairs]
@@ -184,7 +192,7 @@ def _paired(rows: Sequence[tuple[Question, str]]) -> list[tuple[Question, str]]:
 
 def _result_line(question: Question, answer: str) -> str:
     """Image TAB original question TAB truth TAB answer, separators in the answer made spaces."""
-    original = question.text.removesuffix(LLAVA_SUFFIX) + RELEASE_SUFFIX
+    original = question.text.removesuffix(SHORT_ANSWER) + RELEASE_SUFFIX
     clean = "".join(" " if char in "\t\r\n" else char for char in answer)
     image = PurePosixPath(question.image).name
     return f"{image}\t{original}\t{question.reference}\t{clean}\n"

@@ -1,0 +1,86 @@
+"""POPE's label files and LLaVA's question file."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from cof.bench.base import SHORT_ANSWER, Row, read_json_rows, read_jsonl
+from cof.errors import DataError
+from cof.types import Question
+
+SETTINGS = ("random", "popular", "adversarial")
+"""In the paper's order, which is the order of summation: the last digit of a mean depends on it."""
+
+FIRST_ID = {"adversarial": 0, "random": 10_000_000, "popular": 20_000_000}
+"""LLaVA's question_id is this plus the row of the label file, counted from 1; in its order."""
+
+
+def llava_id(question: Question) -> int:
+    """LLaVA's number of a question."""
+    return FIRST_ID[question.category] + int(question.id.rpartition("/")[2])
+
+
+def labelled(root: Path, source: str, images: str) -> dict[str, list[Question]]:
+    """The label files' questions, a setting."""
+    names = {name: f"{source}_pope_{name}.json" for name in FIRST_ID}
+    for folder in (root, root / source, root / "output" / source):
+        found = {name: folder / file for name, file in names.items() if (folder / file).is_file()}
+        if found:
+            return {
+                name: [
+                    _question(name, number, row, images)
+                    for number, row in enumerate(read_json_rows(file), start=1)
+                ]
+                for name, file in found.items()
+            }
+    raise DataError(f"{root}: no label files ({', '.join(names.values())})")
+
+
+def _question(setting: str, number: int, row: Row, images: str) -> Question:
+    """Row `number` (from 1) of a label file."""
+    if row.text("label") not in ("yes", "no"):
+        raise DataError(f"{row.where}: label {row.text('label')!r}, expected 'yes' or 'no'")
+    return Question(
+        id=f"{setting}/{number}",
+        image=f"{images}/{row.text('image')}",
+        text=row.text("text") + SHORT_ANSWER,
+        category=setting,
+        reference=row.text("label"),
+    )
+
+
+def bare(text: str) -> str:
+    """The question without suffix and article, which versions of the files differ in."""
+    return re.sub(r"\b(a|an|the)\b\s*", "", text.removesuffix(SHORT_ANSWER).lower()).strip()
+
+
+def as_llava(file: Path, labels: dict[str, list[Question]]) -> list[Question]:
+    """The questions of llava_pope_test.jsonl in its order, with the labels of their rows.
+
+    A setting's k-th question belongs to row k of its label file; image and object are compared.
+    """
+    questions: list[Question] = []
+    used = dict.fromkeys(labels, 0)
+    for row in read_jsonl(file):
+        name = row.text("category")
+        if name not in labels:
+            raise DataError(f"{row.where}: category {name!r} has no label file")
+        place = used[name]
+        if place == len(labels[name]):
+            raise DataError(f"{row.where}: more {name} questions than its {place} labels")
+        label = labels[name][place]
+        asked = (row.text("image"), bare(row.text("text")))
+        if asked != (label.image.rpartition("/")[2], bare(label.text)):
+            raise DataError(
+                f"{row.where}: asks {asked[1]!r} of {asked[0]}, {name} label {place + 1} is for "
+                f"{bare(label.text)!r} of {label.image}; mixed versions of POPE"
+            )
+        questions.append(label)
+        used[name] += 1
+    for name, rows in labels.items():
+        if used[name] != len(rows):
+            raise DataError(
+                f"{file}: {used[name]} {name} questions for {len(rows)} labels; mixed versions"
+            )
+    return questions

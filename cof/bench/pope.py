@@ -1,0 +1,245 @@
+"""POPE, arXiv 2305.10355: is a named object in the image?
+
+Three settings by where the absent objects come from: `random`, `popular` (frequent) and
+`adversarial` (seen together with what is there). The label files exist in two versions, told apart
+by the random setting: 2910 questions (behind LLaVA's published 85.9) and 3000; scores name theirs.
+LLaVA's single number is the mean of the three F1, which is not the F1 of all answers pooled.
+
+Peers parse answers in incompatible ways, so the scores name the parser (`PARSERS`); counts are of
+predicted yes: an answer that a parser cannot read is wrong, and no prediction of either.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from cof.bench import _pope_files as files
+from cof.bench._pope_files import SETTINGS
+from cof.bench.base import (
+    SHORT_ANSWER,
+    Answers,
+    Given,
+    Row,
+    add_up,
+    align,
+    llava_answer,
+    read_jsonl,
+    unique,
+    write_jsonl,
+)
+from cof.errors import DataError
+from cof.types import Question
+
+VERSION = "1"
+SOURCE = "github.com/RUCAIBox/POPE (output/coco); images: COCO val2014, cocodataset.org"
+EXPECTED = {"adversarial": (3000,), "random": (2910, 3000), "popular": (3000,)}
+METRICS = ("accuracy", "precision", "recall", "f1", "yes_ratio")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Where POPE is and how its answers are read.
+
+    Attributes:
+        root: folder of the label files, or the folder above (`coco/`, `output/coco/`).
+        questions: LLaVA's llava_pope_test.jsonl, or "" for the label files' own order.
+        images: folder of the images, relative to `root`.
+        source: which label files: `<source>_pope_<setting>.json`.
+        parser: `llava` (published), `strict` (lmms-eval) or `word` (VLMEvalKit).
+    """
+
+    root: str
+    questions: str = ""
+    images: str = "val2014"
+    source: Literal["coco", "aokvqa", "gqa"] = "coco"
+    parser: Literal["llava", "strict", "word"] = "llava"
+
+
+def read(config: Config) -> list[Question]:
+    """Every question of the settings that are there, by setting in LLaVA's order.
+
+    Raises:
+        DataError: no label file, a row without image, text or a label yes|no, or a question file
+            that does not belong to the label files.
+    """
+    labels = files.labelled(Path(config.root), config.source, config.images)
+    if not config.questions:
+        return [question for rows in labels.values() for question in rows]
+    return files.as_llava(Path(config.questions), labels)
+
+
+# --- answers ---------------------------------------------------------------------------------
+
+
+def parse_llava(answer: str) -> str:
+    """LLaVA's rule, and POPE's own: a `No`, `no` or `not` in the first sentence, else yes."""
+    words = answer.split(".")[0].replace(",", "").split(" ")
+    return "no" if {"No", "no", "not"} & set(words) else "yes"
+
+
+def parse_strict(answer: str) -> str:
+    """lmms-eval's rule: the whole answer is yes or no, else `other`."""
+    bare = answer.lower().strip()
+    return bare if bare in ("yes", "no") else "other"
+
+
+def parse_word(answer: str) -> str:
+    """VLMEvalKit's rule: exactly one of the words yes and no occurs, else `other`."""
+    words = set(re.findall(r"[^\W_]+", answer.lower()))
+    found = [word for word in ("yes", "no") if word in words]
+    return found[0] if len(found) == 1 else "other"
+
+
+PARSERS: Mapping[str, Callable[[str], str]] = {
+    "llava": parse_llava,
+    "strict": parse_strict,
+    "word": parse_word,
+}
+
+
+def credit(question: Question, answer: str, config: Config | None = None) -> float:
+    """1.0 for the right answer, else 0.0."""
+    return float(_parser(config)(answer) == question.reference)
+
+
+def score(
+    questions: Sequence[Question], answers: Sequence[str], config: Config | None = None
+) -> dict[str, Any]:
+    """Counts and metrics a setting, their unweighted mean, and the metrics of all pooled.
+
+    `data` names the version: `pope-2910` and `pope-3000` by the size of the random setting, all
+    settings complete; anything else is `pope-other`. All metrics are shares in [0, 1].
+    """
+    parse = _parser(config)
+    rows = [
+        (question.category, question.reference, parse(answer))
+        for question, answer in zip(questions, answers, strict=True)
+    ]
+    present = [name for name in SETTINGS if any(row[0] == name for row in rows)]
+    settings = {name: _metrics([row for row in rows if row[0] == name]) for name in present}
+    return {
+        "benchmark": "pope",
+        "version": VERSION,
+        "data": _data_version({name: settings[name]["n"] for name in present}),
+        "parser": config.parser if config else "llava",
+        "mean": {
+            metric: add_up(settings[name][metric] for name in present) / len(present)
+            for metric in METRICS
+        },
+        "pooled": _metrics(rows),
+        "settings": settings,
+    }
+
+
+def table(scores: dict[str, Any]) -> list[tuple[str, float, int]]:
+    """Rows: mean and pooled F1, then every metric of every setting."""
+    n = scores["pooled"]["n"]
+    rows = [("mean f1", scores["mean"]["f1"], n), ("pooled f1", scores["pooled"]["f1"], n)]
+    for name, setting in scores["settings"].items():
+        rows += [(f"{name} {metric}", setting[metric], setting["n"]) for metric in METRICS]
+    return rows
+
+
+def _parser(config: Config | None) -> Callable[[str], str]:
+    return PARSERS[config.parser if config else "llava"]
+
+
+def _metrics(rows: Sequence[tuple[str, str, str]]) -> dict[str, Any]:
+    """Counts and metrics of (setting, truth, prediction) rows; a share of nothing is 0."""
+    count = {
+        name: sum(row[1:] == pair for row in rows)
+        for name, pair in {
+            "tp": ("yes", "yes"),
+            "fp": ("no", "yes"),
+            "tn": ("no", "no"),
+            "fn": ("yes", "no"),
+        }.items()
+    }
+    yes = sum(truth == "yes" for _, truth, _ in rows)
+    precision = _share(count["tp"], count["tp"] + count["fp"])
+    recall = _share(count["tp"], yes)
+    return {
+        "n": len(rows),
+        **count,
+        "other": sum(prediction == "other" for _, _, prediction in rows),
+        "accuracy": _share(count["tp"] + count["tn"], len(rows)),
+        "precision": precision,
+        "recall": recall,
+        "f1": _share(2 * precision * recall, precision + recall),
+        "yes_ratio": _share(count["tp"] + count["fp"], len(rows)),
+    }
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
+
+
+def _data_version(counts: dict[str, int]) -> str:
+    """The version of the label files, by their sizes."""
+    if (counts.get("adversarial"), counts.get("popular")) != (3000, 3000):
+        return "pope-other"
+    return {2910: "pope-2910", 3000: "pope-3000"}.get(counts.get("random", 0), "pope-other")
+
+
+# --- files -----------------------------------------------------------------------------------
+
+
+def export(
+    questions: Sequence[Question],
+    answers: Sequence[str],
+    folder: Path,
+    config: Config | None = None,
+) -> list[Path]:
+    """Write LLaVA's answer file and, a setting, the official file of question and answer."""
+    pairs = list(zip(questions, answers, strict=True))
+    rows = [llava_answer(files.llava_id(question), question, answer) for question, answer in pairs]
+    written = [write_jsonl(folder / "llava_pope_answers.jsonl", rows)]
+    for name in SETTINGS:
+        given = [
+            {"question": question.text.removesuffix(SHORT_ANSWER), "answer": answer}
+            for question, answer in pairs
+            if question.category == name
+        ]
+        if given:
+            written.append(write_jsonl(folder / f"pope_{name}.json", given))
+    return written
+
+
+def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Answers:
+    """LLaVA's answers; `config.root` holds the label files.
+
+    Answers are matched by question_id: through the question file, else by LLaVA's numbering. Where
+    an answer repeats its prompt, that must be the question.
+
+    Raises:
+        DataError: as `cof.bench.base.align`; another version's labels; no label files.
+    """
+    if not config.root:
+        raise DataError(f"{path}: needs --labels, the folder of {config.source}_pope_*.json")
+    questions = read(config)
+    if config.questions:
+        keys = [row.key("question_id") for row in read_jsonl(Path(config.questions))]
+    else:
+        keys = [str(files.llava_id(question)) for question in questions]
+    unique(keys, config.questions)
+    given = _given(read_jsonl(path), dict(zip(keys, questions, strict=True)))
+    return align(questions, keys, given, path, allow_missing)
+
+
+def _given(rows: Sequence[Row], asked: Mapping[str, Question]) -> list[Given]:
+    """The answers of LLaVA's rows, each prompt compared with the question of that id."""
+    given = []
+    for row in rows:
+        key = row.key("question_id")
+        prompt = row.text("prompt") if "prompt" in row.values and key in asked else None
+        if prompt is not None and files.bare(prompt) != files.bare(asked[key].text):
+            raise DataError(
+                f"{row.where}: asks {prompt!r}, the labels have {asked[key].text!r}; these are "
+                "answers to another version of POPE (random has 2910 or 3000 questions)"
+            )
+        given.append(Given(key, row.text("text"), row.where))
+    return given
