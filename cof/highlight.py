@@ -1,0 +1,204 @@
+"""The attention highlight: softmax(log(lambda) * M + A), the only file that touches attention.
+
+Source: CoF (arXiv 2412.16869, eq. 3) with the hook of Prompt Highlighter (arXiv 2312.04302):
+`log(lambda)` is added to the pre-softmax scores of the highlighted keys in every layer and head,
+for every query, in prefill and in each decode step. Generated tokens are never highlighted and the
+vision tower is never touched.
+
+Life of a highlight. `attach` registers one attention function and one mask function under a private
+name and switches a language model to it, once. Without a `with` block both defer to transformers'
+own `sdpa`, so outputs are bitwise those of the stock model. Inside `with highlighted(model, h)` a
+`ContextVar` entry, keyed by the language model's config, makes the mask function return the float
+mask `where(keep, bias, finfo.min)`: one mask a forward pass, whatever the number of layers. Blocks
+nest (the innermost counts), end with an exception, and do not leak into other models. A child
+thread does not inherit the block: start it with `contextvars.copy_context().run`.
+
+Traps, each of which fails silently elsewhere: registering the attention function without the mask
+function drops padding; a name containing "flash" takes another path; a 4D mask handed to
+`generate()` is refused; `position_bias` is ignored by eager attention.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedConfig
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+NAME = "cof_highlight"
+Scope = Literal["all", "text"]
+
+
+@dataclass(frozen=True)
+class Highlight:
+    """What to add to the attention scores of a batch.
+
+    Attributes:
+        bias: float [B, S], added to the scores of each of the S prompt positions as a key: log of
+            the weight for highlighted tokens, 0 elsewhere, padding included. Positions after S
+            (generated tokens) get 0. When beams or repeats multiply the batch by n, each row is
+            repeated n times.
+        queries: None (every query is biased: the paper), or bool [B, S], True where the query at
+            that position is biased. Generated tokens always are.
+        layers: None (all), or the decoder layers that see the bias, from 0.
+        heads: None (all), or the query heads that see it, from 0, in each chosen layer.
+
+    Raises:
+        ValueError: a shape that is not [B, S], or a bias that is not finite.
+    """
+
+    bias: Tensor
+    queries: Tensor | None = None
+    layers: tuple[int, ...] | None = None
+    heads: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.bias.ndim != 2 or not torch.isfinite(self.bias).all():
+            raise ValueError(f"bias must be finite [B, S], got shape {tuple(self.bias.shape)}")
+        if self.queries is not None and self.queries.shape != self.bias.shape:
+            shapes = f"{tuple(self.queries.shape)}, bias {tuple(self.bias.shape)}"
+            raise ValueError(f"queries must have the shape of bias; queries {shapes}")
+
+    @property
+    def narrowed(self) -> bool:
+        """True when only some layers or heads see the bias."""
+        return self.layers is not None or self.heads is not None
+
+
+def log_weight(weight: float) -> float:
+    """The bias of a weight lambda: its natural logarithm.
+
+    Raises:
+        ValueError: lambda is not a positive finite number; the message shows it.
+    """
+    if not (weight > 0 and math.isfinite(weight)):
+        raise ValueError(f"highlight weight (lambda) must be positive and finite, got {weight}")
+    return math.log(weight)
+
+
+@dataclass
+class _Active:
+    """One `with` block; `biased` is the current forward pass's mask when layers are narrowed."""
+
+    config: PreTrainedConfig
+    highlight: Highlight
+    biased: Tensor | None = field(default=None)
+
+
+_ACTIVE: ContextVar[tuple[_Active, ...]] = ContextVar("cof_highlight_active", default=())
+
+
+@contextmanager
+def highlighted(language_model: nn.Module, highlight: Highlight) -> Iterator[None]:
+    """Highlight inside the block; prefill, decode steps, beams and sampling alike.
+
+    Args:
+        language_model: the decoder whose attention is meant (a transformers text model).
+        highlight: bias for the prompts that will be run inside the block.
+
+    Raises:
+        ValueError: a layer or head that the model does not have.
+    """
+    config = attach(language_model)
+    _check_range("layers", highlight.layers, config.num_hidden_layers)
+    _check_range("heads", highlight.heads, config.num_attention_heads)
+    token = _ACTIVE.set((*_ACTIVE.get(), _Active(config, highlight)))
+    try:
+        yield
+    finally:
+        _ACTIVE.reset(token)
+
+
+def attach(language_model: nn.Module) -> PreTrainedConfig:
+    """Switch a decoder to the highlightable attention; bitwise `sdpa` while nothing is active."""
+    AttentionInterface.register(NAME, _attention)
+    AttentionMaskInterface.register(NAME, _mask)
+    config: Any = language_model.config
+    if config._attn_implementation != NAME:
+        language_model.set_attn_implementation(NAME)  # type: ignore[operator]
+    return config  # type: ignore[no-any-return]
+
+
+def _check_range(what: str, chosen: Sequence[int] | None, count: int) -> None:
+    wrong = [index for index in chosen or () if not 0 <= index < count]
+    if wrong or chosen == ():
+        raise ValueError(f"{what} {wrong or 'is empty'}: the model has {what} 0 to {count - 1}")
+
+
+def _find(config: Any) -> _Active | None:
+    return next((a for a in reversed(_ACTIVE.get()) if a.config is config), None)
+
+
+def _mask(*args: Any, config: Any = None, dtype: torch.dtype = torch.float32, **kw: Any) -> Any:
+    """Mask function: transformers' own mask, or the float mask with the bias in it."""
+    active = _find(config)
+    if active is None:
+        return sdpa_mask(*args, config=config, dtype=dtype, **kw)
+    kw["allow_is_causal_skip"] = False
+    keep = sdpa_mask(*args, config=config, dtype=dtype, **kw)
+    lowest = torch.finfo(dtype).min
+    bias = _bias(active.highlight, keep, kw.get("q_offset", 0), kw.get("kv_offset", 0)).to(dtype)
+    biased = torch.where(keep, bias, lowest)
+    if not active.highlight.narrowed:
+        return biased
+    active.biased = biased
+    return torch.where(keep, torch.zeros((), dtype=dtype, device=keep.device), lowest)
+
+
+def _bias(highlight: Highlight, keep: Tensor, q_offset: int | Tensor, kv_offset: int) -> Tensor:
+    """Bias [B, 1, Q or 1, K] for the queries and keys of one forward pass.
+
+    Args:
+        highlight: bias of the prompt.
+        keep: bool [B * n, 1, Q, K], the mask of this pass.
+        q_offset: position of the first query.
+        kv_offset: position of the first key.
+    """
+    batch, _, length, keys = keep.shape
+    rows, known = highlight.bias.shape
+    if batch % rows or (length > 1 and int(q_offset) + length < known):
+        raise ValueError(
+            f"the highlight is for {rows} rows of {known} positions, "
+            f"the forward pass has {batch} rows of {int(q_offset) + length}"
+        )
+    by_key = F.pad(highlight.bias.to(keep.device), (-kv_offset, kv_offset + keys - known))
+    bias = by_key.repeat_interleave(batch // rows, dim=0)[:, None, None, :]
+    if highlight.queries is None:
+        return bias
+    seen = F.pad(highlight.queries.to(keep.device), (0, keys + kv_offset), value=True)
+    which = torch.arange(length, device=keep.device) + q_offset
+    gate = seen[:, which].repeat_interleave(batch // rows, dim=0)
+    return bias * gate[:, None, :, None]
+
+
+def _attention(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **kw: Any
+) -> tuple[Tensor, None]:
+    """Attention function: `sdpa`, on the biased mask in the chosen layers and heads."""
+    active = _find(getattr(module, "config", None))
+    if active is not None and active.highlight.narrowed:
+        if torch.compiler.is_compiling():
+            raise RuntimeError("a highlight narrowed to layers or heads cannot be compiled")
+        attention_mask = _narrow(active, module.layer_idx, query.shape[1], attention_mask)
+    return sdpa_attention_forward(module, query, key, value, attention_mask, **kw)
+
+
+def _narrow(active: _Active, layer: int, heads: int, plain: Tensor) -> Tensor:
+    """Mask [B, 1 or heads, Q, K] of one layer when only some layers or heads are biased."""
+    chosen = active.highlight
+    if active.biased is None or (chosen.layers is not None and layer not in chosen.layers):
+        return plain
+    if chosen.heads is None:
+        return active.biased
+    lit = torch.zeros(heads, dtype=torch.bool, device=plain.device)
+    lit[list(chosen.heads)] = True
+    return torch.where(lit[None, :, None, None], active.biased, plain)

@@ -1,0 +1,124 @@
+"""Find a checkpoint and tell what it is: a folder, the embedded model, or a name on the hub."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from cof.errors import ModelError
+
+EMBEDDED = "cof-tiny"
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+_SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
+_EDGE = 1 << 20
+
+Layout = Literal["transformers", "original"]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint on disk.
+
+    Attributes:
+        folder: where its files are.
+        layout: `transformers` (llava-hf) or `original` (liuhaotian).
+        config: its config.json.
+        revision: hub commit, or a digest of the files (see `digest`).
+    """
+
+    folder: Path
+    layout: Layout
+    config: dict[str, Any]
+    revision: str
+
+
+def find(path: str) -> Checkpoint:
+    """Resolve what a user calls a model.
+
+    Args:
+        path: `cof-tiny`, a folder, or a hub name such as `llava-hf/llava-1.5-7b-hf`.
+
+    Raises:
+        ModelError: nothing is there, it cannot be downloaded, or it is no LLaVA checkpoint.
+    """
+    folder = locate(path, (*_SMALL_FILES, *_WEIGHTS))
+    config = read_json(folder / "config.json")
+    return Checkpoint(folder, _layout(folder, config), config, digest(folder))
+
+
+def locate(path: str, patterns: tuple[str, ...]) -> Path:
+    """The folder of a checkpoint, downloaded from the hub where it is not a local one."""
+    if path == EMBEDDED:
+        from cof.resources import embedded_model_path
+
+        return embedded_model_path()
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder
+    if path.count("/") != 1 or path.startswith((".", "/", "~")):
+        raise ModelError(
+            f"no model at {path!r}: give {EMBEDDED!r}, a folder that exists, or a hub name "
+            "like 'llava-hf/llava-1.5-7b-hf'"
+        )
+    return _download(path, patterns)
+
+
+def _download(name: str, patterns: tuple[str, ...]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(patterns)))
+    except (OSError, ValueError) as error:  # network, unknown name, login: hub errors are OSError
+        reason = str(error).strip().split("\n")[0]
+        raise ModelError(f"cannot get {name!r} from the hub: {reason}") from error
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        ModelError: missing or not a JSON object.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file}: not a readable JSON file ({error})") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{file}: expected a JSON object, found {type(content).__name__}")
+    return content
+
+
+def _layout(folder: Path, config: dict[str, Any]) -> Layout:
+    kind = config.get("model_type")
+    if kind == "llava" and "vision_config" in config:
+        return "transformers"
+    if kind in ("llava", "llava_llama") and "mm_vision_tower" in config:
+        return "original"
+    raise ModelError(
+        f"{folder}: model_type {kind!r} is not a LLaVA-1.5 checkpoint; config.json needs model_type "
+        "'llava' with vision_config (transformers layout) or mm_vision_tower (original layout)"
+    )
+
+
+def digest(folder: Path) -> str:
+    """Identify a checkpoint: its hub commit, else a digest of its config and weight files.
+
+    The digest covers names, sizes, and the first and last MiB of each file, so that it takes a
+    moment for 13B parameters too.
+    """
+    if folder.parent.name == "snapshots":
+        return folder.name
+    seen = hashlib.sha256()
+    for file in sorted(
+        file for pattern in ("config.json", *_WEIGHTS) for file in folder.glob(pattern)
+    ):
+        size = file.stat().st_size
+        seen.update(f"{file.name}:{size}:".encode())
+        with file.open("rb") as stream:
+            seen.update(stream.read(_EDGE))
+            stream.seek(max(size - _EDGE, 0))
+            seen.update(stream.read(_EDGE))
+    return f"sha256:{seen.hexdigest()[:16]}"

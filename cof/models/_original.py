@@ -1,0 +1,212 @@
+"""Load a checkpoint in the ORIGINAL LLaVA layout straight into transformers' LLaVA.
+
+Tensors are renamed and set one by one, shard by shard, so that the peak is the model plus one
+shard. The vision tower comes from the checkpoint where it is in there, else from the CLIP tower
+that `mm_vision_tower` names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import dispatch_model, infer_auto_device_map, init_empty_weights
+from accelerate.utils import set_module_tensor_to_device
+from torch import Tensor
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+)
+
+from cof.errors import ModelError
+from cof.models._checkpoint import Checkpoint, locate, read_json
+
+_RENAMES = (
+    (r"^(?:model\.)?vision_tower\.vision_tower\.vision_model\.", "model.vision_tower."),
+    (r"^vision_model\.", "model.vision_tower."),
+    (r"^model\.mm_projector\.0\.", "model.multi_modal_projector.linear_1."),
+    (r"^model\.mm_projector\.2\.", "model.multi_modal_projector.linear_2."),
+    (r"^model\.(embed_tokens|layers|norm)\.", r"model.language_model.\1."),
+)
+_BUFFERS = re.compile(r"(rotary_emb\.inv_freq|position_ids)$")
+_TEXT_TOWER = re.compile(r"^(text_model\.|text_projection|visual_projection|logit_scale)")
+_TOWER_FILES = ("*.json", "*.safetensors", "pytorch_model*.bin")
+
+
+def load_original(
+    checkpoint: Checkpoint, dtype: torch.dtype, device: str, device_map: str | None
+) -> LlavaForConditionalGeneration:
+    """Build the model on the meta device, then fill it from the shards.
+
+    Args:
+        checkpoint: in the original layout.
+        dtype: of all parameters.
+        device: where everything goes, unless `device_map` is given.
+        device_map: None, or "auto" to spread over the GPUs there are.
+
+    Raises:
+        ModelError: an unsupported projector or feature choice, tensors that are unknown, missing
+            or of the wrong shape (all listed).
+    """
+    tower = _tower_folder(checkpoint)
+    with init_empty_weights():
+        model = LlavaForConditionalGeneration(_config(checkpoint, tower))
+    places = _places(model, dtype, device, device_map)
+    _fill(model, checkpoint.folder, tower, dtype, places)
+    if device_map is None:
+        return model.to(device)  # type: ignore[arg-type, no-any-return]
+    return dispatch_model(model, places)  # type: ignore[no-any-return]
+
+
+def tower_folder(checkpoint: Checkpoint) -> Path:
+    """The CLIP tower's folder, whose preprocessor_config.json says how images are prepared."""
+    return _tower_folder(checkpoint)
+
+
+def _tower_folder(checkpoint: Checkpoint) -> Path:
+    name = str(checkpoint.config["mm_vision_tower"])
+    beside = checkpoint.folder / name
+    return beside if beside.is_dir() else locate(name, _TOWER_FILES)
+
+
+def _config(checkpoint: Checkpoint, tower: Path) -> LlavaConfig:
+    raw = checkpoint.config
+    wanted = {"mm_projector_type": "mlp2x_gelu", "mm_vision_select_feature": "patch"}
+    for key, value in wanted.items():
+        if raw.get(key, value) != value:
+            raise ModelError(
+                f"{checkpoint.folder}: {key} {raw[key]!r}; only {value!r} is supported"
+            )
+    clip = read_json(tower / "config.json")
+    return LlavaConfig(
+        text_config=LlamaConfig.from_dict({**raw, "model_type": "llama"}),
+        vision_config=CLIPVisionConfig.from_dict(clip.get("vision_config", clip)),
+        vision_feature_layer=raw["mm_vision_select_layer"],
+        vision_feature_select_strategy="default",
+        projector_hidden_act="gelu",
+        tie_word_embeddings=bool(raw.get("tie_word_embeddings", False)),
+    )
+
+
+def _places(
+    model: LlavaForConditionalGeneration, dtype: torch.dtype, device: str, device_map: str | None
+) -> dict[str, Any]:
+    if device_map is None:
+        return {"": device}
+    whole = ["LlamaDecoderLayer", "CLIPEncoderLayer"]
+    return infer_auto_device_map(model, no_split_module_classes=whole, dtype=dtype)  # type: ignore[no-any-return]
+
+
+def _fill(
+    model: LlavaForConditionalGeneration,
+    folder: Path,
+    tower: Path,
+    dtype: torch.dtype,
+    places: dict[str, Any],
+) -> None:
+    missing = {name: parameter.shape for name, parameter in model.named_parameters()}
+    unknown: list[str] = []
+    for source, value in _tensors(folder):
+        unknown += _place(model, source, value, dtype, places, missing)
+    if any(name.startswith("model.vision_tower.") for name in missing):
+        for source, value in _tensors(tower):
+            if not _TEXT_TOWER.match(source) and _rename(source) in missing:
+                _place(model, source, value, dtype, places, missing)
+    if model.config.tie_word_embeddings and missing.pop("lm_head.weight", None) is not None:
+        model.tie_weights()
+    if unknown or missing:
+        raise ModelError(f"{folder}: {_listing('unknown', unknown)}{_listing('missing', missing)}")
+
+
+def _place(
+    model: LlavaForConditionalGeneration,
+    source: str,
+    value: Tensor,
+    dtype: torch.dtype,
+    places: dict[str, Any],
+    missing: dict[str, torch.Size],
+) -> list[str]:
+    """Set one tensor; returns its name where the model has no such tensor left to fill."""
+    if _BUFFERS.search(source):
+        return []
+    name = _rename(source)
+    shape = missing.pop(name, None)
+    if shape is None:
+        return [source]
+    if shape != value.shape:
+        raise ModelError(f"{source}: shape {tuple(value.shape)}, the config says {tuple(shape)}")
+    where = next((places[key] for key in _prefixes(name) if key in places), "cpu")
+    set_module_tensor_to_device(model, name, "cpu" if where == "disk" else where, value, dtype)
+    return []
+
+
+def _prefixes(name: str) -> Iterator[str]:
+    parts = name.split(".")
+    yield from (".".join(parts[:end]) for end in range(len(parts), 0, -1))
+    yield ""
+
+
+def _rename(source: str) -> str:
+    for pattern, target in _RENAMES:
+        renamed, count = re.subn(pattern, target, source)
+        if count:
+            return renamed
+    return source
+
+
+def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of a checkpoint, one shard open at a time; safetensors where there are both."""
+    safe = sorted(folder.glob("*.safetensors"))
+    shards = safe or sorted(folder.glob("pytorch_model*.bin"))
+    if not shards:
+        raise ModelError(f"{folder}: no *.safetensors and no pytorch_model*.bin with weights")
+    for index in folder.glob("*.index.json"):
+        _check_shards(index, {shard.name for shard in shards})
+    for shard in shards:
+        yield from _read_safe(shard) if safe else _read_bin(shard)
+
+
+def _check_shards(index: Path, present: set[str]) -> None:
+    named = set(read_json(index).get("weight_map", {}).values())
+    suffix = {Path(name).suffix for name in present}
+    absent = sorted(name for name in named - present if Path(name).suffix in suffix)
+    if absent:
+        raise ModelError(f"{index}: shards are missing: {', '.join(absent)}")
+
+
+def _read_safe(shard: Path) -> Iterator[tuple[str, Tensor]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(shard, "pt") as file:
+            for name in file.keys():  # noqa: SIM118 (not a dict)
+                yield name, file.get_tensor(name)
+    except SafetensorError as error:
+        raise ModelError(f"{shard}: damaged file ({error})") from error
+
+
+def _read_bin(shard: Path) -> Iterator[tuple[str, Tensor]]:
+    try:
+        tensors = torch.load(shard, map_location="cpu", weights_only=True, mmap=True)
+    except RuntimeError:  # files older than torch 1.6 cannot be mapped
+        tensors = _load_legacy(shard)
+    for name in list(tensors):
+        yield name, tensors.pop(name)
+
+
+def _load_legacy(shard: Path) -> dict[str, Tensor]:
+    try:
+        return torch.load(shard, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
+    except (RuntimeError, EOFError, ValueError) as error:
+        raise ModelError(f"{shard}: damaged file ({str(error).splitlines()[0]})") from error
+
+
+def _listing(what: str, names: Any) -> str:
+    shown = sorted(names)
+    more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
+    return f"{len(shown)} {what} tensors: {', '.join(shown[:8])}{more}. " if shown else ""

@@ -1,0 +1,259 @@
+"""LLaVA-1.5: one adapter for the transformers layout, the original layout and cof-tiny.
+
+Preprocessing, prompt and tokenization are the original code's, whatever the source: the image is
+padded to a square before CLIP's resize, the text before and after the image is tokenized apart,
+and the beginning-of-sequence token stands once. Boxes in replies are fractions of the padded square.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+from transformers import (
+    AutoTokenizer,
+    GenerationConfig,
+    LlamaTokenizer,
+    LlavaForConditionalGeneration,
+    set_seed,
+)
+
+from cof import prompts
+from cof.boxes import from_padded_square
+from cof.errors import ModelError
+from cof.highlight import NAME, Highlight, attach, highlighted
+from cof.images import preprocess
+from cof.models import base
+from cof.models._checkpoint import Checkpoint, find, read_json
+from cof.models._original import load_original, tower_folder
+from cof.models.base import Encoded, Limits, View
+from cof.tokens import centre_crop_cells, padded_square_cells
+from cof.types import Answer, Box
+
+Config = base.Config
+log = logging.getLogger(__name__)
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """How an image becomes pixel values: side in pixels, channel statistics, padded or cropped."""
+
+    side: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    pad: bool
+
+
+def load(config: Config) -> Llava:
+    """Load the model that a config names.
+
+    Raises:
+        ModelError: no such checkpoint, not LLaVA, an unknown device, dtype or chat template.
+    """
+    checkpoint = find(config.path)
+    device, dtype = pick_device(config.device), pick_dtype(config.dtype, config.device)
+    if config.conv not in prompts.SYSTEMS:
+        raise ModelError(f"conv {config.conv!r}: there is {', '.join(sorted(prompts.SYSTEMS))}")
+    if checkpoint.layout == "original":
+        network = load_original(checkpoint, dtype, device, config.device_map)
+    else:
+        network = LlavaForConditionalGeneration.from_pretrained(
+            checkpoint.folder, dtype=dtype, device_map=config.device_map or {"": device}
+        )
+    log.info("loaded %s (%s layout, %s, %s)", config.path, checkpoint.layout, device, dtype)
+    return Llava(network.eval(), load_tokenizer(checkpoint), checkpoint, config)
+
+
+def pick_device(name: str) -> str:
+    """`auto` is CUDA where there is one, else the CPU; anything else is passed through, checked."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ModelError(f"device {name!r}: use auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ModelError(f"device {name!r}: no CUDA device is available here; use auto or cpu")
+    return name
+
+
+def pick_dtype(name: str, device: str) -> torch.dtype:
+    """`auto` is float16 on CUDA, as published, and float32 on the CPU."""
+    if name == "auto":
+        return torch.float32 if pick_device(device) == "cpu" else torch.float16
+    dtype = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+    if name not in dtype:
+        raise ModelError(f"dtype {name!r}: use auto, {', '.join(dtype)}")
+    return dtype[name]
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> Any:
+    """The checkpoint's own tokenizer.
+
+    `AutoTokenizer` on an original LLaVA folder drops the leading-space piece, and every id that
+    starts a chunk is wrong; sentencepiece files are therefore read by `LlamaTokenizer`.
+    """
+    folder = checkpoint.folder
+    settings = folder / "tokenizer_config.json"
+    kind = read_json(settings).get("tokenizer_class", "") if settings.is_file() else ""
+    is_llama = (folder / "tokenizer.model").is_file() or str(kind).startswith("LlamaTokenizer")
+    if is_llama:
+        return LlamaTokenizer.from_pretrained(folder)
+    if not (folder / "tokenizer.json").is_file():
+        raise ModelError(f"{folder}: no tokenizer.model and no tokenizer.json")
+    return AutoTokenizer.from_pretrained(folder)
+
+
+class Llava(base.Model):
+    """A loaded LLaVA.
+
+    Attributes:
+        network: transformers' LlavaForConditionalGeneration, in eval mode.
+        tokenizer: a transformers tokenizer.
+        frame: `padded_square`, or `centre_crop` for checkpoints that do not pad.
+    """
+
+    def __init__(
+        self,
+        network: LlavaForConditionalGeneration,
+        tokenizer: Any,
+        checkpoint: Checkpoint,
+        config: Config,
+    ) -> None:
+        self.network, self.tokenizer, self.checkpoint = network, tokenizer, checkpoint
+        self.name, self.conv = config.path, config.conv
+        self.pixels = _pixels(checkpoint, network.config.vision_config.image_size)
+        self.frame = "padded_square" if self.pixels.pad else "centre_crop"
+        self.start_end = bool(checkpoint.config.get("mm_use_im_start_end", False))
+        self.embed = network.get_input_embeddings()
+        self.decoder = network.model.language_model
+        attach(self.decoder)
+        network.generation_config = self._generation_config()
+
+    def _generation_config(self) -> GenerationConfig:
+        """Token ids only: sampling settings that checkpoints ship must not leak into greedy runs."""
+        tokens = self.tokenizer
+        stop = self.network.generation_config.eos_token_id or tokens.eos_token_id
+        pad = tokens.pad_token_id if tokens.pad_token_id is not None else tokens.eos_token_id
+        return GenerationConfig(
+            bos_token_id=tokens.bos_token_id, eos_token_id=stop, pad_token_id=pad
+        )
+
+    @torch.inference_mode()
+    def look(self, images: Sequence[Image]) -> list[View]:
+        """Run the vision tower and projector once over RGB images of any sizes."""
+        how = self.pixels
+        pixels = [preprocess(image, how.side, how.mean, how.std, how.pad) for image in images]
+        tower = self.network.model.vision_tower
+        batch = torch.stack(pixels).to(tower.device, tower.dtype)
+        features = self.network.get_image_features(pixel_values=batch).pooler_output
+        side = how.side // self.network.config.vision_config.patch_size
+        cells = padded_square_cells if how.pad else centre_crop_cells
+        return [
+            View(feature, cells((side, side), image.size), (side, side), image.size)
+            for feature, image in zip(features, images, strict=True)
+        ]
+
+    def token_ids(self, question: str) -> tuple[list[int], list[int]]:
+        """Ids before and after the image, the two chunks tokenized apart, BOS once."""
+        before, after = prompts.around_image(question, self.conv, self.start_end)
+        first, second = (
+            list(self.tokenizer(chunk, add_special_tokens=False).input_ids)
+            for chunk in (before, after)
+        )
+        return [self.tokenizer.bos_token_id, *first], second
+
+    @torch.inference_mode()
+    def encode(self, views: Sequence[View], questions: Sequence[str]) -> Encoded:
+        """Chat prompts with the images' features in place; left-padded to the longest row."""
+        rows = [self._row(view, text) for view, text in zip(views, questions, strict=True)]
+        longest = max(len(row) for row, _ in rows)
+        shape = (len(rows), longest)
+        embeds = rows[0][0].new_zeros(*shape, rows[0][0].shape[-1])
+        mask = torch.zeros(shape, dtype=torch.long, device=embeds.device)
+        visual = []
+        for index, ((row, start), view) in enumerate(zip(rows, views, strict=True)):
+            skip = longest - len(row)
+            embeds[index, skip:], mask[index, skip:] = row, 1
+            visual.append(torch.arange(len(view.features)) + skip + start)
+        return Encoded(embeds, mask, tuple(visual))
+
+    def _row(self, view: View, question: str) -> tuple[Tensor, int]:
+        before, after = self.token_ids(question)
+        ids = torch.tensor([*before, *after], device=self.embed.weight.device)
+        text = self.embed(ids)
+        start = len(before)
+        row = torch.cat([text[:start], view.features.to(text), text[start:]])
+        return row, start
+
+    def highlight(self, highlight: Highlight) -> AbstractContextManager[None]:
+        """Highlight the decoder's attention inside the `with` block."""
+        return highlighted(self.decoder, highlight)
+
+    def generate(self, encoded: Encoded, limits: Limits) -> list[Answer]:
+        """Decode one answer a row; greedy, sampling or beams as `limits` says."""
+        started = time.perf_counter()
+        tokens = self.generate_raw(encoded, limits)
+        share = (time.perf_counter() - started) / len(tokens)
+        return [self._answer(row, share) for row in tokens.tolist()]
+
+    @torch.inference_mode()
+    def generate_raw(self, encoded: Encoded, limits: Limits, **options: Any) -> Any:
+        """Transformers' `generate` on an encoded batch; `options` go through as they are."""
+        if limits.temperature > 0:
+            set_seed(limits.seed)
+            options |= {"do_sample": True, "temperature": limits.temperature, "top_k": 0}
+        return self.network.generate(
+            inputs_embeds=encoded.embeds,
+            attention_mask=encoded.attention_mask,
+            max_new_tokens=limits.max_new_tokens,
+            num_beams=limits.num_beams,
+            **options,
+        )
+
+    def _answer(self, row: list[int], seconds: float) -> Answer:
+        stop = self.network.generation_config.eos_token_id
+        stops = stop if isinstance(stop, list) else [stop]
+        end = next((index + 1 for index, token in enumerate(row) if token in stops), len(row))
+        text = self.tokenizer.decode(row[:end], skip_special_tokens=True).strip()
+        return Answer(text, tuple(row[:end]), seconds)
+
+    def to_image(
+        self, corners: tuple[float, float, float, float], size: tuple[int, int]
+    ) -> Box | None:
+        """A box of a reply (fractions of the padded square) in fractions of the image."""
+        return from_padded_square(corners, size)
+
+    def describe(self) -> dict[str, Any]:
+        """What the manifest records about the model."""
+        return {
+            "name": self.name,
+            "layout": self.checkpoint.layout,
+            "revision": self.checkpoint.revision,
+            "device": str(self.network.device),
+            "dtype": str(self.network.dtype).removeprefix("torch."),
+            "attention": f"sdpa ({NAME})",
+            "conv": self.conv,
+            "frame": self.frame,
+        }
+
+
+def _pixels(checkpoint: Checkpoint, side: int) -> Pixels:
+    """Image settings: the tower's preprocessor_config.json, CLIP's statistics where it has none."""
+    original = checkpoint.layout == "original"
+    folder = tower_folder(checkpoint) if original else checkpoint.folder
+    file = folder / "preprocessor_config.json"
+    said = read_json(file) if file.is_file() else {}
+    mean, std = said.get("image_mean", CLIP_MEAN), said.get("image_std", CLIP_STD)
+    pad = checkpoint.config.get("image_aspect_ratio", "pad") == "pad"
+    return Pixels(side, tuple(mean), tuple(std), pad)

@@ -1,0 +1,190 @@
+"""The two stages, read aloud: look, locate, highlight, answer.
+
+`CoF` holds a model and the settings of a run; `answer_batch` takes one batch of questions through
+both stages and is what the benchmark runner calls, `__call__` asks one question about one image.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cof import plugins
+from cof.boxes import BoxConfig
+from cof.images import load_image
+from cof.locate import prompt
+from cof.models.base import Config, Limits, Model, View
+from cof.refine import highlight, plain
+from cof.tokens import focus
+from cof.types import Answer, Box, Focus, Question, Region, Result
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides an answer, the model aside.
+
+    Attributes:
+        locate: the coarse stage, as the `Config` of a module in `cof.locate`.
+        boxes: how a region becomes a mask.
+        refine: the fine stage, as the `Config` of a module in `cof.refine`.
+        limits: how answers are decoded, plain and highlighted alike.
+        plain: also answer without the highlight, for the comparison.
+    """
+
+    locate: Any = field(default_factory=prompt.Config)
+    boxes: BoxConfig = field(default_factory=BoxConfig)
+    refine: Any = field(default_factory=highlight.Config)
+    limits: Limits = field(default_factory=Limits)
+    plain: bool = True
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One question about one image, answered.
+
+    Attributes:
+        text: the answer with the region highlighted.
+        plain: the same model's answer without it, None unless asked for.
+        boxes: regions that were highlighted, fractions of the image, expansion included.
+        mask: bool [T], the highlighted visual tokens.
+        reply: raw text of the coarse stage, "" where a box was given.
+        seconds: wall time of both stages (and of the plain pass, where asked for).
+        result: all of it in the form of a run's record.
+    """
+
+    text: str
+    plain: str | None
+    boxes: tuple[Box, ...]
+    mask: Tensor
+    reply: str
+    seconds: float
+    result: Result
+    view: View
+    image: Image
+
+    def plot(self) -> Figure:
+        """Draw the two stages: the boxes on the image, the highlighted tokens, the answers."""
+        from cof.plot import draw_two_stages
+
+        return draw_two_stages(self.image, self.view.cells, self.mask, self.result)
+
+
+class CoF:
+    """A model and the two stages.
+
+    Args:
+        model: the multi-modal LLM that locates and answers.
+        settings: stages, box rules, decoding.
+    """
+
+    def __init__(self, model: Model, settings: Settings | None = None) -> None:
+        self.model, self.settings = model, settings or Settings()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str = "cof-tiny",
+        settings: Settings | None = None,
+        family: str = "llava",
+        **loading: Any,
+    ) -> CoF:
+        """Load a model by name.
+
+        Args:
+            path: `cof-tiny` (embedded), a folder, or a hub name (either LLaVA-1.5 layout).
+            settings: stages, box rules, decoding; the paper's method by default.
+            family: the model's file in `cof.models`.
+            loading: `device`, `dtype`, `device_map`, `conv` (see `cof.models.base.Config`).
+
+        Raises:
+            ModelError: no such model; unknown device or dtype.
+        """
+        module = plugins.load("models", family)
+        return cls(module.load(Config(path=path, **loading)), settings)
+
+    def __call__(
+        self,
+        image: str | Path | Image,
+        question: str,
+        box: Box | Sequence[float] | None = None,
+        plain: bool = False,
+    ) -> Outcome:
+        """Ask one question about one image.
+
+        Args:
+            image: a file that Pillow opens, or an RGB image.
+            question: as it should be asked, any suffix included.
+            box: skip the coarse stage and highlight this region (fractions of the image).
+            plain: also answer without the highlight.
+
+        Raises:
+            DataError: the file is no usable image.
+            ValueError: `box` is no box.
+        """
+        name = str(image) if isinstance(image, str | Path) else "image"
+        picture = load_image(image) if isinstance(image, str | Path) else image.convert("RGB")
+        asked = Question(id="0", image=name, text=question)
+        given = None if box is None else [_given(box)]
+        settings = replace(self.settings, plain=plain)
+        views, regions, focuses, results = self._run([asked], [picture], settings, given)
+        answer, result = results[0].cof, results[0]
+        assert answer is not None
+        parts = (answer, result.plain, None if given else regions[0])
+        seconds = sum(part.seconds for part in parts if part is not None)
+        said = result.plain.text if result.plain else None
+        spot, reply = focuses[0], regions[0].reply
+        return Outcome(
+            answer.text, said, spot.boxes, spot.mask, reply, seconds, result, views[0], picture
+        )
+
+    def answer_batch(self, questions: Sequence[Question], images: Sequence[Image]) -> list[Result]:
+        """Take one batch of questions through both stages.
+
+        Args:
+            questions: B questions.
+            images: the B RGB images they are about.
+        """
+        return self._run(questions, images, self.settings, None)[-1]
+
+    def _run(
+        self,
+        questions: Sequence[Question],
+        images: Sequence[Image],
+        settings: Settings,
+        given: list[Region] | None,
+    ) -> tuple[list[View], list[Region], list[Focus], list[Result]]:
+        model = self.model
+        views = model.look(images)
+        regions = given or _stage(settings.locate).locate(model, questions, views, settings.locate)
+        focuses = [focus(r, v, settings.boxes) for r, v in zip(regions, views, strict=True)]
+        batch = (model, questions, views, focuses)
+        answers = _stage(settings.refine).refine(*batch, settings.refine, settings.limits)
+        plains: Sequence[Answer | None] = [None] * len(questions)
+        if settings.plain:
+            plains = plain.refine(*batch, plain.Config(), settings.limits)
+        rows = zip(questions, regions, focuses, answers, plains, strict=True)
+        return views, regions, focuses, [_result(*row) for row in rows]
+
+
+def _stage(config: Any) -> Any:
+    """The plug-in that owns a config: the module in which its class is written."""
+    return importlib.import_module(type(config).__module__)
+
+
+def _given(box: Box | Sequence[float]) -> Region:
+    return Region((box if isinstance(box, Box) else Box(*box),), "given")
+
+
+def _result(
+    question: Question, region: Region, spot: Focus, answer: Answer, said: Answer | None
+) -> Result:
+    cells = tuple(spot.mask.nonzero().flatten().tolist())
+    return Result(question, region, spot.boxes, cells, len(spot.mask), spot.status, answer, said)

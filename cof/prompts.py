@@ -1,0 +1,57 @@
+"""Every prompt of the two stages, word for word as published; a snapshot test guards them."""
+
+from __future__ import annotations
+
+GROUNDING = (
+    "{question}\nAccording to the information in the image and the question, \n"
+    "detail the bounding box of the region in the image that contains the answer in JSON format."
+)
+"""The coarse stage's request (published MME script; the space before the newline is its own)."""
+
+SHORT_ANSWER = "\nAnswer the question using a single word or phrase."
+"""LLaVA's suffix for MME, POPE, GQA and TextVQA."""
+
+OPTION_LETTER = "\nAnswer with the option's letter from the given choices directly."
+"""LLaVA's suffix for multiple choice (MMBench)."""
+
+_SYSTEM = (
+    "A chat between a curious {who} and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the {who}'s questions."
+)
+SYSTEMS = {"vicuna_v1": _SYSTEM.format(who="user"), "llava_v1": _SYSTEM.format(who="human")}
+"""Conversation mode -> system sentence pair (LLaVA, conversation.py)."""
+
+IMAGE, IMAGE_START, IMAGE_END = "<image>", "<im_start>", "<im_end>"
+
+
+def grounding_question(question: str, template: str = GROUNDING) -> str:
+    """Ask where instead of what, the way the published script does.
+
+    Only the question's first line is kept: that is how the script drops LLaVA's suffix.
+
+    Args:
+        question: as the benchmark asks it, suffix included.
+        template: the request, with `{question}` where the first line goes.
+    """
+    return template.replace("{question}", question.split("\n")[0])
+
+
+def around_image(question: str, conv: str, start_end: bool = False) -> tuple[str, str]:
+    """The chat prompt before and after the image; LLaVA tokenizes the two chunks apart.
+
+    Args:
+        question: what the user says after the image and a newline.
+        conv: a key of `SYSTEMS`.
+        start_end: wrap the image in `<im_start>`, `<im_end>` (`mm_use_im_start_end`).
+
+    Returns:
+        (text before the image, text after it).
+    """
+    before, after = f"{SYSTEMS[conv]} USER: ", f"\n{question} ASSISTANT:"
+    return (before + IMAGE_START, IMAGE_END + after) if start_end else (before, after)
+
+
+def full_prompt(question: str, conv: str, start_end: bool = False) -> str:
+    """The chat prompt as one string, `<image>` in the image's place."""
+    before, after = around_image(question, conv, start_end)
+    return before + IMAGE + after

@@ -1,0 +1,27 @@
+"""No fine stage: the model's own answer, the region ignored. The baseline of every comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cof.models.base import Limits, Model, View
+from cof.types import Answer, Focus, Question
+
+
+@dataclass(frozen=True)
+class Config:
+    """Nothing to set."""
+
+
+def refine(
+    model: Model,
+    questions: Sequence[Question],
+    views: Sequence[View],
+    focuses: Sequence[Focus],
+    config: Config,
+    limits: Limits,
+) -> list[Answer]:
+    """Answer each question in one pass."""
+    encoded = model.encode(views, [question.text for question in questions])
+    return model.generate(encoded, limits)
