@@ -98,8 +98,9 @@ def _layout(folder: Path, config: dict[str, Any]) -> Layout:
     if kind in ("llava", "llava_llama") and "mm_vision_tower" in config:
         return "original"
     raise ModelError(
-        f"{folder}: model_type {kind!r} is not a LLaVA-1.5 checkpoint; config.json needs model_type "
-        "'llava' with vision_config (transformers layout) or mm_vision_tower (original layout)"
+        f"{folder}: model_type {kind!r} is not a LLaVA-1.5 checkpoint; config.json needs "
+        "model_type 'llava' with vision_config (transformers layout) or mm_vision_tower "
+        "(original layout)"
     )
 
 

@@ -2,7 +2,7 @@
 
 Preprocessing, prompt and tokenization are the original code's, whatever the source: the image is
 padded to a square before CLIP's resize, the text before and after the image is tokenized apart,
-and the beginning-of-sequence token stands once. Boxes in replies are fractions of the padded square.
+and the beginning-of-sequence token stands once. Boxes in replies are fractions of that square.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class Llava(base.Model):
         network.generation_config = self._generation_config()
 
     def _generation_config(self) -> GenerationConfig:
-        """Token ids only: sampling settings that checkpoints ship must not leak into greedy runs."""
+        """Token ids only: sampling settings that checkpoints ship must not leak in."""
         tokens = self.tokenizer
         stop = self.network.generation_config.eos_token_id or tokens.eos_token_id
         pad = tokens.pad_token_id if tokens.pad_token_id is not None else tokens.eos_token_id

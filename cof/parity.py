@@ -1,0 +1,264 @@
+"""Compare this code with recorded numbers of the published code (`cof doctor --parity FOLDER`).
+
+A folder holds a tiny checkpoint in the original layout, images, and for each case what the
+published script computed: token ids, region mask, and the logits of every decoding step of the
+coarse pass, the plain pass and the highlighted pass. Everything here starts from the image file,
+the question's text and the raw coarse reply.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from cof import prompts
+from cof.boxes import BoxConfig, parse_reference
+from cof.errors import DataError
+from cof.images import load_image, to_model_frame
+from cof.locate.prompt import read_reply
+from cof.models import llava
+from cof.models.base import Config, Encoded, Limits, View
+from cof.refine import highlight
+from cof.tokens import focus, reference_mask
+from cof.types import Region
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TOLERANCE = 1e-4
+
+
+@dataclass
+class Check:
+    """One line of the report.
+
+    Attributes:
+        name: what was compared.
+        cases: how many comparisons; 0 means that the folder has no such files.
+        worst: largest absolute difference of numbers.
+        mismatches: how many ids, tokens, cells or pixels differ.
+        binding: whether it counts for the verdict.
+    """
+
+    name: str
+    cases: int = 0
+    worst: float = 0.0
+    mismatches: int = 0
+    binding: bool = True
+
+    def verdict(self, tolerance: float) -> str:
+        """`ok`, `FAILED`, or `absent` where the folder has nothing to compare with."""
+        if self.cases == 0:
+            return "absent"
+        good = self.worst <= tolerance and self.mismatches == 0
+        return "ok" if good else "FAILED" if self.binding else "differs"
+
+    def numbers(self, ours: Tensor, theirs: Tensor) -> None:
+        """Compare two float tensors; different shapes, or a value that is not finite, fail."""
+        self.cases += 1
+        ours = ours.detach().float().cpu()
+        if ours.shape != theirs.shape:
+            self.mismatches += 1
+            steps = min(len(ours), len(theirs))
+            ours, theirs = ours[:steps], theirs[:steps]
+        difference = (ours - theirs.float()).abs().max().item() if ours.numel() else 0.0
+        finite = bool(np.isfinite(difference))
+        self.worst = max(self.worst, difference if finite else float("inf"))
+
+    def items(self, ours: Iterable[Any], theirs: Iterable[Any]) -> None:
+        """Compare two sequences item by item; items that only one side has are mismatches."""
+        self.cases += 1
+        left, right = list(ours), list(theirs)
+        self.mismatches += abs(len(left) - len(right))
+        self.mismatches += sum(a != b for a, b in zip(left, right, strict=False))
+
+
+@dataclass
+class Report:
+    """All checks of a folder.
+
+    Attributes:
+        checks: in the order of the pipeline.
+        tolerance: largest difference that passes.
+    """
+
+    checks: list[Check]
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Nothing failed, and the logits of all three passes were really compared."""
+        verdicts = {check.name: check.verdict(self.tolerance) for check in self.checks}
+        needed = ("coarse logits", "plain logits", "highlighted logits")
+        return "FAILED" not in verdicts.values() and all(verdicts[key] == "ok" for key in needed)
+
+    def rows(self) -> list[tuple[str, int, float, int, str]]:
+        """(check, cases, max |difference|, mismatches, verdict) to print."""
+        return [
+            (c.name, c.cases, c.worst, c.mismatches, c.verdict(self.tolerance))
+            for c in self.checks
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON, all digits."""
+        checks = [{**asdict(c), "verdict": c.verdict(self.tolerance)} for c in self.checks]
+        return {"passed": self.passed, "tolerance": self.tolerance, "checks": checks}
+
+
+class Parity:
+    """One folder of recorded numbers and the model in it.
+
+    Raises:
+        DataError: the folder has no cases.json.
+    """
+
+    def __init__(self, folder: Path, device: str = "auto", dtype: str = "float32") -> None:
+        if not (folder / "cases.json").is_file():
+            raise DataError(f"{folder}: no cases.json; is it a folder of recorded numbers?")
+        self.folder = folder
+        self.model = llava.load(Config(str(folder / "checkpoint"), device, dtype))
+        self.checks: dict[str, Check] = {}
+
+    def run(self, tolerance: float = TOLERANCE) -> Report:
+        """Every check that the folder has files for."""
+        for name in CHECKS:
+            self.checks[name] = Check(name, binding=name != "beam tokens")
+        self._pixels()
+        self._prompts()
+        self._mask_rows()
+        for case in self._json("cases.json"):
+            self._case(case)
+        for case in self._json("beam_cases.json"):
+            self._beam(case)
+        return Report(list(self.checks.values()), tolerance)
+
+    def _json(self, name: str) -> list[dict[str, Any]]:
+        file = self.folder / name
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+
+    def _pixels(self) -> None:
+        how = self.model.pixels
+        fill = tuple(int(255 * value) for value in how.mean)
+        for folder, pad in (("preprocessed", True), ("preprocessed_no_pad", False)):
+            for file in sorted((self.folder / folder).glob("*.png")):
+                image = load_image(self.folder / "images" / file.name)
+                ours = np.asarray(to_model_frame(image, how.side, fill, pad))
+                self.checks["pixels"].items(ours.flatten(), np.asarray(Image.open(file)).flatten())
+
+    def _prompts(self) -> None:
+        for row in self._json("prompts.json"):
+            self._template(row["conv_mode"], row["mm_use_im_start_end"])
+            self._ids(row["question"], row["input_ids_answer"], row["prompt_answer"])
+            asked = prompts.grounding_question(row["question"])
+            self._ids(asked, row["input_ids_grounding"], row["prompt_grounding"])
+
+    def _template(self, conv: str, start_end: bool) -> None:
+        self.model.conv, self.model.start_end = conv, start_end
+
+    def _ids(self, question: str, ids: Iterable[int], text: str) -> None:
+        before, after = self.model.token_ids(question)
+        self.checks["prompt ids"].items([*before, -200, *after], ids)
+        said = prompts.full_prompt(question, self.model.conv, self.model.start_end)
+        self.checks["prompt text"].items([said], [text])
+
+    def _mask_rows(self) -> None:
+        rows = self._json("mask_cases.json")
+        file = self.folder / "mask_cases.safetensors"
+        if not rows or not file.is_file():
+            return
+        masks = load_file(file)["masks"]
+        for row, mask in zip(rows, masks, strict=True):
+            if row["error"] is None:
+                ours = reference_mask(
+                    parse_reference(row["raw"]),
+                    (mask.shape[0], mask.shape[1]),
+                    row["expansion_rate"],
+                    row["square_bbox"],
+                )
+                self.checks["mask rows"].items(ours.int().tolist(), mask.flatten().tolist())
+
+    def _case(self, case: dict[str, Any]) -> None:
+        recorded = load_file(self.folder / "cases" / f"{case['id']}.safetensors")
+        self._template(
+            case["settings"]["conv_mode"],
+            bool(self.model.checkpoint.config.get("mm_use_im_start_end", False)),
+        )
+        question, model = case["question"], self.model
+        asked = prompts.grounding_question(question)
+        self._ids(question, recorded["input_ids_answer"].tolist(), case["prompt_answer"])
+        self._ids(asked, recorded["input_ids_grounding"].tolist(), case["prompt_grounding"])
+        view = model.look([load_image(self.folder / case["image"])])[0]
+        if "image_features" in recorded:
+            self.checks["image features"].numbers(view.features, recorded["image_features"])
+        limits = Limits(case["settings"]["max_new_tokens"])
+        self._decode("coarse", model.encode([view], [asked]), limits, recorded, "grounding")
+        encoded = model.encode([view], [question])
+        self._decode("plain", encoded, limits, recorded, "plain")
+        encoded, plan = self._highlight(case, view, encoded, recorded["mask"])
+        if "hl_inputs_embeds" in recorded:
+            self.checks["decoder input"].numbers(encoded.embeds[0], recorded["hl_inputs_embeds"])
+        with model.highlight(plan):
+            self._decode("highlighted", encoded, limits, recorded, "hl")
+
+    def _highlight(
+        self, case: dict[str, Any], view: View, encoded: Encoded, mask: Tensor
+    ) -> tuple[Encoded, highlight.Highlight]:
+        said = case["settings"]
+        region: Region = read_reply(self.model, case["raw_grounding_output"], view.size)
+        rules = BoxConfig("reference", said["expansion_rate"], said["square_bbox"])
+        spot = focus(region, view, rules)
+        self.checks["region mask"].items(spot.mask.int().tolist(), mask.flatten().tolist())
+        config = highlight.Config(said["attention_weight"], perturb=said["perturb_weight"])
+        encoded = highlight.perturbed(encoded, [spot.mask], config.perturb)
+        return encoded, highlight.plan(encoded, [spot.mask], config)
+
+    def _decode(
+        self, stage: str, encoded: Encoded, limits: Limits, recorded: Any, key: str
+    ) -> None:
+        out = self.model.generate_raw(
+            encoded, limits, output_logits=True, return_dict_in_generate=True
+        )
+        self.checks[f"{stage} logits"].numbers(torch.cat(out.logits), recorded[f"{key}_logits"])
+        tokens = recorded[f"{key}_tokens"].tolist()
+        self.checks[f"{stage} tokens"].items(out.sequences[0].tolist(), tokens)
+
+    def _beam(self, row: dict[str, Any]) -> None:
+        case = next(c for c in self._json("cases.json") if c["id"] == row["case"])
+        recorded = load_file(self.folder / "cases" / f"{case['id']}.safetensors")
+        limits = replace(Limits(case["settings"]["max_new_tokens"]), num_beams=row["num_beams"])
+        view = self.model.look([load_image(self.folder / case["image"])])[0]
+        encoded = self.model.encode([view], [case["question"]])
+        config = highlight.Config(case["settings"]["attention_weight"])
+        mask = recorded["mask"].flatten().bool()
+        encoded = highlight.perturbed(encoded, [mask], case["settings"]["perturb_weight"])
+        plan = highlight.plan(encoded, [mask], config)
+        with self.model.highlight(plan):
+            tokens = self.model.generate_raw(encoded, limits)[0].tolist()
+        self.checks["beam tokens"].items(tokens, row["hl_tokens"])
+
+
+CHECKS = (
+    "pixels",
+    "prompt text",
+    "prompt ids",
+    "mask rows",
+    "image features",
+    "region mask",
+    "decoder input",
+    "coarse logits",
+    "coarse tokens",
+    "plain logits",
+    "plain tokens",
+    "highlighted logits",
+    "highlighted tokens",
+    "beam tokens",
+)
+"""Names of the checks, in the order of the pipeline; beam search is informational."""
