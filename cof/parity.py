@@ -103,8 +103,7 @@ class Report:
     def rows(self) -> list[tuple[str, int, float, int, str]]:
         """(check, cases, max |difference|, mismatches, verdict) to print."""
         return [
-            (c.name, c.cases, c.worst, c.mismatches, c.verdict(self.tolerance))
-            for c in self.checks
+            (c.name, c.cases, c.worst, c.mismatches, c.verdict(self.tolerance)) for c in self.checks
         ]
 
     def to_json(self) -> dict[str, Any]:

@@ -22,9 +22,7 @@ PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "pillow", "nump
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N.")
 @click.option("--dtype", default="float32", show_default=True, help="float32, float16, bfloat16.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON with all digits.")
-def doctor(
-    parity: Path | None, tolerance: float, device: str, dtype: str, as_json: bool
-) -> None:
+def doctor(parity: Path | None, tolerance: float, device: str, dtype: str, as_json: bool) -> None:
     """Check this installation; --parity compares with recorded numbers."""
     if parity is None:
         facts = _installation()
