@@ -24,7 +24,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -73,6 +73,22 @@ class Highlight:
         """True when only some layers or heads see the bias."""
         return self.layers is not None or self.heads is not None
 
+    def untouched(self) -> int:
+        """How many leading positions have the plain model's keys and values, in every row.
+
+        A position is touched when its query is biased towards a key that it can see; everything
+        before the first such position may be reused from an unhighlighted pass.
+        """
+        lit = (self.bias != 0).cummax(dim=1).values
+        touched = lit if self.queries is None else lit & self.queries
+        first = torch.where(touched.any(1), touched.int().argmax(1), self.bias.shape[1])
+        return int(first.min())
+
+    def take(self, rows: Tensor) -> Highlight:
+        """The highlight of some rows of the batch, by their indices."""
+        queries = None if self.queries is None else self.queries[rows]
+        return replace(self, bias=self.bias[rows], queries=queries)
+
 
 def log_weight(weight: float) -> float:
     """The bias of a weight lambda: its natural logarithm.
@@ -116,6 +132,12 @@ def highlighted(language_model: nn.Module, highlight: Highlight) -> Iterator[Non
         yield
     finally:
         _ACTIVE.reset(token)
+
+
+def current(language_model: nn.Module) -> Highlight | None:
+    """The highlight that a decoder runs under here and now, None outside any block."""
+    active = _find(language_model.config)
+    return active.highlight if active else None
 
 
 def attach(language_model: nn.Module) -> PreTrainedConfig:

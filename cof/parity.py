@@ -222,12 +222,10 @@ class Parity:
     def _decode(
         self, stage: str, encoded: Encoded, limits: Limits, recorded: Any, key: str
     ) -> None:
-        out = self.model.generate_raw(
-            encoded, limits, output_logits=True, return_dict_in_generate=True
-        )
-        self.checks[f"{stage} logits"].numbers(torch.cat(out.logits), recorded[f"{key}_logits"])
-        tokens = recorded[f"{key}_tokens"].tolist()
-        self.checks[f"{stage} tokens"].items(out.sequences[0].tolist(), tokens)
+        row = self.model.greedy(encoded, limits.max_new_tokens, keep_logits=True)[0]
+        logits = torch.stack(row.logits)
+        self.checks[f"{stage} logits"].numbers(logits, recorded[f"{key}_logits"])
+        self.checks[f"{stage} tokens"].items(row.tokens, recorded[f"{key}_tokens"].tolist())
 
     def _beam(self, row: dict[str, Any]) -> None:
         case = next(c for c in self._json("cases.json") if c["id"] == row["case"])

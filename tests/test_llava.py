@@ -1,4 +1,4 @@
-"""The adapter: prompts word for word, batches like single rows, and the numbers of the paper's code."""
+"""The adapter: prompts word for word, batches like single rows, parity with the published code."""
 
 import json
 from dataclasses import replace

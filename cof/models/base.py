@@ -8,7 +8,7 @@ for every model. Adding a model is writing one `Model` in one file of this packa
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from cof.highlight import Highlight
+    from cof.models._decode import Prefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,27 +33,56 @@ class View:
             covers, in fractions of it. Padding lies outside [0, 1]; nothing is clipped.
         grid: (rows, columns) where the T tokens are one row-major grid, else None.
         size: (width, height) of the original image in pixels.
+        prefix: keys and values of everything up to the image's end, shared by all questions
+            about the images of one `look`; None where a model does not share.
+        row: this image's row in `prefix`.
     """
 
     features: Tensor
     cells: Tensor
     grid: tuple[int, int] | None
     size: tuple[int, int]
+    prefix: Prefix | None = None
+    row: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A left-padded batch of prompts, images in place, ready for the language model.
+    """A padded batch of prompts, images in place, ready for the language model.
+
+    Every row ends at S. Padding stands before the row, or between its image and its question
+    where rows share a prefix.
 
     Attributes:
         embeds: float [B, S, D], input embeddings.
         attention_mask: int64 [B, S], 0 for padding.
         visual: per row int64 [T], positions of the visual tokens in the padded sequence.
+        prefix: keys and values of the first `prefix.length` positions, None where not shared.
+        rows: each row's row in `prefix`.
     """
 
     embeds: Tensor
     attention_mask: Tensor
     visual: tuple[Tensor, ...]
+    prefix: Prefix | None = None
+    rows: tuple[int, ...] = ()
+
+
+@dataclass
+class Counters:
+    """What a model has computed so far; exact, so that sharing can be asserted.
+
+    Attributes:
+        images: images that went through the vision tower.
+        vision_calls: calls of the vision tower.
+        positions: decoder positions computed, padding included, summed over rows.
+        forwards: forward calls of the decoder.
+    """
+
+    images: int = 0
+    vision_calls: int = 0
+    positions: int = 0
+    forwards: int = 0
 
 
 @dataclass(frozen=True)
@@ -89,6 +119,7 @@ class Model(ABC):
 
     name: str
     frame: str
+    counters: Counters
 
     @abstractmethod
     def look(self, images: Sequence[Image]) -> list[View]:
@@ -96,15 +127,26 @@ class Model(ABC):
 
     @abstractmethod
     def encode(self, views: Sequence[View], questions: Sequence[str]) -> Encoded:
-        """Put each question into the chat template behind its image; left-padded batch."""
+        """Put each question into the chat template behind its image; one padded batch."""
 
     @abstractmethod
     def highlight(self, highlight: Highlight) -> AbstractContextManager[None]:
         """Add the highlight's bias to attention scores inside the `with` block."""
 
     @abstractmethod
-    def generate(self, encoded: Encoded, limits: Limits) -> list[Answer]:
-        """Decode one answer a row. `Answer.seconds` is the row's share of the wall time."""
+    def generate(
+        self, encoded: Encoded, limits: Limits, done: Callable[[str], bool] | None = None
+    ) -> list[Answer]:
+        """Decode one answer a row.
+
+        Args:
+            encoded: the prompts.
+            limits: how to decode.
+            done: stop a row early, once this is true of its text (greedy decoding only).
+
+        Returns:
+            Answers in the order of the rows; `seconds` is a row's share of the wall time.
+        """
 
     @abstractmethod
     def to_image(

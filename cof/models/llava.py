@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -33,7 +34,8 @@ from cof.images import preprocess
 from cof.models import base
 from cof.models._checkpoint import Checkpoint, find, read_json
 from cof.models._original import load_original, tower_folder
-from cof.models.base import Encoded, Limits, View
+from cof.models._decode import Greedy, Prefix, Row
+from cof.models.base import Counters, Encoded, Limits, View
 from cof.tokens import centre_crop_cells, padded_square_cells
 from cof.types import Answer, Box
 
@@ -135,7 +137,7 @@ class Llava(base.Model):
         self.pixels = _pixels(checkpoint, network.config.vision_config.image_size)
         self.frame = "padded_square" if self.pixels.pad else "centre_crop"
         self.start_end = bool(checkpoint.config.get("mm_use_im_start_end", False))
-        self.embed = network.get_input_embeddings()
+        self.counters = Counters()
         self.decoder = network.model.language_model
         attach(self.decoder)
         network.generation_config = self._generation_config()
@@ -157,11 +159,21 @@ class Llava(base.Model):
         tower = self.network.model.vision_tower
         batch = torch.stack(pixels).to(tower.device, tower.dtype)
         features = self.network.get_image_features(pixel_values=batch).pooler_output
-        side = how.side // self.network.config.vision_config.patch_size
-        cells = padded_square_cells if how.pad else centre_crop_cells
+        self.counters.images += len(images)
+        self.counters.vision_calls += 1
+        return self._views(torch.stack(list(features)), images)
+
+    def _views(self, features: Tensor, images: Sequence[Image]) -> list[View]:
+        """Views of the images, which share the keys and values of their prompts' beginnings."""
+        side = self.pixels.side // self.network.config.vision_config.patch_size
+        cells = padded_square_cells if self.pixels.pad else centre_crop_cells
+        before = self.token_ids("")[0]
+        opening = self._embed(before).expand(len(images), -1, -1)
+        start = torch.cat([opening, features.to(opening)], dim=1)
+        prefix = Prefix(self.decoder, start, tuple(before), self.counters)
         return [
-            View(feature, cells((side, side), image.size), (side, side), image.size)
-            for feature, image in zip(features, images, strict=True)
+            View(feature, cells((side, side), image.size), (side, side), image.size, prefix, row)
+            for row, (feature, image) in enumerate(zip(features, images, strict=True))
         ]
 
     def token_ids(self, question: str) -> tuple[list[int], list[int]]:
@@ -173,43 +185,80 @@ class Llava(base.Model):
         )
         return [self.tokenizer.bos_token_id, *first], second
 
+    def _embed(self, ids: Sequence[int]) -> Tensor:
+        embed = self.network.get_input_embeddings()
+        return embed(torch.tensor(ids, device=embed.weight.device))  # type: ignore[no-any-return]
+
     @torch.inference_mode()
     def encode(self, views: Sequence[View], questions: Sequence[str]) -> Encoded:
-        """Chat prompts with the images' features in place; left-padded to the longest row."""
-        rows = [self._row(view, text) for view, text in zip(views, questions, strict=True)]
-        longest = max(len(row) for row, _ in rows)
-        shape = (len(rows), longest)
-        embeds = rows[0][0].new_zeros(*shape, rows[0][0].shape[-1])
-        mask = torch.zeros(shape, dtype=torch.long, device=embeds.device)
-        visual = []
-        for index, ((row, start), view) in enumerate(zip(rows, views, strict=True)):
-            skip = longest - len(row)
-            embeds[index, skip:], mask[index, skip:] = row, 1
-            visual.append(torch.arange(len(view.features)) + skip + start)
-        return Encoded(embeds, mask, tuple(visual))
+        """Chat prompts with the images' features in place.
 
-    def _row(self, view: View, question: str) -> tuple[Tensor, int]:
-        before, after = self.token_ids(question)
-        ids = torch.tensor([*before, *after], device=self.embed.weight.device)
-        text = self.embed(ids)
-        start = len(before)
-        row = torch.cat([text[:start], view.features.to(text), text[start:]])
-        return row, start
+        All rows begin with a prompt start of the same length (system prompt and image); questions
+        are padded between the image and themselves, so that what the rows share stays aligned.
+        """
+        ids = [self.token_ids(question) for question in questions]
+        longest = max(len(after) for _, after in ids)
+        rows = [self._row(view, *pair, longest) for view, pair in zip(views, ids, strict=True)]
+        embeds, mask = (torch.stack(parts) for parts in zip(*rows, strict=True))
+        begin = len(ids[0][0])
+        visual = tuple(torch.arange(begin, begin + len(view.features)) for view in views)
+        prefix = views[0].prefix
+        same = all(view.prefix is prefix for view in views)
+        if prefix is None or not same or prefix.ids != tuple(ids[0][0]):
+            return Encoded(embeds, mask, visual)
+        return Encoded(embeds, mask, visual, prefix, tuple(view.row for view in views))
+
+    def _row(
+        self, view: View, before: list[int], after: list[int], longest: int
+    ) -> tuple[Tensor, Tensor]:
+        """Embeddings [S, D] and mask [S] of one prompt, its question padded to `longest` tokens."""
+        text = self._embed([*before, *after])
+        opening, question = text[: len(before)], text[len(before) :]
+        padding = text.new_zeros(longest - len(after), text.shape[1])
+        row = torch.cat([opening, view.features.to(text), padding, question])
+        mask = torch.ones(len(row), dtype=torch.long, device=row.device)
+        mask[len(row) - longest : len(row) - len(after)] = 0
+        return row, mask
 
     def highlight(self, highlight: Highlight) -> AbstractContextManager[None]:
         """Highlight the decoder's attention inside the `with` block."""
         return highlighted(self.decoder, highlight)
 
-    def generate(self, encoded: Encoded, limits: Limits) -> list[Answer]:
+    def generate(
+        self, encoded: Encoded, limits: Limits, done: Callable[[str], bool] | None = None
+    ) -> list[Answer]:
         """Decode one answer a row; greedy, sampling or beams as `limits` says."""
         started = time.perf_counter()
-        tokens = self.generate_raw(encoded, limits)
-        share = (time.perf_counter() - started) / len(tokens)
-        return [self._answer(row, share) for row in tokens.tolist()]
+        if limits.num_beams == 1 and limits.temperature == 0:
+            rows = [row.tokens for row in self.greedy(encoded, limits.max_new_tokens, done)]
+        else:
+            rows = self.generate_raw(encoded, limits).tolist()
+        share = (time.perf_counter() - started) / len(rows)
+        return [self._answer(row, share) for row in rows]
+
+    def greedy(
+        self,
+        encoded: Encoded,
+        max_new_tokens: int,
+        done: Callable[[str], bool] | None = None,
+        keep_logits: bool = False,
+    ) -> list[Row]:
+        """Greedy decoding on shared keys and values: tokens (and logits) of every row."""
+        loop = Greedy(
+            self.network,
+            self.decoder,
+            self.counters,
+            self.stops,
+            self._text,
+            self.closing if done else frozenset(),
+            done,
+            keep_logits,
+        )
+        return loop.run(encoded, max_new_tokens)
 
     @torch.inference_mode()
     def generate_raw(self, encoded: Encoded, limits: Limits, **options: Any) -> Any:
-        """Transformers' `generate` on an encoded batch; `options` go through as they are."""
+        """transformers' own `generate` on an encoded batch; `options` go through as they are."""
         if limits.temperature > 0:
             set_seed(limits.seed)
             options |= {"do_sample": True, "temperature": limits.temperature, "top_k": 0}
@@ -221,12 +270,29 @@ class Llava(base.Model):
             **options,
         )
 
-    def _answer(self, row: list[int], seconds: float) -> Answer:
+    @cached_property
+    def stops(self) -> frozenset[int]:
+        """Ids that end a reply."""
         stop = self.network.generation_config.eos_token_id
-        stops = stop if isinstance(stop, list) else [stop]
-        end = next((index + 1 for index, token in enumerate(row) if token in stops), len(row))
-        text = self.tokenizer.decode(row[:end], skip_special_tokens=True).strip()
-        return Answer(text, tuple(row[:end]), seconds)
+        return frozenset(stop if isinstance(stop, list) else [stop])
+
+    @cached_property
+    def closing(self) -> frozenset[int]:
+        """Ids whose text holds a bracket that may close a box."""
+        pieces = self.tokenizer.convert_ids_to_tokens(list(range(len(self.tokenizer))))
+        byte_pieces = {"<0x5D>", "<0x7D>"}
+        return frozenset(
+            index
+            for index, piece in enumerate(pieces)
+            if piece and ("]" in piece or "}" in piece or piece in byte_pieces)
+        )
+
+    def _text(self, tokens: list[int]) -> str:
+        return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
+
+    def _answer(self, row: list[int], seconds: float) -> Answer:
+        end = next((i + 1 for i, token in enumerate(row) if token in self.stops), len(row))
+        return Answer(self._text(row[:end]).strip(), tuple(row[:end]), seconds)
 
     def to_image(
         self, corners: tuple[float, float, float, float], size: tuple[int, int]

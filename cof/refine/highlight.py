@@ -79,4 +79,4 @@ def perturbed(encoded: Encoded, masks: Sequence[Tensor], factor: float) -> Encod
     embeds = encoded.embeds.clone()
     for row, (mask, positions) in enumerate(zip(masks, encoded.visual, strict=True)):
         embeds[row, positions[mask.cpu()]] *= factor
-    return replace(encoded, embeds=embeds)
+    return replace(encoded, embeds=embeds, prefix=None, rows=())
