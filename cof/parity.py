@@ -20,14 +20,16 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from cof import prompts
-from cof.boxes import BoxConfig, parse_reference
+from cof.boxes import BoxConfig
 from cof.errors import DataError
 from cof.images import load_image, to_model_frame
 from cof.locate.prompt import read_reply
 from cof.models import llava
 from cof.models.base import Config, Encoded, Limits, View
+from cof.reference import reference_mask
 from cof.refine import highlight
-from cof.tokens import focus, reference_mask
+from cof.replies import parse_reference
+from cof.tokens import focus
 from cof.types import Region
 
 if TYPE_CHECKING:

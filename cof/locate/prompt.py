@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cof.boxes import parse_boxes
 from cof.models.base import Limits, Model, View
 from cof.prompts import GROUNDING, grounding_question
+from cof.replies import parse_boxes
 from cof.types import Question, Region
 
 

@@ -70,9 +70,7 @@ class Prefix:
             if plain is not None:
                 nothing = torch.zeros(batch, length)
                 stack.enter_context(highlighted(self.decoder, type(plain)(nothing)))
-            forward(
-                self.decoder, self.counters, inputs_embeds=self.embeds, past_key_values=cache
-            )
+            forward(self.decoder, self.counters, inputs_embeds=self.embeds, past_key_values=cache)
         return cache
 
 

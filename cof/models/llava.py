@@ -33,8 +33,8 @@ from cof.highlight import NAME, Highlight, attach, highlighted
 from cof.images import preprocess
 from cof.models import base
 from cof.models._checkpoint import Checkpoint, find, read_json
-from cof.models._original import load_original, tower_folder
 from cof.models._decode import Greedy, Prefix, Row
+from cof.models._original import load_original, tower_folder
 from cof.models.base import Counters, Encoded, Limits, View
 from cof.tokens import centre_crop_cells, padded_square_cells
 from cof.types import Answer, Box
@@ -258,7 +258,7 @@ class Llava(base.Model):
 
     @torch.inference_mode()
     def generate_raw(self, encoded: Encoded, limits: Limits, **options: Any) -> Any:
-        """transformers' own `generate` on an encoded batch; `options` go through as they are."""
+        """Transformers' own `generate` on an encoded batch; `options` go through as they are."""
         if limits.temperature > 0:
             set_seed(limits.seed)
             options |= {"do_sample": True, "temperature": limits.temperature, "top_k": 0}
