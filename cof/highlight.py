@@ -166,7 +166,7 @@ def _mask(*args: Any, config: Any = None, dtype: torch.dtype = torch.float32, **
     if active is None:
         return sdpa_mask(*args, config=config, dtype=dtype, **kw)
     kw["allow_is_causal_skip"] = False
-    keep = sdpa_mask(*args, config=config, dtype=dtype, **kw)
+    keep: Any = sdpa_mask(*args, config=config, dtype=dtype, **kw)
     lowest = torch.finfo(dtype).min
     bias = _bias(active.highlight, keep, kw.get("q_offset", 0), kw.get("kv_offset", 0)).to(dtype)
     biased = torch.where(keep, bias, lowest)

@@ -147,11 +147,11 @@ class Parity:
 
     def _pixels(self) -> None:
         how = self.model.pixels
-        fill = tuple(int(255 * value) for value in how.mean)
+        red, green, blue = (int(255 * value) for value in how.mean)
         for folder, pad in (("preprocessed", True), ("preprocessed_no_pad", False)):
             for file in sorted((self.folder / folder).glob("*.png")):
                 image = load_image(self.folder / "images" / file.name)
-                ours = np.asarray(to_model_frame(image, how.side, fill, pad))
+                ours = np.asarray(to_model_frame(image, how.side, (red, green, blue), pad=pad))
                 self.checks["pixels"].items(ours.flatten(), np.asarray(Image.open(file)).flatten())
 
     def _prompts(self) -> None:

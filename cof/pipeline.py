@@ -162,7 +162,7 @@ class CoF:
         given: list[Region] | None,
     ) -> tuple[list[View], list[Region], list[Focus], list[Result]]:
         model = self.model
-        views = model.look(images)
+        views = _look(model, images)
         regions = given or _stage(settings.locate).locate(model, questions, views, settings.locate)
         focuses = [focus(r, v, settings.boxes) for r, v in zip(regions, views, strict=True)]
         batch = (model, questions, views, focuses)
@@ -172,6 +172,13 @@ class CoF:
             plains = plain.refine(*batch, plain.Config(), settings.limits)
         rows = zip(questions, regions, focuses, answers, plains, strict=True)
         return views, regions, focuses, [_result(*row) for row in rows]
+
+
+def _look(model: Model, images: Sequence[Image]) -> list[View]:
+    """Show each image to the model once, however many questions of the batch are about it."""
+    unique = {id(image): image for image in images}
+    seen = dict(zip(unique, model.look(list(unique.values())), strict=True))
+    return [seen[id(image)] for image in images]
 
 
 def _stage(config: Any) -> Any:

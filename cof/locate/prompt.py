@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from cof.models.base import Limits, Model, View
 from cof.prompts import GROUNDING, grounding_question
-from cof.replies import parse_boxes
+from cof.replies import parse_boxes, parse_reference
 from cof.types import Question, Region
+
+PATIENCE = 16
+"""Characters without a bracket after which a reply whose brackets are closed has said it all."""
 
 
 @dataclass(frozen=True)
@@ -18,10 +22,14 @@ class Config:
     Attributes:
         prompt: the request; `{question}` stands for the question's first line.
         max_new_tokens: length of the reply; the published script allows 128.
+        stop: end a reply once its boxes are complete (`boxes`, see `boxes_complete`), after the
+            first box that the published pattern finds (`first`; enough for the reference rules),
+            or only when the model ends it (`never`).
     """
 
     prompt: str = GROUNDING
     max_new_tokens: int = 128
+    stop: Literal["boxes", "first", "never"] = "boxes"
 
     def __post_init__(self) -> None:
         if "{question}" not in self.prompt or self.max_new_tokens < 1:
@@ -36,7 +44,8 @@ def locate(
 ) -> list[Region]:
     """One reply a question, every box in it; greedy, whatever the answers are decoded with."""
     asked = [grounding_question(question.text, config.prompt) for question in questions]
-    replies = model.generate(model.encode(views, asked), Limits(config.max_new_tokens))
+    limits, done = Limits(config.max_new_tokens), _DONE[config.stop]
+    replies = model.generate(model.encode(views, asked), limits, done)
     return [
         read_reply(model, reply.text, view.size, reply.seconds)
         for reply, view in zip(replies, views, strict=True)
@@ -55,3 +64,25 @@ def read_reply(model: Model, reply: str, size: tuple[int, int], seconds: float =
     found = (model.to_image(corners, size) for corners in parse_boxes(reply))
     boxes = tuple(box for box in found if box is not None)
     return Region(boxes, "prompt", reply, model.frame, seconds)
+
+
+def boxes_complete(text: str) -> bool:
+    """True once a reply has boxes, every bracket is closed, and prose goes on without another.
+
+    Boxes that follow more than `PATIENCE` characters of prose are given up; on recorded replies
+    the boxes are those of the full reply (tested).
+    """
+    depth, last = 0, -1
+    for index, sign in enumerate(text):
+        if sign in "[({":
+            depth += 1
+        elif sign in "])}":
+            depth, last = depth - 1, index
+    return depth <= 0 <= last and len(text) - last > PATIENCE and bool(parse_boxes(text))
+
+
+def _first_box(text: str) -> bool:
+    return parse_reference(text) is not None
+
+
+_DONE = {"boxes": boxes_complete, "first": _first_box, "never": None}

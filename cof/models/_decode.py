@@ -1,10 +1,10 @@
 """Greedy decoding with everything shared that stays exact; the loop behind both stages.
 
-Three pieces. `Prefix` holds the keys and values of system prompt and image, computed once and used
-by the coarse pass, the plain pass and every question about the image; under a highlight it is used
-up to the first position that the highlight touches. `Greedy` decodes a batch on top of it and ends a
-row early once its text is complete. `Greedy` also drops finished rows from the batch, so that one
-rambling reply does not keep the others' rows busy.
+`Prefix` holds the keys and values of system prompt and image, computed once and used by the coarse
+pass, the plain pass and every question about the image; under a highlight it is used up to the
+first position that the highlight touches. `Greedy` decodes a batch on top of it, ends a row once
+its text is complete, and drops finished rows from the batch, so that one rambling reply does not
+keep the other rows busy.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ class Prefix:
         cache = DynamicCache()
         if length == 0:
             return cache
-        for number, layer in enumerate(self._cache.layers):
+        layers: list[Any] = self._cache.layers
+        for number, layer in enumerate(layers):
             keys, values = layer.keys[:, :, :length], layer.values[:, :, :length]
             cache.update(keys[index], values[index], number)
         return cache

@@ -127,7 +127,7 @@ class Llava(base.Model):
 
     def __init__(
         self,
-        network: LlavaForConditionalGeneration,
+        network: Any,
         tokenizer: Any,
         checkpoint: Checkpoint,
         config: Config,
@@ -155,7 +155,7 @@ class Llava(base.Model):
     def look(self, images: Sequence[Image]) -> list[View]:
         """Run the vision tower and projector once over RGB images of any sizes."""
         how = self.pixels
-        pixels = [preprocess(image, how.side, how.mean, how.std, how.pad) for image in images]
+        pixels = [preprocess(image, how.side, how.mean, how.std, pad=how.pad) for image in images]
         tower = self.network.model.vision_tower
         batch = torch.stack(pixels).to(tower.device, tower.dtype)
         features = self.network.get_image_features(pixel_values=batch).pooler_output
