@@ -75,12 +75,18 @@ class Check:
         finite = bool(np.isfinite(difference))
         self.worst = max(self.worst, difference if finite else float("inf"))
 
+    def arrays(self, ours: np.ndarray, theirs: np.ndarray) -> None:
+        """Compare two integer arrays of one shape element by element."""
+        self.cases += 1
+        same = ours.shape == theirs.shape
+        self.mismatches += int((ours != theirs).sum()) if same else max(ours.size, theirs.size)
+
     def items(self, ours: Iterable[Any], theirs: Iterable[Any]) -> None:
         """Compare two sequences item by item; items that only one side has are mismatches."""
         self.cases += 1
         left, right = list(ours), list(theirs)
         self.mismatches += abs(len(left) - len(right))
-        self.mismatches += sum(a != b for a, b in zip(left, right, strict=False))
+        self.mismatches += sum(bool(a != b) for a, b in zip(left, right, strict=False))
 
 
 @dataclass
@@ -152,7 +158,7 @@ class Parity:
             for file in sorted((self.folder / folder).glob("*.png")):
                 image = load_image(self.folder / "images" / file.name)
                 ours = np.asarray(to_model_frame(image, how.side, (red, green, blue), pad=pad))
-                self.checks["pixels"].items(ours.flatten(), np.asarray(Image.open(file)).flatten())
+                self.checks["pixels"].arrays(ours, np.asarray(Image.open(file)))
 
     def _prompts(self) -> None:
         for row in self._json("prompts.json"):
@@ -184,7 +190,7 @@ class Parity:
                     row["expansion_rate"],
                     row["square_bbox"],
                 )
-                self.checks["mask rows"].items(ours.int().tolist(), mask.flatten().tolist())
+                self.checks["mask rows"].arrays(ours.int().numpy(), mask.flatten().numpy())
 
     def _case(self, case: dict[str, Any]) -> None:
         recorded = load_file(self.folder / "cases" / f"{case['id']}.safetensors")
@@ -216,7 +222,7 @@ class Parity:
         region: Region = read_reply(self.model, case["raw_grounding_output"], view.size)
         rules = BoxConfig("reference", said["expansion_rate"], said["square_bbox"])
         spot = focus(region, view, rules)
-        self.checks["region mask"].items(spot.mask.int().tolist(), mask.flatten().tolist())
+        self.checks["region mask"].arrays(spot.mask.int().numpy(), mask.flatten().numpy())
         config = highlight.Config(said["attention_weight"], perturb=said["perturb_weight"])
         encoded = highlight.perturbed(encoded, [spot.mask], config.perturb)
         return encoded, highlight.plan(encoded, [spot.mask], config)

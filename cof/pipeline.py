@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cof import plugins
 from cof.boxes import BoxConfig
-from cof.images import load_image
+from cof.images import load_image, to_rgb
 from cof.locate import prompt
 from cof.models.base import Config, Limits, Model, View
 from cof.refine import highlight, plain
@@ -51,30 +51,59 @@ class Outcome:
     """One question about one image, answered.
 
     Attributes:
-        text: the answer with the region highlighted.
-        plain: the same model's answer without it, None unless asked for.
-        boxes: regions that were highlighted, fractions of the image, expansion included.
-        mask: bool [T], the highlighted visual tokens.
-        reply: raw text of the coarse stage, "" where a box was given.
-        seconds: wall time of both stages (and of the plain pass, where asked for).
-        result: all of it in the form of a run's record.
+        image: what was asked about, RGB.
+        view: how the model saw it; `view.cells` are the rectangles of its visual tokens.
+        region: the coarse stage's boxes and raw reply (`region.reply`, "" where a box was given).
+        focus: boxes after expansion, and the mask (`focus.mask`, bool [T]) that was highlighted.
+        result: both answers, in the form of a run's record.
     """
 
-    text: str
-    plain: str | None
-    boxes: tuple[Box, ...]
-    mask: Tensor
-    reply: str
-    seconds: float
-    result: Result
-    view: View
     image: Image
+    view: View
+    region: Region
+    focus: Focus
+    result: Result
+
+    @property
+    def text(self) -> str:
+        """The answer with the region highlighted, as the model wrote it."""
+        return self.result.cof.text if self.result.cof else ""
+
+    @property
+    def plain(self) -> str | None:
+        """The same model's answer without the highlight, None unless asked for."""
+        return self.result.plain.text if self.result.plain else None
+
+    @property
+    def boxes(self) -> tuple[Box, ...]:
+        """The highlighted regions, fractions of the image, expansion included."""
+        return self.focus.boxes
+
+    @property
+    def mask(self) -> Tensor:
+        """The highlighted visual tokens, bool [T]."""
+        return self.focus.mask
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the coarse stage and the answers, vision tower not included."""
+        parts = (self.region, self.result.cof, self.result.plain)
+        return sum(part.seconds for part in parts if part is not None)
 
     def plot(self) -> Figure:
         """Draw the two stages: the boxes on the image, the highlighted tokens, the answers."""
         from cof.plot import draw_two_stages
 
-        return draw_two_stages(self.image, self.view.cells, self.mask, self.result)
+        return draw_two_stages(
+            self.image,
+            self.result.question.text,
+            self.focus,
+            self.view.cells,
+            self.text,
+            boxes=self.region.boxes,
+            plain=self.plain,
+            reply=self.region.reply,
+        )
 
 
 class CoF:
@@ -130,20 +159,12 @@ class CoF:
             ValueError: `box` is no box.
         """
         name = str(image) if isinstance(image, str | Path) else "image"
-        picture = load_image(image) if isinstance(image, str | Path) else image.convert("RGB")
+        picture = load_image(image) if isinstance(image, str | Path) else to_rgb(image)
         asked = Question(id="0", image=name, text=question)
         given = None if box is None else [_given(box)]
         settings = replace(self.settings, plain=plain)
         views, regions, focuses, results = self._run([asked], [picture], settings, given)
-        answer, result = results[0].cof, results[0]
-        assert answer is not None
-        parts = (answer, result.plain, None if given else regions[0])
-        seconds = sum(part.seconds for part in parts if part is not None)
-        said = result.plain.text if result.plain else None
-        spot, reply = focuses[0], regions[0].reply
-        return Outcome(
-            answer.text, said, spot.boxes, spot.mask, reply, seconds, result, views[0], picture
-        )
+        return Outcome(picture, views[0], regions[0], focuses[0], results[0])
 
     def answer_batch(self, questions: Sequence[Question], images: Sequence[Image]) -> list[Result]:
         """Take one batch of questions through both stages.

@@ -92,9 +92,8 @@ def _save(outcome: Outcome, file: Path) -> None:
 
 
 def _as_text(outcome: Outcome, compare: bool) -> str:
-    region = outcome.result.region
     lines = [f"region   {' '.join(_corners(box) for box in outcome.boxes) or 'none'}"]
-    lines += [f"reply    {region.reply}"] if region and region.reply else []
+    lines += [f"reply    {outcome.region.reply}"] if outcome.region.reply else []
     lines += [f"tokens   {int(outcome.mask.sum())} of {len(outcome.mask)} highlighted"]
     lines += [f"plain    {outcome.plain}"] if compare else []
     lines += [f"answer   {outcome.text}", f"seconds  {outcome.seconds:.2f}"]
@@ -115,6 +114,6 @@ def _as_json(outcome: Outcome, image: str, question: str) -> dict[str, Any]:
         "status": outcome.result.status,
         "cells": outcome.result.cells,
         "visual_tokens": outcome.result.tokens,
-        "reply": outcome.reply,
+        "reply": outcome.region.reply,
         "seconds": outcome.seconds,
     }
