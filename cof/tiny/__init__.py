@@ -1,1 +1,1 @@
-"""cof-tiny: procedural scenes, questions, tokenizer and training of the embedded model."""
+"""The embedded model: procedural scenes, a small LLaVA trained on them, mini benchmarks."""

@@ -1,0 +1,227 @@
+"""Scene descriptions to pixels, in batch, by torch, on whatever device the caller names.
+
+Shapes are signed distances (so edges are anti-aliased), glyphs come from a 5x7 bitmap atlas.
+Objects never overlap, hence compositing is a sum and its order does not matter.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cof.tiny.world import COLORS, EXTENTS, SHAPES, Scenes, uniform
+
+PAD_COLOR = (122, 116, 104)  # what LLaVA-1.5 pads to a square with
+GLYPH_SHIFT = {"triangle": 0.3}  # a glyph sits where its shape is wide, in radii
+# Rows of each digit, top to bottom, five bits a row.
+BITMAPS = (
+    "0e11131519110e 040c040404040e 0e11010204081f 1f02040201110e 02060a121f0202",
+    "1f101e0101110e 0608101e11110e 1f010204080808 0e11110e11110e 0e11110f01020c",
+)
+
+
+@lru_cache(maxsize=4)
+def atlas(device: str = "cpu") -> Tensor:
+    """Glyph coverage, float [10, 7, 5] in 0..1."""
+    rows = [[int(word[i : i + 2], 16) for i in range(0, 14, 2)] for word in " ".join(BITMAPS).split()]
+    bits = [[[row >> (4 - x) & 1 for x in range(5)] for row in glyph] for glyph in rows]
+    return torch.tensor(bits, dtype=torch.float32, device=device)
+
+
+@lru_cache(maxsize=4)
+def noise_tile(device: str = "cpu") -> Tensor:
+    """Unit normal noise [3, 1024, 1024] that every scene cuts its own window from."""
+    draw = np.random.default_rng(20240612).standard_normal((3, 1024, 1024), dtype=np.float32)
+    return torch.from_numpy(draw).to(device)
+
+
+def render(scenes: Scenes, device: str | torch.device = "cpu", chunk: int = 16) -> Tensor:
+    """Draw scenes inside their padded squares, `chunk` at a time (small enough for CPU caches).
+
+    Returns: uint8 [B, 3, side, side], RGB; outside `scenes.frame` it is PAD_COLOR.
+    """
+    parts = [scenes.rows(k, k + chunk) for k in range(0, len(scenes), chunk)]
+    return torch.cat([_render(part, str(device)) for part in parts])
+
+
+def _render(scenes: Scenes, device: str) -> Tensor:
+    canvas = _background(scenes, device)
+    canvas = _draw_bars(canvas, scenes)
+    canvas = _draw_objects(canvas, scenes)
+    canvas = _degrade(canvas, scenes)
+    canvas = canvas.round().clamp(0, 255)
+    pad = torch.tensor(PAD_COLOR, dtype=torch.float32, device=device)[None, :, None, None]
+    return torch.where(_inside(scenes, device), canvas, pad).to(torch.uint8)
+
+
+def crop(pixels: Tensor, scenes: Scenes, row: int) -> np.ndarray:
+    """One image without its padding: uint8 [height, width, 3]."""
+    x0, y0, x1, y1 = scenes.frame[row].tolist()
+    return pixels[row, :, y0:y1, x0:x1].permute(1, 2, 0).cpu().numpy()
+
+
+def _draws(scenes: Scenes, slot: int, *shape: int, device: str) -> Tensor:
+    """Uniform floats [B, *shape]."""
+    values = uniform(scenes.keys, slot, int(np.prod(shape))).reshape(len(scenes), *shape)
+    return torch.from_numpy(values.astype(np.float32)).to(device)
+
+
+def _pixels(side: int, device: str) -> tuple[Tensor, Tensor]:
+    """Pixel centres (x, y), each [side, side]."""
+    line = torch.arange(side, dtype=torch.float32, device=device) + 0.5
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    return x, y
+
+
+def _inside(scenes: Scenes, device: str) -> Tensor:
+    """Bool [B, 1, side, side]: the image, without its padding."""
+    x, y = _pixels(scenes.side, device)
+    x0, y0, x1, y1 = torch.from_numpy(scenes.frame).to(device)[:, :, None, None].unbind(1)
+    return ((x > x0) & (x < x1) & (y > y0) & (y < y1))[:, None]
+
+
+def _background(scenes: Scenes, device: str) -> Tensor:
+    """Smooth dull colours [B, 3, side, side]."""
+    base = 70 + 90 * _draws(scenes, 40, 1, 1, 1, device=device)
+    grey = 40 * (_draws(scenes, 41, 1, 4, 4, device=device) - 0.5)
+    tint = 24 * (_draws(scenes, 42, 3, 4, 4, device=device) - 0.5)
+    size = (scenes.side, scenes.side)
+    return F.interpolate(base + grey + tint, size=size, mode="bilinear", align_corners=True)
+
+
+def _draw_bars(canvas: Tensor, scenes: Scenes) -> Tensor:
+    """Clutter: up to `scenes.bars` thin grey segments a scene, under the objects."""
+    device, side = str(canvas.device), scenes.side
+    x, y = _pixels(side, device)
+    count = torch.from_numpy(scenes.bars).to(device)
+    most = int(scenes.bars.max())
+    draw = _draws(scenes, 43, 6, 6, device=device)
+    for k in range(most):
+        cx, cy, angle, length, width, shade = draw[:, k, :, None, None].unbind(1)
+        angle, half = angle * np.pi, (0.1 + 0.25 * length) * side
+        dx, dy = x - cx * side, y - cy * side
+        along = (dx * angle.cos() + dy * angle.sin()).abs() - half
+        across = (dy * angle.cos() - dx * angle.sin()).abs() - (0.5 + 1.2 * width) * side / 140
+        alpha = (0.5 - torch.maximum(along, across)).clamp(0, 1) * (count > k)[:, None, None]
+        ink = 40 + 170 * shade[:, None]
+        canvas = canvas + alpha[:, None] * (ink - canvas) * 0.8
+    return canvas
+
+
+def _draw_objects(canvas: Tensor, scenes: Scenes) -> Tensor:
+    """Add every object to the canvas through a small window around it."""
+    device, side = str(canvas.device), scenes.side
+    window = int(np.ceil(scenes.radius.max() * 2.2)) + 4
+    center = torch.from_numpy(scenes.center.astype(np.float32)).to(device)
+    start = (center.floor().long() - window // 2).clamp(0, side - window)  # [B, K, 2]
+    step = torch.arange(window, device=device)
+    column, row = start[..., 0, None] + step, start[..., 1, None] + step  # [B, K, window]
+    x = (column + 0.5 - center[..., 0, None])[:, :, None, :]
+    y = (row + 0.5 - center[..., 1, None])[:, :, :, None]
+    alpha, ink = _object_layers(scenes, x, y, device)
+    flat = (row[:, :, :, None] * side + column[:, :, None, :]).flatten(1)  # [B, K*window*window]
+    pixels = canvas.flatten(2)
+    under = pixels.gather(2, flat[:, None].expand(-1, 3, -1))
+    change = alpha.flatten(1)[:, None] * (ink.flatten(2) - under)
+    return pixels.scatter_add(2, flat[:, None].expand(-1, 3, -1), change).view_as(canvas)
+
+
+def _object_layers(scenes: Scenes, x: Tensor, y: Tensor, device: str) -> tuple[Tensor, Tensor]:
+    """Coverage [B, K, h, w] and colour [B, 3, K, h, w] of each object, x and y from its centre."""
+    radius = torch.from_numpy(scenes.radius.astype(np.float32)).to(device)[:, :, None, None]
+    present = torch.from_numpy(scenes.present).to(device)[:, :, None, None]
+    shape = torch.from_numpy(scenes.shape).to(device)[:, :, None, None]
+    distance = _distance(shape, x / radius, y / radius) * radius
+    alpha = (0.5 - distance).clamp(0, 1) * present
+    palette = torch.tensor(list(COLORS.values()), dtype=torch.float32, device=device)
+    fill = palette[torch.from_numpy(scenes.color).to(device)]  # [B, K, 3]
+    jitter = _draws(scenes, 44, fill.shape[1], 3, device=device)
+    fill = (fill + 24 * (jitter - 0.5)).clamp(0, 255)
+    glyph = _glyph_cover(scenes, x, y, radius, device) * present
+    light = (fill * torch.tensor([0.3, 0.59, 0.11], device=device)).sum(-1)
+    ink = torch.where(light > 120, 12.0, 248.0)[:, None, :, None, None]
+    fill = fill.permute(0, 2, 1)[..., None, None]
+    return torch.maximum(alpha, glyph), fill + glyph[:, None] * (ink - fill)
+
+
+def _distance(shape: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Signed distance of (x, y), in radii, to each object's outline; negative inside."""
+    ax, ay = x.abs(), y.abs()
+    distances = (
+        (x * x + y * y).sqrt() - 1,
+        torch.maximum(ax, ay) - 1,
+        torch.maximum(y - 1, (2 * ax - (y + 1)) / 5**0.5),
+        (ax + ay - 1) / 2**0.5,
+        _star(x, y),
+        torch.maximum(torch.minimum(ax, ay) - 0.42, torch.maximum(ax, ay) - 1),
+    )
+    result = distances[0].expand(torch.broadcast_shapes(shape.shape, x.shape, y.shape))
+    for index in range(1, len(SHAPES)):
+        result = torch.where(shape == index, distances[index], result)
+    return result
+
+
+def _star(x: Tensor, y: Tensor, outer: float = 1.1, inner: float = 0.52) -> Tensor:
+    """Distance to a five-pointed star: fold the plane to one half ray, then one line."""
+    fifth = np.pi / 5
+    angle = torch.atan2(x, -y).remainder(2 * fifth)
+    angle = torch.minimum(angle, 2 * fifth - angle)
+    reach = (x * x + y * y).sqrt()
+    px, py = reach * angle.cos(), reach * angle.sin()
+    ex, ey = inner * np.cos(fifth) - outer, inner * np.sin(fifth)
+    return ((px - outer) * ey - py * ex) / float(np.hypot(ex, ey))
+
+
+def _glyph_cover(scenes: Scenes, x: Tensor, y: Tensor, radius: Tensor, device: str) -> Tensor:
+    """Coverage [B, K, h, w] of the glyphs, 7 px high at least (at side 140), on whole pixels."""
+    unit = scenes.side / 140
+    height = torch.maximum(torch.tensor(7.0 * unit, device=device), radius)
+    cell = height / 7
+    index = torch.from_numpy(scenes.shape).to(device)[:, :, None, None]
+    shift = torch.zeros_like(radius)
+    for name, amount in GLYPH_SHIFT.items():
+        shift = torch.where(index == SHAPES.index(name), amount * radius, shift)
+    center = torch.from_numpy(scenes.center.astype(np.float32)).to(device)
+    snap = center.floor() + 0.5 - center  # glyph centres lie on pixel centres: crisp strokes
+    u = (x - snap[..., 0, None, None]) / cell / 2.5
+    v = (y - snap[..., 1, None, None] - shift.round()) / cell / 3.5
+    sheet = atlas(device)[torch.from_numpy(scenes.glyph).to(device).flatten()][:, None]
+    u, v = torch.broadcast_tensors(u, v)
+    grid = torch.stack([u, v], -1).flatten(0, 1)
+    cover = F.grid_sample(sheet, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return ((cover.view(u.shape) - 0.5) * cell.clamp(min=1) + 0.5).clamp(0, 1)
+
+
+def _degrade(canvas: Tensor, scenes: Scenes) -> Tensor:
+    """Blur, contrast and pixel noise, in that order (what a camera would do)."""
+    device, side = str(canvas.device), scenes.side
+    if scenes.blur.any():
+        canvas = torch.stack([_blur(c, float(s)) for c, s in zip(canvas, scenes.blur, strict=True)])
+    mean = canvas.mean((1, 2, 3), keepdim=True)
+    contrast = torch.from_numpy(scenes.contrast.astype(np.float32)).to(device)[:, None, None, None]
+    canvas = mean + contrast * (canvas - mean)
+    tile = noise_tile(device)
+    corner = (uniform(scenes.keys, 45, 2) * (tile.shape[-1] - side)).astype(int)
+    noise = torch.stack([tile[:, a : a + side, b : b + side] for a, b in corner.tolist()])
+    level = torch.from_numpy(scenes.noise.astype(np.float32)).to(device)[:, None, None, None]
+    return canvas + level * noise
+
+
+def _blur(image: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur of one image [3, S, S]; sigma in pixels, 0 returns it as it is."""
+    if sigma == 0:
+        return image
+    reach = int(np.ceil(3 * sigma))
+    line = torch.arange(-reach, reach + 1, dtype=torch.float32, device=image.device)
+    kernel = torch.exp(-(line**2) / (2 * sigma**2))
+    kernel = (kernel / kernel.sum())[None, None]
+    image = F.pad(image[:, None], [reach] * 4, mode="replicate")
+    image = F.conv2d(image, kernel[:, :, None, :])
+    return F.conv2d(image, kernel[:, :, :, None])[:, 0]
+
+
+__all__ = ["EXTENTS", "PAD_COLOR", "atlas", "crop", "noise_tile", "render"]
