@@ -1,0 +1,129 @@
+"""Token segments of many scenes as one rectangular packed batch, with everything the loss needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cof.tiny.packing import Layout, Probe
+from cof.tiny.segments import Tokens
+from cof.tiny.tokenizer import PAD
+from cof.tiny.world import Scenes
+
+# Loss weight of one reply token, by what it is.
+WEIGHT = {"yes_no": 2.0, "word": 1.0, "coordinate": 0.5, "syntax": 0.05, "eos": 0.1}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Positions (image, row) of the packed batch that should predict `target`, int64 [R] each."""
+
+    image: Tensor
+    row: Tensor
+    target: Tensor
+    weight: Tensor  # float [R]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """One training batch for B images."""
+
+    layout: Layout
+    ids: Tensor  # int64 [B, length]; the prefix's image tokens included
+    replies: Rows
+    hints: Rows  # facts at the end of the bare question
+    names: Rows  # attributes at the end of an object phrase
+    probe: Probe
+    look: Tensor  # float [R, prefix]: where each probed row should look; sums to one
+    answers: list[tuple[int, int, Tokens]]  # (image, first reply row - 1, segment)
+
+
+def coverage(scenes: Scenes, patch: int) -> np.ndarray:
+    """Share of each object that lies in each patch: [B, K, T]; rows of present objects sum to 1."""
+    edge = np.arange(scenes.side // patch) * patch
+    low, high = scenes.boxes[..., None, :2], scenes.boxes[..., None, 2:]
+    span = (np.minimum(high, edge[:, None] + patch) - np.maximum(low, edge[:, None])).clip(min=0)
+    area = (span[:, :, :, None, 1] * span[:, :, None, :, 0]).reshape(*span.shape[:2], -1)
+    return area / area.sum(-1, keepdims=True).clip(min=1e-6)
+
+
+def pack(
+    groups: Sequence[Sequence[Sequence[Tokens]]],
+    prefix: Sequence[int],
+    scenes: Scenes,
+    patch: int,
+    first_image: int,
+    kinds: dict[int, str],
+    probe_layer: int,
+    probe_heads: int = 2,
+    silent: Sequence[bool] | None = None,
+) -> Packed:
+    """Lay segments out.
+
+    Args:
+        groups: [group][image][segment]; every image has as many segments in a group.
+        prefix: tokens up to and including the image tokens.
+        first_image: index of the first image token in the prefix.
+        kinds: token id -> key of WEIGHT, for reply tokens that are not plain words.
+        silent: images whose reading replies are not taught (variant `gap`).
+    """
+    layout = Layout(
+        len(prefix),
+        tuple((len(g[0]), max(len(t.ids) for image in g for t in image)) for g in groups),
+    )
+    batch = len(groups[0])
+    ids = torch.full((batch, layout.length), PAD)
+    ids[:, : layout.prefix] = torch.tensor(list(prefix))
+    replies, hints, names, looks, answers = [], [], [], [], []
+    for group, starts in zip(groups, layout.starts(), strict=True):
+        for image, segments in enumerate(group):
+            for start, tokens in zip(starts, segments, strict=True):
+                ids[image, start : start + len(tokens.ids)] = torch.tensor(tokens.ids)
+                quiet = bool(silent and silent[image] and tokens.sample.reading)
+                answers.append((image, start + tokens.labels - 1, tokens))
+                if not quiet:
+                    replies += _reply_rows(tokens, image, start, kinds)
+                    facts = tokens.hints
+                    hints += [(image, start + at, word, 1.0) for at, word in facts[-1:]]
+                    names += [(image, start + at, word, 1.0) for at, word in facts[:-1]]
+                looks += [(image, start + at, start, things) for at, things in tokens.refs]
+    probe, look = _looks(looks, layout, coverage(scenes, patch), scenes, first_image)
+    probe.layer, probe.heads = probe_layer, probe_heads
+    return Packed(layout, ids, _rows(replies), _rows(hints), _rows(names), probe, look, answers)
+
+
+def _reply_rows(tokens: Tokens, image: int, start: int, kinds: dict[int, str]) -> list[tuple]:
+    """One row a reply token: the position before it predicts it."""
+    return [
+        (image, start + k - 1, tokens.ids[k], WEIGHT[kinds.get(tokens.ids[k], "word")])
+        for k in range(tokens.labels, len(tokens.ids))
+    ]
+
+
+def _rows(rows: list[tuple[int, int, int, float]]) -> Rows:
+    image, row, target, weight = zip(*rows, strict=True) if rows else ((), (), (), ())
+    index = [torch.tensor(values, dtype=torch.long) for values in (image, row, target)]
+    return Rows(*index, torch.tensor(weight, dtype=torch.float32))
+
+
+def _looks(
+    looks: list[tuple], layout: Layout, cover: np.ndarray, scenes: Scenes, first_image: int
+) -> tuple[Probe, Tensor]:
+    """Rows to supervise and their target distributions; nothing there -> the first token."""
+    slots = [np.flatnonzero(present) for present in scenes.present]
+    target = np.zeros((len(looks), layout.prefix), dtype=np.float32)
+    tokens = cover.shape[-1]
+    for k, (image, _, _, things) in enumerate(looks):
+        if things:
+            chosen = slots[image][list(things)]
+            target[k, first_image : first_image + tokens] = cover[image, chosen].mean(0)
+        else:
+            target[k, 0] = 1
+    image, row, start, _ = zip(*looks, strict=True)
+    reach = max(r - s for r, s in zip(row, start, strict=True)) + 1
+    index = [torch.tensor(values) for values in (image, row, start)]
+    return Probe(0, 0, *index, reach), torch.from_numpy(target)

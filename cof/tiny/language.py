@@ -1,0 +1,272 @@
+"""Teach the whole model to answer and to locate, in packed batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from random import Random
+from typing import TYPE_CHECKING, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cof.tiny import wording
+from cof.tiny.batch import Packed, Rows, pack
+from cof.tiny.loop import Schedule
+from cof.tiny.model import ModelConfig, normalise, vision_features
+from cof.tiny.packing import install, packed
+from cof.tiny.render import render
+from cof.tiny.segments import Diet, Sample, Tokens, samples, tokenize
+from cof.tiny.tokenizer import EOS
+from cof.tiny.vision import Readout, mixture, patch_loss, patch_targets
+from cof.tiny.world import Scenes, describe
+
+if TYPE_CHECKING:
+    from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
+
+
+@dataclass(frozen=True)
+class LanguageConfig:
+    """Everything about the second stage that is not its length.
+
+    attention: weight of the supervision of where object phrases look, until `attention_until`
+        of the steps; 0 makes the control model.
+    reader: 'easy' teaches reading replies on starter and easy scenes only (variant `gap`).
+    """
+
+    short: int = 8
+    long: int = 6
+    attention: float = 1.0
+    attention_until: float = 0.7
+    attention_layer: int = 1
+    hints: float = 0.5
+    names: float = 0.5
+    names_layer: int = 3  # the phrase's attribute can be read after so many layers
+    hints_layer: int = 4  # and the fact behind the question after so many
+    patches: float = 0.1
+    vision_scale: float = 0.3
+    reader: Literal["all", "easy"] = "all"
+
+
+# (until this share of the steps, shares of difficulty, what is asked)
+CURRICULUM: tuple[tuple[float, tuple[tuple[str, float], ...], Diet], ...] = (
+    (0.10, (("starter", 0.75), ("easy", 0.25)), Diet(0.5, False, 0.4, 0.1, 0.6)),
+    (
+        0.35,
+        (("starter", 0.25), ("easy", 0.25), ("mixed", 0.375), ("crowded", 0.125)),
+        Diet(0.4, False, 0.5, 0.2, 0.5),
+    ),
+    (
+        0.6,
+        (("starter", 0.125), ("easy", 0.25), ("mixed", 0.25), ("fine", 0.125), ("crowded", 0.25)),
+        Diet(0.2, True, 0.65, 0.35, 0.35, 0.1),
+    ),
+    (
+        1.0,
+        (("starter", 0.125), ("easy", 0.25), ("mixed", 0.125), ("fine", 0.25), ("crowded", 0.25)),
+        Diet(0.08, True, 0.7, 0.6, 0.2, 0.15),
+    ),
+)
+
+
+class LanguageStage:
+    """The projector and the language model, and the vision tower at a lower rate."""
+
+    name = "language"
+
+    def __init__(
+        self,
+        model: LlavaForConditionalGeneration,
+        readout: Readout,
+        tokenizer: PreTrainedTokenizerFast,
+        config: ModelConfig,
+        language: LanguageConfig,
+        schedule: Schedule,
+        seed: int,
+        device: str = "cpu",
+    ) -> None:
+        self.model, self.readout, self.tokenizer = model, readout, tokenizer
+        self.config, self.language, self.schedule = config, language, schedule
+        self.seed, self.device = seed, device
+        self.modules: dict[str, nn.Module] = {"model": model, "readout": readout}
+        tower = language.vision_scale
+        self.scales = {"model.model.vision_tower": tower, "readout": tower}
+        before = tokenizer(wording.PREFIX.replace("<image>", ""))["input_ids"]
+        self.first_image = len(before)
+        self.prefix = before + [model.config.image_token_index] * config.grid**2
+        self.kinds, self.coordinates = _token_kinds(tokenizer)
+        install(model)
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        """Loss on the fresh batch of this step."""
+        done = step / self.schedule.steps
+        _, shares, diet = next(stage for stage in CURRICULUM if done < stage[0])
+        scenes = mixture(
+            step + 1_000_000, self.schedule.images, shares, seed=self.seed, side=self.config.side
+        )
+        batch = self.batch(scenes, diet, f"{self.seed}-{step}", _easy(shares, len(scenes)))
+        attend = self.language.attention * (done < self.language.attention_until)
+        return self.batch_loss(batch, scenes, attend)
+
+    def batch(self, scenes: Scenes, diet: Diet, salt: str, easy: list[bool] | None = None) -> Packed:
+        """Questions about these scenes, packed; `salt` seeds what is asked."""
+        short, long = [], []
+        for row in range(len(scenes)):
+            random = Random(f"{salt}-{row}")
+            few, many = samples(
+                scenes.things(row), random, diet, self.language.short, self.language.long, scenes.side
+            )
+            short += few
+            long += many
+        groups = self._groups(short, self.language.short) + self._groups(long, self.language.long)
+        silent = [not e for e in easy] if easy and self.language.reader == "easy" else None
+        return pack(
+            groups, self.prefix, scenes, self.config.patch, self.first_image, self.kinds,
+            self.language.attention_layer, silent=silent,
+        )  # fmt: skip
+
+    def _groups(self, flat: list[Sample], count: int) -> list[list[list[Tokens]]]:
+        """Token segments [group][image][2], sorted by length so that padding stays small."""
+        tokens = tokenize(flat, self.tokenizer)
+        rows = [tokens[k : k + count] for k in range(0, len(tokens), count)]
+        rows = [sorted(row, key=lambda segment: len(segment.ids)) for row in rows]
+        return [[row[k : k + 2] for row in rows] for k in range(0, count, 2)]
+
+    def forward(self, batch: Packed, scenes: Scenes, probe: bool) -> tuple[list[Tensor], Tensor]:
+        """Hidden states after every layer (the last one normed), and the patch features."""
+        pixels = normalise(render(scenes, self.device))
+        features = vision_features(self.model, pixels)
+        core = self.model.model
+        embeds = core.get_input_embeddings()(batch.ids.to(self.device))
+        visual = core.multi_modal_projector(features)
+        start, stop = self.first_image, batch.layout.prefix
+        embeds = torch.cat([embeds[:, :start], visual, embeds[:, stop:]], 1)
+        with packed(batch.layout, batch.probe if probe else None):
+            output = core.language_model(
+                inputs_embeds=embeds,
+                position_ids=batch.layout.positions(self.device),
+                use_cache=False,
+                output_hidden_states=True,
+            )
+        return list(output.hidden_states), features
+
+    def batch_loss(
+        self, batch: Packed, scenes: Scenes, attend: float
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Weighted sum of reply, hint, attention and patch losses."""
+        config = self.language
+        hidden, features = self.forward(batch, scenes, attend > 0)
+        reply, report = self._reply_loss(hidden[-1], batch)
+        total = reply
+        norm = self.model.model.language_model.norm
+        for name, layer, weight in (
+            ("hints", config.hints_layer, config.hints),
+            ("names", config.names_layer, config.names),
+        ):
+            rows = getattr(batch, name)
+            inner = hidden[layer] if layer == len(hidden) - 1 else norm(hidden[layer])
+            nll, right = self._nll(inner, rows)
+            total = total + weight * nll.mean()
+            report[name] = float(right.float().mean())
+        if attend:
+            gap = -(batch.look[:, None] * batch.probe.log_mass).sum(-1).mean()
+            total = total + attend * gap
+            report["look"] = float(gap.detach())
+        if config.patches:
+            targets = patch_targets(scenes, self.config.patch, self.device)
+            patches, seen = patch_loss(self.readout(features), targets, 3.0)
+            total = total + config.patches * patches
+            report["patch_glyph"] = seen["glyph"]
+        report["reply"] = float(reply.detach())
+        return total, report
+
+    def _nll(self, hidden: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+        logits = self.model.lm_head(hidden[rows.image, rows.row])
+        nll = F.cross_entropy(logits, rows.target, reduction="none")
+        return nll, logits.argmax(-1) == rows.target
+
+    def _reply_loss(self, hidden: Tensor, batch: Packed) -> tuple[Tensor, dict[str, float]]:
+        """Cross-entropy on replies; neighbouring coordinates share the target (sigma = 1)."""
+        rows = batch.replies
+        logits = self.model.lm_head(hidden[rows.image, rows.row])
+        log_prob = logits.log_softmax(-1)
+        nll = -log_prob.gather(1, rows.target[:, None])[:, 0]
+        number = self.coordinates.get(rows.target)
+        soft = number >= 0
+        grid = torch.arange(len(self.coordinates.ids))
+        kernel = torch.exp(-0.5 * (grid[None] - number[soft][:, None]) ** 2)
+        kernel = kernel / kernel.sum(-1, keepdim=True)
+        near = -(kernel * log_prob[soft][:, self.coordinates.ids]).sum(-1)
+        nll = nll.masked_scatter(soft, near)
+        report = self._accuracy(logits.detach().argmax(-1), batch)
+        return (nll * rows.weight).sum() / rows.weight.sum(), report
+
+    def _accuracy(self, guess: Tensor, batch: Packed) -> dict[str, float]:
+        """Teacher-forced: share of right first tokens by kind, and the mean coordinate error."""
+        rows = batch.replies
+        table = {(i, r): k for k, (i, r) in enumerate(zip(rows.image.tolist(), rows.row.tolist(), strict=True))}
+        right = (guess == rows.target).tolist()
+        tally: dict[str, list[bool]] = {}
+        for image, row, tokens in batch.answers:
+            at = table.get((image, row))
+            if at is not None and tokens.sample.reading:
+                tally.setdefault(tokens.sample.kind, []).append(right[at])
+        report = {f"acc/{kind}": sum(v) / len(v) for kind, v in tally.items()}
+        truth, value = self.coordinates.get(rows.target), self.coordinates.get(guess)
+        both = (truth >= 0) & (value >= 0)
+        if both.any():
+            report["coordinate"] = float((truth - value)[both].abs().float().mean()) / 100
+        return report
+
+    @torch.no_grad()
+    def evaluate(self, images: int = 48) -> dict[str, float]:
+        """Teacher-forced dev metrics by difficulty, on the final diet."""
+        report = {}
+        diet = replace(CURRICULUM[-1][2], dense=0.0)
+        for name in ("easy", "fine", "crowded"):
+            scenes = describe(range(images), name, split="dev", side=self.config.side)
+            batch = self.batch(scenes, diet, f"dev-{name}")
+            _, scores = self.batch_loss(batch, scenes, 0.0)
+            report.update({f"{name}/{k}": round(v, 4) for k, v in scores.items()})
+        return report
+
+
+class Coordinates:
+    """Token ids of 0.00 .. 1.00, and back."""
+
+    def __init__(self, ids: list[int], vocabulary: int) -> None:
+        self.ids = torch.tensor(ids)
+        self.table = torch.full((vocabulary,), -1)
+        self.table[self.ids] = torch.arange(len(ids))
+
+    def get(self, tokens: Tensor) -> Tensor:
+        """Hundredths of each token, or -1."""
+        return self.table[tokens]
+
+
+def _token_kinds(tokenizer: PreTrainedTokenizerFast) -> tuple[dict[int, str], Coordinates]:
+    """Loss-weight class of tokens that are not plain words."""
+    word = tokenizer.convert_tokens_to_ids
+    numbers = [word(f"{k / 100:.2f}") for k in range(101)]
+    kinds = dict.fromkeys(numbers, "coordinate")
+    samples = [' {"bbox": ' + body for body in ("[0.10, 0.10]}", "[[0.10], [0.10]]}", "[]}")]
+    for text in samples:
+        for token in tokenizer(text, add_special_tokens=False)["input_ids"]:
+            kinds.setdefault(token, "syntax")
+    kinds.update({word("ĠYes"): "yes_no", word("ĠNo"): "yes_no", EOS: "eos"})
+    return kinds, Coordinates(numbers, len(tokenizer))
+
+
+def _easy(shares: tuple[tuple[str, float], ...], images: int) -> list[bool]:
+    """Which images of a mixture are starter or easy scenes (as `mixture` deals them)."""
+    edges, total = [0], 0.0
+    for _, share in shares:
+        total += share
+        edges.append(round(total * images))
+    flags: list[bool] = []
+    for (name, _), low, high in zip(shares, edges[:-1], edges[1:], strict=True):
+        flags += [name in ("starter", "easy")] * (high - low)
+    return flags
+
+
+__all__ = ["CURRICULUM", "LanguageConfig", "LanguageStage", "Tokens"]

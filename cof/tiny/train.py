@@ -1,0 +1,123 @@
+"""`cof tiny train`: presets, the two stages in order, and the folder they leave behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from cof.tiny.language import LanguageConfig, LanguageStage
+from cof.tiny.loop import Schedule, fit
+from cof.tiny.model import ModelConfig, build, llava_config
+from cof.tiny.optim import OptimConfig
+from cof.tiny.tokenizer import BOS, EOS, IMAGE, PAD, train_tokenizer
+from cof.tiny.vision import VisionStage
+
+if TYPE_CHECKING:
+    from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run; the same configuration and seed give the same data, step by step."""
+
+    seed: int = 0
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    vision: Schedule = field(default_factory=lambda: Schedule(1200, 32))
+    language: Schedule = field(default_factory=lambda: Schedule(1700, 16, decay=0.5))
+    teaching: LanguageConfig = field(default_factory=LanguageConfig)
+
+
+PRESETS: dict[str, TrainConfig] = {
+    "cpu": TrainConfig(),  # about an hour and a half on two cores
+    "smoke": TrainConfig(vision=Schedule(40, 16), language=Schedule(10, 4)),
+    "gpu": TrainConfig(  # LLaVA-1.5's own geometry; not run yet
+        model=ModelConfig(
+            side=336, vision_width=320, vision_layers=6, vision_heads=5, width=384, layers=8, mlp=1024
+        ),
+        vision=Schedule(4000, 128),
+        language=Schedule(6000, 64),
+    ),
+}
+VARIANTS: dict[str, dict[str, object]] = {
+    "default": {},
+    "gap": {"reader": "easy"},
+    "control": {"attention": 0.0},
+}
+
+
+def preset(name: str, variant: str = "default", seed: int = 0) -> TrainConfig:
+    """A preset with a declared variant: 'default', 'gap' or 'control'."""
+    config = PRESETS[name]
+    return replace(config, seed=seed, teaching=replace(config.teaching, **VARIANTS[variant]))
+
+
+def fresh(config: TrainConfig) -> tuple[LlavaForConditionalGeneration, PreTrainedTokenizerFast]:
+    """An untrained model and its tokenizer."""
+    tokenizer = train_tokenizer(config.model.vocabulary)
+    sizes = replace(config.model, vocabulary=len(tokenizer))
+    return build(llava_config(sizes, IMAGE, BOS, EOS, PAD), config.seed), tokenizer
+
+
+def train(config: TrainConfig, folder: Path, device: str = "cpu", stop_at: int | None = None) -> None:
+    """Train both stages in `folder`, or go on where it stands.
+
+    Args:
+        stop_at: leave the language stage after so many steps (one sitting of several).
+
+    Raises:
+        ValueError: the folder holds a run with another configuration.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _pin(config, folder / "config.json")
+    model, tokenizer = fresh(config)
+    model.to(device)
+    vision = VisionStage(model, config.model, config.vision, config.seed, device)
+    fit(vision, folder, config.optim)
+    language = LanguageStage(
+        model, vision.readout, tokenizer, config.model, config.teaching, config.language,
+        config.seed, device,
+    )  # fmt: skip
+    fit(language, folder, config.optim, stop_at=stop_at)
+
+
+def _pin(config: TrainConfig, path: Path) -> None:
+    """Write the configuration, or check that it is the one already there."""
+    text = json.dumps(dataclasses.asdict(config), indent=1)
+    if path.exists() and json.loads(path.read_text()) != json.loads(text):
+        raise ValueError(f"{path} is of another run; choose another folder or remove it")
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def load_trained(folder: Path) -> tuple[LlavaForConditionalGeneration, PreTrainedTokenizerFast, int]:
+    """Model, tokenizer and language step of a run folder's newest checkpoint."""
+    config = read_config(folder)
+    model, tokenizer = fresh(config)
+    state = torch.load(folder / "language.pt", weights_only=True, map_location="cpu")
+    model.load_state_dict(state["modules"]["model"])
+    return model, tokenizer, state["step"]
+
+
+def read_config(folder: Path) -> TrainConfig:
+    """The configuration that a run folder was trained with."""
+    raw = json.loads((folder / "config.json").read_text())
+    raw["optim"]["betas"] = tuple(raw["optim"]["betas"])
+    parts = {
+        "model": ModelConfig(**raw["model"]),
+        "optim": OptimConfig(**raw["optim"]),
+        "vision": Schedule(**raw["vision"]),
+        "language": Schedule(**raw["language"]),
+        "teaching": LanguageConfig(**raw["teaching"]),
+    }
+    return TrainConfig(seed=raw["seed"], **parts)
