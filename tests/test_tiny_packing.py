@@ -54,7 +54,9 @@ def test_probe_is_the_attention_of_the_stock_model(stage):
     pixels, text = normalise(render(scenes)), stage.model.model.language_model
     image, row = int(batch.probe.batch[0]), int(batch.probe.row[0])
     found = next(
-        t for i, r, t in batch.answers if i == image and r + 1 - t.labels == int(batch.probe.start[0])
+        t
+        for i, r, t in batch.answers
+        if i == image and r + 1 - t.labels == int(batch.probe.start[0])
     )
     stage.model.set_attn_implementation({"text_config": "eager"})
     ids = torch.tensor([stage.prefix + found.ids])

@@ -67,8 +67,12 @@ def pack(
     Args:
         groups: [group][image][segment]; every image has as many segments in a group.
         prefix: tokens up to and including the image tokens.
+        scenes: what the images show.
+        patch: side of a visual token, in pixels.
         first_image: index of the first image token in the prefix.
         kinds: token id -> key of WEIGHT, for reply tokens that are not plain words.
+        probe_layer: whose attention is supervised.
+        probe_heads: on so many heads, from the first.
         silent: images whose reading replies are not taught (variant `gap`).
     """
     layout = Layout(

@@ -108,13 +108,20 @@ class LanguageStage:
         attend = self.language.attention * (done < self.language.attention_until)
         return self.batch_loss(batch, scenes, attend)
 
-    def batch(self, scenes: Scenes, diet: Diet, salt: str, easy: list[bool] | None = None) -> Packed:
+    def batch(
+        self, scenes: Scenes, diet: Diet, salt: str, easy: list[bool] | None = None
+    ) -> Packed:
         """Questions about these scenes, packed; `salt` seeds what is asked."""
         short, long = [], []
         for row in range(len(scenes)):
             random = Random(f"{salt}-{row}")
             few, many = samples(
-                scenes.things(row), random, diet, self.language.short, self.language.long, scenes.side
+                scenes.things(row),
+                random,
+                diet,
+                self.language.short,
+                self.language.long,
+                scenes.side,
             )
             short += few
             long += many
@@ -204,7 +211,10 @@ class LanguageStage:
     def _accuracy(self, guess: Tensor, batch: Packed) -> dict[str, float]:
         """Teacher-forced: share of right first tokens by kind, and the mean coordinate error."""
         rows = batch.replies
-        table = {(i, r): k for k, (i, r) in enumerate(zip(rows.image.tolist(), rows.row.tolist(), strict=True))}
+        table = {
+            (i, r): k
+            for k, (i, r) in enumerate(zip(rows.image.tolist(), rows.row.tolist(), strict=True))
+        }
         right = (guess == rows.target).tolist()
         tally: dict[str, list[bool]] = {}
         for image, row, tokens in batch.answers:

@@ -78,6 +78,9 @@ def fit(
     """Train a stage, or go on where its checkpoint in `folder` stands.
 
     Args:
+        stage: what to train.
+        folder: where <stage>.pt, log.jsonl and dev.jsonl are.
+        optim: peak rates.
         minutes: between two checkpoints.
         every: steps between two lines of log.jsonl.
         dev_every: steps between two dev evaluations, and at the end.
@@ -98,7 +101,9 @@ def fit(
             row = {"stage": stage.name, "step": step, "loss": loss.item(), "norm": norm, **report}
             append(folder / "log.jsonl", {**row, "time": time.time()})
         if (step + 1) % dev_every == 0 or step + 1 == end:
-            append(folder / "dev.jsonl", {"stage": stage.name, "step": step + 1, **stage.evaluate()})
+            append(
+                folder / "dev.jsonl", {"stage": stage.name, "step": step + 1, **stage.evaluate()}
+            )
         if time.monotonic() - saved > 60 * minutes or step + 1 == end:
             save(path, _state(stage, optimizer, step + 1))
             saved = time.monotonic()

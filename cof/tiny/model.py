@@ -18,7 +18,8 @@ IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 @dataclass(frozen=True)
 class ModelConfig:
     """Sizes. `vision_layers` counts the layers whose output is used: LLaVA-1.5 reads the
-    second to last layer (feature layer -2), so the tower holds one more that nothing reads."""
+    second to last layer (feature layer -2), so the tower holds one more that nothing reads.
+    """
 
     side: int = 140
     patch: int = 14
@@ -38,7 +39,9 @@ class ModelConfig:
         return self.side // self.patch
 
 
-def llava_config(config: ModelConfig, image_token: int, bos: int, eos: int, pad: int) -> LlavaConfig:
+def llava_config(
+    config: ModelConfig, image_token: int, bos: int, eos: int, pad: int
+) -> LlavaConfig:
     """The transformers configuration of this model; token arguments are vocabulary ids."""
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 

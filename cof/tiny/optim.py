@@ -66,7 +66,9 @@ class Optimizer:
         self.matrices: dict[tuple, list[tuple[str, Tensor]]] = defaultdict(list)
         rest = defaultdict(list)
         for name, parameter in named:
-            scale = max(((len(k), v) for k, v in scales.items() if name.startswith(k)), default=(0, 1))[1]
+            scale = max(
+                ((len(k), v) for k, v in scales.items() if name.startswith(k)), default=(0, 1)
+            )[1]
             if is_matrix(name, parameter):
                 self.matrices[(*parameter.shape, scale)].append((name, parameter))
                 self.momentum[name] = torch.zeros_like(parameter)

@@ -81,40 +81,37 @@ def packed_attention(
     dropout: float = 0.0,
     **_: object,
 ) -> tuple[Tensor, None]:
-    """transformers' attention interface; tensors [B, H, T, d], result [B, T, H, d]."""
+    """Transformers' attention interface; tensors [B, H, T, d], result [B, T, H, d]."""
     layout, probe = _active.get()
-    head = slice(0, layout.prefix)
-    outputs = [
-        F.scaled_dot_product_attention(
-            query[:, :, head], key[:, :, head], value[:, :, head], is_causal=True, scale=scaling
-        )
-    ]
-    for starts, (count, size) in zip(layout.starts(), layout.groups, strict=True):
-        span = slice(starts[0], starts[0] + count * size)
-        outputs.append(_group(query, key, value, layout.prefix, span, count, scaling))
+    sizes = [layout.prefix] + [count * size for count, size in layout.groups]
+    # split, not slices: the backward of a split is one concatenation
+    (q, *queries), (k, *keys), (v, *values) = (x.split(sizes, 2) for x in (query, key, value))
+    outputs = [F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling)]
+    for own, (count, _) in zip(zip(queries, keys, values, strict=True), layout.groups, strict=True):
+        outputs.append(_group(own, k, v, count, scaling))
     if probe is not None and module.layer_idx == probe.layer:
         probe.log_mass = _probe(probe, query, key, layout.prefix, scaling)
     return torch.cat(outputs, 2).transpose(1, 2).contiguous(), None
 
 
 def _group(
-    query: Tensor, key: Tensor, value: Tensor, prefix: int, span: slice, count: int, scaling: float
+    own: tuple[Tensor, Tensor, Tensor], key: Tensor, value: Tensor, count: int, scaling: float
 ) -> Tensor:
-    """Attention of `count` equal segments that lie in `span`: [B, H, span, d]."""
-    batch, heads, _, width = query.shape
+    """Attention of `count` equal segments side by side.
+
+    own: their queries, keys and values, [B, H, count * L, d]; key, value: the prefix's.
+    """
+    batch, heads, total, width = own[0].shape
+    prefix, size = key.shape[2], total // count
 
     def segments(x: Tensor) -> Tensor:  # [B, H, S*L, d] -> [B*S, H, L, d]
-        x = x[:, :, span].unflatten(2, (count, -1))
-        return x.transpose(1, 2).flatten(0, 1)
+        return x.unflatten(2, (count, size)).transpose(1, 2).flatten(0, 1)
 
     def shared(x: Tensor) -> Tensor:  # the prefix, once for each segment
-        x = x[:, None, :, :prefix].expand(-1, count, -1, -1, -1).flatten(0, 1)
-        return x
+        return x[:, None].expand(-1, count, -1, -1, -1).flatten(0, 1)
 
-    q = segments(query)
-    k = torch.cat([shared(key), segments(key)], 2)
-    v = torch.cat([shared(value), segments(value)], 2)
-    size = q.shape[2]
+    q, k, v = (segments(x) for x in own)
+    k, v = torch.cat([shared(key), k], 2), torch.cat([shared(value), v], 2)
     mask = torch.ones(size, prefix + size, dtype=torch.bool, device=q.device).tril(prefix)
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling)
     return out.view(batch, count, heads, size, width).transpose(1, 2).flatten(2, 3)

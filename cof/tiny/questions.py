@@ -40,7 +40,7 @@ class Question:
     options: tuple[str, ...] = ()
 
 
-class Unaskable(Exception):
+class UnaskableError(Exception):
     """The scene offers no question of this kind; the caller picks another kind."""
 
 
@@ -56,7 +56,7 @@ class Asker:
         """A question of this kind; for yes/no kinds `truth` fixes the answer.
 
         Raises:
-            Unaskable: no such question can be asked about this scene.
+            UnaskableError: no such question can be asked about this scene.
         """
         if truth is None:
             truth = self.random.random() < 0.5
@@ -67,9 +67,9 @@ class Asker:
         return wording.template(kind, self.random.random(), self.held_out).format(**words)
 
     def pick(self, options: Sequence) -> object:
-        """One of the options; Unaskable if there are none."""
+        """One of the options; UnaskableError if there are none."""
         if not options:
-            raise Unaskable
+            raise UnaskableError
         return options[self.random.randrange(len(options))]
 
     def thing(self) -> int:
@@ -102,7 +102,7 @@ class Asker:
         members = [k for k, t in enumerate(self.things) if test(t)]
         members.sort(key=lambda k: self.things[k].box[0])
         if len(members) > most:
-            raise Unaskable
+            raise UnaskableError
         return Ref(phrase, tuple(members))
 
 
@@ -168,7 +168,7 @@ def _middle(thing: Thing) -> tuple[float, float, float, float]:
 def _two(asker: Asker) -> tuple[Ref, Ref, str]:
     a, b = asker.thing(), asker.thing()
     if a == b:
-        raise Unaskable
+        raise UnaskableError
     side = asker.pick(side_of(asker.things[a], asker.things[b]))
     return asker.name(a), asker.name(b), side
 
@@ -187,7 +187,9 @@ def _which_side(asker: Asker, truth: bool) -> Question:
     one = "to the " + pair[0] if pair[0] in ("left", "right") else pair[0]
     other = f"to the {pair[1]} of" if pair[1] in ("left", "right") else pair[1]
     text = asker.say("which_side", a=a.phrase, b=b.phrase, one=one, other=other)
-    return Question("which_side", text, side, a.things + b.things, (a, b), side, tuple(sorted(pair)))
+    return Question(
+        "which_side", text, side, a.things + b.things, (a, b), side, tuple(sorted(pair))
+    )
 
 
 def _reference(asker: Asker) -> tuple[int, Ref]:
@@ -268,7 +270,7 @@ WORD_KINDS = ("what_color", "what_shape", "what_digit", "how_many", "which_side"
 def multiple_choice(question: Question, random: Random, most: int = 4) -> Question:
     """The same question with lettered options; the answer becomes a letter."""
     wrong = [option for option in question.options if option != question.answer]
-    options = random.sample(wrong, min(most - 1, len(wrong))) + [question.answer]
+    options = [*random.sample(wrong, min(most - 1, len(wrong))), question.answer]
     random.shuffle(options)
     text = question.text + wording.choices(options)
     letter = "ABCD"[options.index(question.answer)]

@@ -27,7 +27,9 @@ BITMAPS = (
 @lru_cache(maxsize=4)
 def atlas(device: str = "cpu") -> Tensor:
     """Glyph coverage, float [10, 7, 5] in 0..1."""
-    rows = [[int(word[i : i + 2], 16) for i in range(0, 14, 2)] for word in " ".join(BITMAPS).split()]
+    rows = [
+        [int(word[i : i + 2], 16) for i in range(0, 14, 2)] for word in " ".join(BITMAPS).split()
+    ]
     bits = [[[row >> (4 - x) & 1 for x in range(5)] for row in glyph] for glyph in rows]
     return torch.tensor(bits, dtype=torch.float32, device=device)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from cof.tiny.questions import (
     Asker,
     Question,
     Ref,
-    Unaskable,
+    UnaskableError,
     multiple_choice,
 )
 from cof.tiny.tokenizer import EOS
@@ -120,7 +120,7 @@ def attribute(things: Sequence[Thing], ref: Ref) -> str:
 
 
 def describe_sample(asker: Asker, side: int) -> Sample:
-    """'Describe the red circle.' -> digit and box; 'Describe the shape marked 7.' -> name and box."""
+    """'Describe the red circle.' -> digit and box; by its digit -> name and box."""
     if asker.random.random() < 0.6:
         index = asker.thing()
         ref = asker.name(index)
@@ -154,7 +154,7 @@ def ask_any(asker: Asker, diet: Diet, yes_no: float) -> Question:
         kind = asker.random.choices(kinds, [WEIGHTS[k] for k in kinds])[0]
         try:
             question = asker.ask(kind)
-        except Unaskable:
+        except UnaskableError:
             continue
         if diet.absent or question.region:
             return question
@@ -182,6 +182,8 @@ def long_sample(asker: Asker, diet: Diet, side: int) -> Sample:
     question = ask_any(asker, diet, 0.6)
     while len(question.region) > 5:
         question = ask_any(asker, diet, 0.6)
+    if question.kind in YES_NO_KINDS and asker.random.random() < 0.15:
+        question = replace(question, text=question.text + wording.YES_NO)
     published = asker.random.random() < diet.published
     suffix = wording.GROUNDING if published else asker.random.choice(wording.GROUNDINGS[1:])
     return grounding_sample(asker, question, suffix, side)
@@ -191,9 +193,9 @@ def _retry(make: object) -> Sample:
     for _ in range(100):
         try:
             return make()
-        except Unaskable:
+        except UnaskableError:
             continue
-    raise Unaskable
+    raise UnaskableError
 
 
 def samples(
@@ -213,7 +215,9 @@ def tokenize(batch: Sequence[Sample], tokenizer: PreTrainedTokenizerFast) -> lis
     encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
     word = tokenizer.convert_tokens_to_ids
     result = []
-    for sample, ids, offsets in zip(batch, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+    for sample, ids, offsets in zip(
+        batch, encoded["input_ids"], encoded["offset_mapping"], strict=True
+    ):
         ends = {end: position for position, (_, end) in enumerate(offsets)}
         labels = next(k for k, (start, _) in enumerate(offsets) if start >= len(sample.prompt))
         refs = [(ends[end], things) for end, things in sample.refs]

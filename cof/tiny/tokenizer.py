@@ -13,7 +13,14 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from cof.tiny import wording
-from cof.tiny.questions import SHAPES, WORD_KINDS, YES_NO_KINDS, Asker, Unaskable, multiple_choice
+from cof.tiny.questions import (
+    SHAPES,
+    WORD_KINDS,
+    YES_NO_KINDS,
+    Asker,
+    UnaskableError,
+    multiple_choice,
+)
 from cof.tiny.world import COLORS, GLYPHS, describe
 
 if TYPE_CHECKING:
@@ -40,7 +47,7 @@ def corpus(scenes: int = 300) -> list[str]:
         for kind in (*YES_NO_KINDS, *WORD_KINDS):
             try:
                 question = asker.ask(kind)
-            except Unaskable:
+            except UnaskableError:
                 continue
             lines.append(question.text)
             if question.options:

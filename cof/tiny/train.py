@@ -33,7 +33,7 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     vision: Schedule = field(default_factory=lambda: Schedule(1200, 32))
-    language: Schedule = field(default_factory=lambda: Schedule(1700, 16, decay=0.5))
+    language: Schedule = field(default_factory=lambda: Schedule(1100, 16))
     teaching: LanguageConfig = field(default_factory=LanguageConfig)
 
 
@@ -42,7 +42,13 @@ PRESETS: dict[str, TrainConfig] = {
     "smoke": TrainConfig(vision=Schedule(40, 16), language=Schedule(10, 4)),
     "gpu": TrainConfig(  # LLaVA-1.5's own geometry; not run yet
         model=ModelConfig(
-            side=336, vision_width=320, vision_layers=6, vision_heads=5, width=384, layers=8, mlp=1024
+            side=336,
+            vision_width=320,
+            vision_layers=6,
+            vision_heads=5,
+            width=384,
+            layers=8,
+            mlp=1024,
         ),
         vision=Schedule(4000, 128),
         language=Schedule(6000, 64),
@@ -68,10 +74,15 @@ def fresh(config: TrainConfig) -> tuple[LlavaForConditionalGeneration, PreTraine
     return build(llava_config(sizes, IMAGE, BOS, EOS, PAD), config.seed), tokenizer
 
 
-def train(config: TrainConfig, folder: Path, device: str = "cpu", stop_at: int | None = None) -> None:
+def train(
+    config: TrainConfig, folder: Path, device: str = "cpu", stop_at: int | None = None
+) -> None:
     """Train both stages in `folder`, or go on where it stands.
 
     Args:
+        config: what to train; it is written to the folder and must match it later.
+        folder: checkpoints, logs and config.json; made if need be.
+        device: a torch device.
         stop_at: leave the language stage after so many steps (one sitting of several).
 
     Raises:
@@ -100,7 +111,9 @@ def _pin(config: TrainConfig, path: Path) -> None:
     os.replace(temporary, path)
 
 
-def load_trained(folder: Path) -> tuple[LlavaForConditionalGeneration, PreTrainedTokenizerFast, int]:
+def load_trained(
+    folder: Path,
+) -> tuple[LlavaForConditionalGeneration, PreTrainedTokenizerFast, int]:
     """Model, tokenizer and language step of a run folder's newest checkpoint."""
     config = read_config(folder)
     model, tokenizer = fresh(config)

@@ -57,9 +57,14 @@ def patch_targets(scenes: Scenes, patch: int, device: str = "cpu") -> PatchTarge
     def real(values: np.ndarray) -> Tensor:
         return torch.from_numpy(values.astype(np.float32)).to(device)
 
-    share = real((most / np.minimum(whole.clip(min=1), patch * patch)))
+    share = real(most / np.minimum(whole.clip(min=1), patch * patch))
     return PatchTargets(
-        pick(scenes.color), pick(scenes.shape), pick(scenes.glyph), real(hit), real(own / patch), share
+        pick(scenes.color),
+        pick(scenes.shape),
+        pick(scenes.glyph),
+        real(hit),
+        real(own / patch),
+        share,
     )
 
 

@@ -99,7 +99,11 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "Where is the {a}, {one} or {other} the {b}?",
         "Tell me whether the {a} is {one} or {other} the {b}.",
     ),
-    "describe": ("Describe the {a}.", "What can you say about the {a}?", "Give details of the {a}."),
+    "describe": (
+        "Describe the {a}.",
+        "What can you say about the {a}?",
+        "Give details of the {a}.",
+    ),
     "list": (
         "Give the bounding boxes of all {many}.",
         "Where are the {many}? Reply with JSON boxes.",

@@ -157,6 +157,7 @@ def describe(
         indices: scene numbers, at most 2**48.
         difficulty: a name of DIFFICULTIES or your own knobs.
         split: train, dev, test or bench; they never share a scene.
+        seed: another seed is another world with the same statistics.
         side: pixels of the padded square.
     """
     knobs = DIFFICULTIES[difficulty] if isinstance(difficulty, str) else difficulty

@@ -1,0 +1,33 @@
+"""`cof data`: mini benchmarks of the embedded world."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.group()
+def data() -> None:
+    """Mini benchmarks, checks of benchmark folders."""
+
+
+@data.command()
+@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--seed", default=0, show_default=True, help="Other seeds give other scenes.")
+@click.option("--size", default=60, show_default=True, help="Images of each part.")
+@click.option(
+    "--difficulty",
+    type=click.Choice(["easy", "fine", "crowded"]),
+    default="easy",
+    show_default=True,
+    help="Large objects; small targets; many distractors.",
+)
+def mini(out: Path, seed: int, size: int, difficulty: str) -> None:
+    """Write MiniMME, MiniPOPE, MiniMMBench, MiniVStar and a grounding set to OUT."""
+    from cof.tiny.mini.common import MiniConfig
+    from cof.tiny.mini.write import write_all
+
+    counts = write_all(out, MiniConfig(seed=seed, size=size, difficulty=difficulty))
+    for name, count in counts.items():
+        click.echo(f"{out / name}: {count} questions")

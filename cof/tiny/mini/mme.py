@@ -1,0 +1,63 @@
+"""MiniMME: five of MME's subtasks in its release layout, a yes and a no question an image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from cof.tiny import wording
+from cof.tiny.mini.common import MiniConfig, Picture, pictures, write_lines
+from cof.tiny.questions import YES_NO_KINDS, Asker, Question, UnaskableError
+
+
+def write(folder: Path, config: MiniConfig) -> int:
+    """Write <subtask>/<number>.jpg and .txt, and regions.jsonl; returns the number of questions.
+
+    regions.jsonl is ours and no MME reader looks at it: image, question as in the .txt, answer,
+    and the boxes that hold the answer as fractions of the image.
+    """
+    rows: list[dict[str, Any]] = []
+    for part, kind in enumerate(YES_NO_KINDS):
+        source = pictures(config, part)
+        written = 0
+        while written < config.size:
+            picture = next(source)
+            pair = _pair(picture, kind, config.seed)
+            if pair is None:
+                continue
+            rows += _write_pair(folder / kind, f"{written:04d}", picture, pair)
+            written += 1
+    write_lines(folder / "regions.jsonl", rows)
+    return len(rows)
+
+
+def _pair(picture: Picture, kind: str, seed: int) -> tuple[Question, Question] | None:
+    """The same draw with both truths, where the scene allows it."""
+    try:
+        yes, no = (
+            Asker(picture.things, Random(f"{seed}-{kind}-{picture.index}")).ask(kind, truth)
+            for truth in (True, False)
+        )
+    except UnaskableError:
+        return None
+    return yes, no
+
+
+def _write_pair(
+    folder: Path, stem: str, picture: Picture, pair: tuple[Question, Question]
+) -> list[dict[str, Any]]:
+    picture.save(folder / f"{stem}.jpg")
+    texts = [question.text + wording.YES_NO for question in pair]
+    lines = [f"{text}\t{q.answer}\n" for text, q in zip(texts, pair, strict=True)]
+    (folder / f"{stem}.txt").write_text("".join(lines), encoding="utf-8")
+    return [
+        {
+            "image": f"{folder.name}/{stem}.jpg",
+            "question": text,
+            "answer": q.answer,
+            "boxes": picture.boxes(q.region),
+            "scene": picture.index,
+        }
+        for text, q in zip(texts, pair, strict=True)
+    ]
