@@ -87,3 +87,21 @@ def pope_setting(predictions, labels):
     f1 = 2 * precision * recall / (precision + recall)
     accuracy = (tp + tn) / (tp + tn + fp + fn)
     return tp, fp, tn, fn, accuracy, precision, recall, f1, predictions.count("yes") / len(labels)
+
+
+# --- MMBench: circular accuracy as the paper words it ---
+
+
+def mmbench_scores(rows, predictions):
+    """rows: dicts with index and answer; predictions: {index: letter}. (circular, vanilla)"""
+    right = {}
+    plain = []
+    for row in rows:
+        hit = predictions[row["index"]] == row["answer"]
+        base = row["index"]
+        while base >= 1000000:
+            base -= 1000000
+        right[base] = right.get(base, True) and hit
+        if row["index"] == base:
+            plain.append(hit)
+    return list(right.values()).count(True) / len(right), plain.count(True) / len(plain)

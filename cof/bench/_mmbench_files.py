@@ -1,0 +1,179 @@
+"""MMBench: from table rows to questions and LLaVA's answer rows, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cof.bench._choice import LETTERS, OPTION_LETTER, OPTION_LETTER_CN, ask
+from cof.bench._mmbench_table import Line, read_table
+from cof.bench.base import Answers, Given, Row, align, llava_answer, read_jsonl
+from cof.errors import DataError
+from cof.types import Question
+
+_TRUTH = ("answer", "label", "gt", "gt_answer", "ground_truth", "reference")
+"""Names under which an answer file may carry the right letter itself."""
+
+
+def table_path(root: str, file: str) -> Path:
+    """The TSV: `root` itself or `file` inside it."""
+    path = Path(root)
+    if path.is_dir():
+        path /= file
+    if not path.is_file():
+        raise DataError(f"{path}: no such table")
+    return path
+
+
+def questions(line: Line, image: str, rotate: bool, chinese: bool = False) -> Iterator[Question]:
+    """The question of one row; with `rotate` one for each rotation of its options.
+
+    Raises:
+        DataError: no question, fewer than two options, or an answer that is no option's letter.
+    """
+    if "question" not in line.cells or len(line.options) < 2:
+        raise DataError(f"{line.where}: row {line.index} lacks its question or options")
+    stem = "\n".join(line.cells[name] for name in ("hint", "question") if name in line.cells)
+    suffix = OPTION_LETTER_CN if chinese else OPTION_LETTER
+    for turn in range(len(line.options) if rotate else 1):
+        bare = _bare(line, turn, line.options)
+        yield replace(bare, image=image, text=ask(stem, bare.options, suffix))
+
+
+def _bare(line: Line, turn: int, options: Sequence[str]) -> Question:
+    """Id, category, reference and options of a row, its options rotated `turn` places."""
+    answer = line.cells.get("answer", "")
+    if answer and answer not in LETTERS[: len(options)]:
+        raise DataError(f"{line.where}: answer {answer!r} is none of the {len(options)} options")
+    place = (LETTERS.index(answer) - turn) % len(options) if answer else 0
+    groups = [line.cells.get(name, "") for name in ("l2-category", "category")]
+    return Question(
+        id=str(line.index) if turn == 0 else f"{line.index}r{turn}",
+        image="",
+        text="",
+        category="/".join(groups) if any(groups) else "",
+        reference=LETTERS[place] if answer else "",
+        options=(*options[turn:], *options[:turn]),
+    )
+
+
+def index_of(question: Question) -> int:
+    """The table's index of a question, whichever rotation of its row it is."""
+    return int(question.id.partition("r")[0])
+
+
+def llava_row(question: Question, answer: str) -> dict[str, Any]:
+    """A row as model_vqa_mmbench.py writes it; its prompt has no instruction."""
+    turn = int(question.id.partition("r")[2] or 0)
+    row = llava_answer(index_of(question), question, answer)
+    prompt = question.text.removesuffix(OPTION_LETTER).removesuffix(OPTION_LETTER_CN)
+    letters = LETTERS[: len(question.options)]
+    head = {"question_id": row.pop("question_id"), "round_id": turn, "prompt": prompt}
+    middle = {
+        "text": answer,
+        "options": list(question.options),
+        "option_char": [*letters[turn:], *letters[:turn]],
+    }
+    return {**head, **middle, **{key: row[key] for key in ("answer_id", "model_id", "metadata")}}
+
+
+def read_answers(path: Path, root: str, file: str, allow_missing: bool) -> Answers:
+    """See `cof.bench.mmbench.read_answers`."""
+    rows = _sheet_rows(path) if path.suffix in (".xlsx", ".tsv") else read_jsonl(path)
+    given = [Given(_key(row), row.text("text"), row.where) for row in rows]
+    if not root and all(any(key in row.values for key in _TRUTH) for row in rows):
+        asked = [_own_question(row) for row in rows]
+        return align(asked, [_key(row) for row in rows], given, path, allow_missing)
+    lines = read_table(table_path(root, file) if root else _nearby_table(path))
+    by_key = {_key(row): row for row in rows}
+    turns = 1 + max(_turn(row) for row in rows)
+    asked = []
+    for line in lines:
+        options = line.options or _options(by_key.get((line.index, 0)))
+        if "answer" not in line.cells:
+            raise DataError(f"{line.where}: row {line.index} has no answer to score against")
+        asked += [_bare(line, turn, options) for turn in range(len(options) if turns > 1 else 1)]
+    keys = [(index_of(question), int(question.id.partition("r")[2] or 0)) for question in asked]
+    for key, question in zip(keys, asked, strict=True):
+        _same_options(by_key.get(key), question)
+    return align(asked, keys, given, path, allow_missing)
+
+
+def _turn(row: Row) -> int:
+    """LLaVA's round_id, 0 where there is none."""
+    turn = row.key("round_id") if "round_id" in row.values else "0"
+    if not turn.isdecimal():
+        raise DataError(f"{row.where}: round_id {turn!r} is no number")
+    return int(turn)
+
+
+def _key(row: Row) -> tuple[int, int]:
+    """(index, rotation) of an answer row."""
+    index = row.key("question_id")
+    if not index.isdecimal():
+        raise DataError(f"{row.where}: question_id {index!r} is no number")
+    return int(index), _turn(row)
+
+
+def _options(row: Row | None) -> tuple[str, ...]:
+    """Options that an answer row repeats, in the table's order; four where it has none."""
+    found = row.values.get("options") if row else None
+    return tuple(str(option) for option in found) if isinstance(found, list) else tuple("????")
+
+
+def _own_question(row: Row) -> Question:
+    """The question of an answer row that carries its right letter."""
+    letter = next(str(row.values[key]) for key in _TRUTH if key in row.values)
+    index, turn = _key(row)
+    groups = {key: str(row.values.get(key, "")) for key in ("l2-category", "category")}
+    line = Line(index, {"answer": letter, **groups}, row.where)
+    options = _options(row)
+    back = (len(options) - turn) % len(options)
+    return _bare(line, turn, (*options[back:], *options[:back]))
+
+
+def _same_options(row: Row | None, question: Question) -> None:
+    """Refuse answers that were given to other options than the table's."""
+    found = row.values.get("options") if row else None
+    if (
+        row
+        and isinstance(found, list)
+        and [_plain(o) for o in found] != [_plain(option) for option in question.options]
+    ):
+        raise DataError(
+            f"{row.where}: options {found!r} of {question.id}, the table has "
+            f"{list(question.options)!r}; these are answers to another version of MMBench"
+        )
+
+
+def _plain(option: object) -> str:
+    return " ".join(str(option).split())
+
+
+def _sheet_rows(path: Path) -> list[Row]:
+    """A sheet's rows in the shape of LLaVA's answer rows."""
+    rows = []
+    for line in read_table(path):
+        if "prediction" not in line.cells:
+            raise DataError(f"{line.where}: row {line.index} has no prediction")
+        options = {"options": list(line.options)} if line.options else {}
+        kept = {
+            key: line.cells[key]
+            for key in ("answer", "category", "l2-category")
+            if key in line.cells
+        }
+        row = {"question_id": line.index, "text": line.cells["prediction"], **options, **kept}
+        rows.append(Row(row, line.where))
+    return rows
+
+
+def _nearby_table(path: Path) -> Path:
+    """The TSV of LLaVA's layout: mmbench/<split>.tsv for mmbench/answers/<split>/<model>.jsonl."""
+    for folder in path.resolve().parents[:3]:
+        named = folder / f"{path.resolve().parent.name}.tsv"
+        found = [named] if named.is_file() else sorted(folder.glob("*mmbench*.tsv"))
+        if len(found) == 1:
+            return found[0]
+    raise DataError(f"{path}: holds no right answers; give --tsv, the MMBench table it answers")

@@ -1,0 +1,411 @@
+"""MMBench: table, images, prompt, extraction, circular accuracy, the submission sheet."""
+
+import base64
+import csv
+import io
+import json
+import random
+
+import oracles
+import pytest
+from click.testing import CliRunner
+from mme_folders import write_jsonl
+from openpyxl import load_workbook
+from PIL import Image
+
+from cof.bench import _choice, mmbench
+from cof.cli import main
+from cof.errors import ConfigError, DataError
+
+NAME = "mmbench_dev_20230712.tsv"
+COLUMNS = [
+    *("index", "question", "hint", "A", "B", "C", "D", "answer", "category", "source"),
+    *("l2-category", "comment", "split", "image"),
+]
+INSTRUCTION = "\nAnswer with the option's letter from the given choices directly."
+
+
+def picture(colour):
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 6), colour).save(buffer, "JPEG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def rotations(base, options, answer, **columns):
+    """Rows of one question, one a rotation, as the published table holds them."""
+    rows = []
+    for turn in range(len(options)):
+        shown = options[turn:] + options[:turn]
+        place = ("ABCD".index(answer) - turn) % len(options)
+        letters = dict(zip("ABCD", shown, strict=False))
+        index = turn * 1_000_000 + base
+        rows.append({"index": index, **letters, "answer": "ABCD"[place], **columns})
+    return rows
+
+
+def write_tsv(path, rows, columns=COLUMNS):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, columns, delimiter="\t", restval="", extrasaction="ignore")
+        table.writeheader()
+        table.writerows(rows)
+    return path
+
+
+@pytest.fixture
+def rows():
+    common = {"source": "s", "comment": "", "split": "dev"}
+    return [
+        *rotations(
+            *(7, ["red", "green", "blue", "a deep, dark grey"], "B"),
+            **{**common, "question": "What colour?", "hint": 'The "big"\none.'},
+            **{"category": "attribute", "l2-category": "fine (instance-level)"},
+            image=picture("red"),
+        ),
+        *rotations(
+            *(9, ["yes", "no"], "A"),
+            **{**common, "question": "Is it so?", "category": "logic", "l2-category": "logic"},
+            image=picture("blue"),
+        ),
+    ]
+
+
+@pytest.fixture
+def root(tmp_path, rows):
+    write_tsv(tmp_path / NAME, rows)
+    return tmp_path
+
+
+def questions_of(root, **options):
+    return mmbench.read(mmbench.Config(str(root), **options))
+
+
+def cof(*arguments):
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+# --- reading ---
+
+
+def test_every_row_is_asked_as_llava_does(root):
+    questions = questions_of(root)
+    assert [q.id for q in questions] == ["7", "1000007", "2000007", "3000007", "9", "1000009"]
+    assert questions[1].text == (
+        'The "big"\none.\nWhat colour?\nA. green\nB. blue\nC. a deep, dark grey\nD. red'
+        + INSTRUCTION
+    )
+    assert [q.reference for q in questions] == ["B", "A", "D", "C", "A", "B"]
+    assert questions[4].options == ("yes", "no")
+    assert questions[0].category == "fine (instance-level)/attribute"
+
+
+def test_images_are_written_once_and_shared_by_rotations(root):
+    questions = questions_of(root)
+    assert {q.image for q in questions} == {
+        "mmbench_dev_20230712_images/7.jpg",
+        "mmbench_dev_20230712_images/9.jpg",
+    }
+    with Image.open(root / questions[0].image) as image:
+        assert image.size == (8, 6)
+    file = root / questions[0].image
+    before = file.stat().st_mtime_ns
+    questions_of(root)
+    assert file.stat().st_mtime_ns == before
+    file.write_bytes(b"overwritten")
+    questions_of(root)
+    assert file.read_bytes() != b"overwritten"
+
+
+def test_an_image_cell_may_point_to_another_row(root, rows):
+    for row in rows[1:4]:
+        row["image"] = "7"
+    write_tsv(root / NAME, rows)
+    assert len({q.image for q in questions_of(root)}) == 2
+
+
+@pytest.mark.parametrize("empty", ["", "NA", "nan", "None", "none", "NULL"])
+def test_options_end_at_the_first_that_pandas_reads_as_empty(root, rows, empty):
+    rows[0]["C"] = empty
+    write_tsv(root / NAME, rows)
+    assert questions_of(root)[0].options == ("red", "green")
+
+
+def test_rotations_can_be_made_here(root, rows):
+    asked = questions_of(root)
+    write_tsv(root / NAME, [rows[0], rows[4]])
+    turned = questions_of(root, rotate=True)
+    assert [q.id for q in turned] == ["7", "7r1", "7r2", "7r3", "9", "9r1"]
+    assert [(q.text, q.options, q.reference) for q in turned] == [
+        (q.text, q.options, q.reference) for q in asked
+    ]
+
+
+def test_chinese_tables_get_the_chinese_instruction(root, rows):
+    write_tsv(root / "mmbench_dev_cn_20231003.tsv", rows)
+    question = questions_of(root, file="mmbench_dev_cn_20231003.tsv")[0]
+    assert question.text.endswith("\n请直接回答选项字母。")
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ({"image": "####"}, "mmbench_dev_20230712.tsv:7: image of 2000007 is not base64"),
+        ({"image": base64.b64encode(b"text").decode()}, "image of 2000007 is broken"),
+        ({"image": picture("red")[:400]}, "image of 2000007 is broken"),
+        ({"image": ""}, "row 2000007 has no image"),
+        ({"answer": "E"}, "answer 'E' is none of the 4 options"),
+        ({"B": ""}, "row 2000007 lacks its question or options"),
+        ({"question": ""}, "row 2000007 lacks its question or options"),
+        ({"index": "seven"}, "index 'seven' is no number"),
+        ({"index": 7}, "mmbench_dev_20230712.tsv: 7 occurs twice"),
+    ],
+)
+def test_a_broken_table_is_refused_by_row(root, rows, cells, message):
+    rows[2].update(cells)
+    write_tsv(root / NAME, rows)
+    with pytest.raises(DataError) as error:
+        questions_of(root)
+    assert message in str(error.value)
+
+
+def test_what_is_no_table_is_refused(tmp_path):
+    with pytest.raises(DataError, match="no such table"):
+        questions_of(tmp_path)
+    (tmp_path / NAME).write_text("a\tb\n1\t2\n")
+    with pytest.raises(DataError, match="not an MMBench table"):
+        questions_of(tmp_path)
+
+
+# --- extraction ---
+
+ANIMALS = ("cat", "dog", "a blue bird")
+
+
+@pytest.mark.parametrize(
+    ("answer", "letter"),
+    [
+        *(("A", "A"), ("B.", "B"), ("(C)", "C"), (" b ", "Z"), ("D", "Z"), ("", "Z")),
+        ("The answer is B", "B"),
+        ("the answer is (C), because of its colour and of its many feathers", "C"),
+        ("A cat sits there", "A"),  # by its text: A may be an article
+        ("A bird of some kind", "Z"),
+        ("A and B", "Z"),
+        ("B is what a careful look at the picture shows", "Z"),  # too far from the end
+        ("dog", "B"),
+        ("It is a DOG.", "B"),
+        ("cat or dog", "Z"),
+        ("dog " * 20, "Z"),  # longer than twice all options
+        ("It shows C", "C"),
+    ],
+)
+def test_extraction(answer, letter):
+    assert _choice.extract(answer, ANIMALS) == letter
+
+
+# --- scoring ---
+
+
+def test_hand_scored_set(root):
+    questions = questions_of(root)
+    scores = mmbench.score(questions, ["B", "A", "D", "green", "A", "I cannot tell"])
+    assert scores == {
+        **{"benchmark": "mmbench", "version": "1", "rows": 6, "unresolved": 1},
+        **{"groups": 2, "circular_right": 1, "circular": 0.5, "base_rows": 2, "vanilla": 1.0},
+        "l2_categories": {
+            "fine (instance-level)": {
+                **{"groups": 1, "circular_right": 1, "circular": 1.0},
+                **{"base_rows": 1, "vanilla": 1.0},
+            },
+            "logic": {
+                **{"groups": 1, "circular_right": 0, "circular": 0.0},
+                **{"base_rows": 1, "vanilla": 1.0},
+            },
+        },
+        "categories": {
+            "attribute": {
+                **{"groups": 1, "circular_right": 1, "circular": 1.0},
+                **{"base_rows": 1, "vanilla": 1.0},
+            },
+            "logic": {
+                **{"groups": 1, "circular_right": 0, "circular": 0.0},
+                **{"base_rows": 1, "vanilla": 1.0},
+            },
+        },
+    }
+    assert mmbench.credit(questions[5], "B") == 1
+    assert mmbench.credit(questions[5], "A") == 0
+
+
+def published_shape():
+    """The published number of rows: 1176 questions in 4377 rows, some rotations absent."""
+    rows, base = [], 0
+    for size, count in ((2, 89), (3, 149), (4, 938)):
+        for _ in range(count):
+            options = ["one", "two", "three", "four"][: 4 if size > 2 and base % 3 else size]
+            rows += rotations(base, options, "AB"[base % 2], question="?", split="dev")[:size]
+            base += 1
+    return rows
+
+
+@pytest.mark.parametrize("where", ["--tsv", "beside", "in the answers", "xlsx"])
+def test_published_number_to_all_digits_from_the_command_line(tmp_path, where):
+    rows = published_shape()
+    assert len(rows) == 4377
+    answers = []
+    for row in rows:
+        base = row["index"] % 1_000_000
+        wrong = base >= 796 and (base >= 887 or row["index"] >= 1_000_000)
+        text = "AB"[row["answer"] == "A"] if wrong else row["answer"]
+        options = [row[letter] for letter in "ABCD" if letter in row]
+        answers.append(
+            {"question_id": row["index"], "round_id": 0, "text": text, "options": options}
+        )
+    folder = tmp_path / "answers" / NAME.removesuffix(".tsv")
+    folder.mkdir(parents=True)
+    truth = ["index", "question", "A", "B", "C", "D", "answer"]
+    extra = []
+    if where == "--tsv":
+        extra = ["--tsv", write_tsv(tmp_path / "elsewhere.tsv", rows, ["index", "answer"])]
+    elif where == "in the answers":
+        answers = [{**a, "answer": r["answer"]} for a, r in zip(answers, rows, strict=True)]
+    elif where == "beside":
+        write_tsv(tmp_path / NAME, rows, truth)
+    file = write_jsonl(folder / "llava-v1.5-13b.jsonl", answers)
+    if where == "xlsx":
+        write_tsv(tmp_path / NAME, rows, [*truth, "split"])
+        found = mmbench.read_answers(file, mmbench.Config(str(tmp_path)))
+        config = mmbench.Config(str(tmp_path))
+        file = mmbench.export(found.questions, found.texts, tmp_path / "out", config)[1]
+    result = cof("score", "mmbench", file, "--json", *extra)
+    assert result.exit_code == 0, result.output
+    scores = json.loads(result.stdout)
+    assert (scores["circular_right"], scores["groups"]) == (796, 1176)
+    assert scores["circular"] == 0.6768707482993197
+    assert scores["vanilla"] == 0.7542517006802721
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_equals_the_obvious_computation(root, rows, seed):
+    rng = random.Random(seed)
+    questions = questions_of(root)
+    answers = [q.reference if rng.random() < 0.8 else rng.choice("ABCD") for q in questions]
+    scores = mmbench.score(questions, answers)
+    given = {row["index"]: answer for row, answer in zip(rows, answers, strict=True)}
+    assert (scores["circular"], scores["vanilla"]) == oracles.mmbench_scores(rows, given)
+
+
+def test_test_splits_have_no_accuracy(root, rows):
+    for row in rows:
+        row["answer"] = ""
+    write_tsv(root / NAME, rows)
+    questions = questions_of(root)
+    scores = mmbench.score(questions, ["A"] * 6)
+    assert scores["circular"] is None
+    assert scores["vanilla"] is None
+    assert mmbench.table(scores) == []
+
+
+# --- foreign files ---
+
+
+def llava_rows(questions, texts):
+    return [
+        {
+            **{"question_id": int(q.id), "round_id": 0, "prompt": q.text, "text": text},
+            **{"options": list(q.options), "option_char": list("ABCD"[: len(q.options)])},
+        }
+        for q, text in zip(questions, texts, strict=True)
+    ]
+
+
+def test_scoring_an_export_gives_the_same_scores(root):
+    config = mmbench.Config(str(root))
+    questions = mmbench.read(config)
+    answers = ["B", "A\x0b", "=D", "a deep, dark grey", "NA", "A"]
+    answers_file, sheet = mmbench.export(questions, answers, root / "out", config)
+    for file in (answers_file, sheet):
+        found = mmbench.read_answers(file, config)
+        assert mmbench.score(found.questions, found.texts) == mmbench.score(questions, answers)
+
+
+def test_sheet_has_exactly_the_published_columns(root):
+    config = mmbench.Config(str(root))
+    questions = mmbench.read(config)
+    _, sheet = mmbench.export(questions, list("BADCAB"), root / "out", config)
+    book = load_workbook(sheet)
+    assert len(book.worksheets) == 1
+    found = [list(row) for row in book.worksheets[0].iter_rows(values_only=True)]
+    assert found[0] == [
+        *("index", "question", "A", "B", "C", "D", "prediction", "answer", "split"),
+    ]
+    assert found[1] == [
+        *(7, "What colour?", "red", "green", "blue", "a deep, dark grey", "B", "B", "dev"),
+    ]
+    assert found[5] == [9, "Is it so?", "yes", "no", None, None, "A", "A", "dev"]
+    assert len(found) == 7
+    with pytest.raises(ConfigError, match="needs the config"):
+        mmbench.export(questions, list("BADCAB"), root / "out")
+
+
+def test_answers_that_llava_rotated_itself(root, rows):
+    write_tsv(root / NAME, [rows[0], rows[4]])
+    questions = questions_of(root, rotate=True)
+    config = mmbench.Config(str(root), rotate=True)
+    file = mmbench.export(questions, ["B", "A", "D", "C", "A", "A"], root / "out", config)[0]
+    first = json.loads(file.read_text().splitlines()[1])
+    assert (first["question_id"], first["round_id"]) == (7, 1)
+    assert first["option_char"] == ["B", "C", "D", "A"]
+    found = mmbench.read_answers(file, mmbench.Config(str(root)))
+    scores = mmbench.score(found.questions, found.texts)
+    assert (scores["circular"], scores["vanilla"]) == (0.5, 1.0)
+
+
+def unknown(answers):
+    answers[2]["question_id"] = 12
+    return "answers.jsonl:3: answers 12 0, which is not among the questions"
+
+
+def twice(answers):
+    answers[2] = answers[1]
+    return "answers.jsonl:3: 1000007 0 is answered a second time"
+
+
+def missing(answers):
+    del answers[2]
+    return "answers.jsonl: 1 of 6 questions have no answer, the first is 2000007"
+
+
+def other_options(answers):
+    answers[2]["options"] = ["red", "green", "blue", "grey"]
+    return "answers.jsonl:3: options ['red', 'green', 'blue', 'grey'] of 2000007, the table has"
+
+
+def strange_id(answers):
+    answers[2]["question_id"] = "x"
+    return "answers.jsonl:3: question_id 'x' is no number"
+
+
+def strange_round(answers):
+    answers[2]["round_id"] = "x"
+    return "answers.jsonl:3: round_id 'x' is no number"
+
+
+@pytest.mark.parametrize(
+    "damage", [unknown, twice, missing, other_options, strange_id, strange_round]
+)
+def test_bad_answers_are_refused_by_name(root, damage):
+    answers = llava_rows(questions_of(root), list("BADCAB"))
+    message = damage(answers)
+    file = write_jsonl(root / "answers.jsonl", answers)
+    with pytest.raises(DataError) as error:
+        mmbench.read_answers(file, mmbench.Config(str(root)))
+    assert message in str(error.value)
+
+
+def test_without_right_answers_it_says_what_to_give(root, tmp_path):
+    answers = llava_rows(questions_of(root), list("BADCAB"))
+    (root / NAME).unlink()
+    file = write_jsonl(tmp_path / "answers.jsonl", answers)
+    result = cof("score", "mmbench", file)
+    assert result.exit_code == 2
+    assert "give --tsv, the MMBench table" in result.stderr
