@@ -1,0 +1,55 @@
+"""`cof eval`: plain and CoF over a benchmark, from a YAML config."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+STOPPED = 130
+"""Exit code after Ctrl-C, as a shell has it."""
+
+
+@click.command(name="eval")
+@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--strict", is_flag=True, help="Stop at the first question that fails.")
+@click.option("--overwrite", is_flag=True, help="Start anew where the run folder exists.")
+@click.option("--retry-failed", is_flag=True, help="Ask the questions again that failed.")
+def eval(
+    config: Path, overrides: tuple[str, ...], strict: bool, overwrite: bool, retry_failed: bool
+) -> None:
+    """Ask a benchmark's questions plainly and with CoF, as the YAML file CONFIG says.
+
+    KEY=VALUE changes the config, as in refine.weight=2. The same command goes on where it was
+    stopped. Exit code: 0 all answered, 1 some questions failed, 2 the run could not be made,
+    130 stopped by Ctrl-C.
+    """
+    try:
+        failed = _eval(config, overrides, strict, overwrite, retry_failed)
+    except KeyboardInterrupt:
+        click.echo("cof: stopped; the same command goes on from here", err=True)
+        sys.exit(STOPPED)
+    sys.exit(int(failed))
+
+
+def _eval(
+    path: Path, overrides: tuple[str, ...], strict: bool, overwrite: bool, retry_failed: bool
+) -> bool:
+    from cof import config, plugins
+    from cof.runs.folder import ANSWERS, FILES
+    from cof.runs.runner import Options, run
+    from cof.runs.scores import table
+
+    settings = config.load(path, overrides)
+    command = shlex.join(["cof", *sys.argv[1:]])
+    done = run(settings, Options(strict, overwrite, retry_failed, command))
+    bench = plugins.load("bench", settings.names["bench"])
+    click.echo(table(bench, done.scores, done.results))
+    click.echo(f"written to {done.path}: {', '.join(FILES)}, {ANSWERS}/")
+    if done.failed:
+        first = "; ".join(f"{one.question.id}: {one.error}" for one in done.failed[:3])
+        click.echo(f"cof: {len(done.failed)} questions failed, counted as wrong: {first}", err=True)
+    return bool(done.failed)

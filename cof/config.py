@@ -1,0 +1,217 @@
+"""A run's config: YAML plus dotted overrides -> checked frozen dataclasses, and a content hash.
+
+Each section with a `name` is a plug-in: `refine: {name: highlight, weight: 4.5}` is read into
+`cof.refine.highlight.Config`. What is left out has its default; what is unknown, of another type
+or out of range is a `ConfigError` that names the dotted key, the value, and what exists.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from cof import plugins
+from cof.boxes import BoxConfig
+from cof.checked import build
+from cof.errors import ConfigError
+from cof.models import base
+from cof.yamlfile import parse_value, parse_yaml
+
+KINDS = {"model": "models", "bench": "bench", "locate": "locate", "refine": "refine"}
+"""Section of a config -> the package whose plug-ins it may name."""
+
+DEFAULT_NAMES = {"model": "llava", "locate": "prompt", "refine": "highlight"}
+"""The paper's method on the paper's model; a benchmark has to be named."""
+
+_OTHER_KEYS = {"bench": ("limit",), "locate": (), "refine": (), "model": ()}
+"""Sections in the order in which they are read, the model's heavy module last."""
+
+NOT_RESULTS = ("name", "out", "bench.root")
+"""Keys outside the content hash: where things are. The dataset has its own hash in a manifest."""
+
+
+@dataclass(frozen=True)
+class General:
+    """The keys outside any section.
+
+    Attributes:
+        name: folder of the run inside `out`; None derives one from the config and the dataset.
+        out: folder that holds run folders, relative to where the command is called.
+        plain: also answer every question without the highlight, for the comparison.
+        batch_size: most questions in a batch; part of the hash, since padding rounds.
+        seed: of the bootstrap behind the intervals; sampling has `limits.seed`.
+    """
+
+    name: str | None = None
+    out: str = "runs"
+    plain: bool = True
+    batch_size: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size={self.batch_size} must be at least 1")
+        if self.seed < 0:
+            raise ValueError(f"seed={self.seed} must not be negative")
+        if self.name is not None and Path(self.name).name != self.name:
+            raise ValueError(f"name={self.name!r} must be a plain folder name; `out` is a path")
+
+
+@dataclass(frozen=True)
+class Subset:
+    """`bench.limit`: only the first so many images, with all their questions; None is all."""
+
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit={self.limit} must be at least 1, or null for all images")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A whole run, checked. Each plug-in's part is an instance of the plug-in's own `Config`.
+
+    Attributes:
+        names: section -> plug-in, for `model`, `bench`, `locate` and `refine`.
+        limits: how the fine stage and the plain pass decode.
+    """
+
+    general: General
+    names: Mapping[str, str]
+    model: Any
+    bench: Any
+    subset: Subset
+    locate: Any
+    boxes: BoxConfig
+    refine: Any
+    limits: base.Limits
+
+    def as_dict(self) -> dict[str, Any]:
+        """The resolved config, every default spelled out; `resolve` reads it back unchanged."""
+        parts = {key: {"name": self.names[key], **asdict(getattr(self, key))} for key in KINDS}
+        parts["bench"] |= asdict(self.subset)
+        parts |= {"boxes": asdict(self.boxes), "limits": asdict(self.limits)}
+        plain: dict[str, Any] = json.loads(json.dumps({**asdict(self.general), **parts}))
+        return plain
+
+    @property
+    def hash(self) -> str:
+        """Hex SHA-256 of everything that can change results; see `content_hash`."""
+        return content_hash(self.as_dict())
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a YAML config and apply `key=value` overrides (`refine.weight=2`) in their order.
+
+    A value is YAML. Naming another plug-in (`refine.name=plain`) keeps those of the file's keys
+    in that section that the new plug-in has, and drops the others.
+
+    Raises:
+        ConfigError: no such file, not a YAML mapping, or a key or value that `resolve` refuses.
+    """
+    data = parse_yaml(Path(path))
+    for override in overrides:
+        data = _override(data, override)
+    return resolve(data)
+
+
+def resolve(data: Mapping[str, Any]) -> RunConfig:
+    """Check nested plain data against the dataclasses.
+
+    Raises:
+        ConfigError: an unknown key or plug-in, a wrong type, or an impossible value.
+    """
+    sections = [*KINDS, "boxes", "limits"]
+    rest = {key: value for key, value in data.items() if key not in sections}
+    general = build(General, rest, "", known=sections)
+    parts = {key: _section(data, key) for key in sections}
+    names = {key: _plugin_name(parts[key], key) for key in KINDS}
+    limit = {"limit": parts["bench"].pop("limit")} if "limit" in parts["bench"] else {}
+    subset = build(Subset, limit, "bench")
+    boxes = build(BoxConfig, parts["boxes"], "boxes")
+    limits = build(base.Limits, parts["limits"], "limits")
+    configs = {
+        key: build(plugin_config(key, names[key]), parts[key], key, known=("name", *known))
+        for key, known in _OTHER_KEYS.items()
+    }
+    return RunConfig(
+        general=general, names=names, subset=subset, boxes=boxes, limits=limits, **configs
+    )
+
+
+def plugin_config(section: str, name: str) -> type[Any]:
+    """The `Config` dataclass of a section's plug-in."""
+    module = plugins.load(KINDS[section], name)
+    config: type[Any] = module.Config
+    return config
+
+
+def content_hash(resolved: Mapping[str, Any]) -> str:
+    """Hex SHA-256 of a resolved config's canonical JSON without `NOT_RESULTS`."""
+    kept = {key: value for key, value in flatten(resolved).items() if key not in NOT_RESULTS}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """What keeps two resolved configs from having one hash, as `key: value there, value here`."""
+    old, new = flatten(there), flatten(here)
+    keys = sorted(key for key in {*old, *new} if key not in NOT_RESULTS)
+    shown = [(key, old.get(key, "absent"), new.get(key, "absent")) for key in keys]
+    return [f"{key}: {a!r} there, {b!r} here" for key, a, b in shown if a != b]
+
+
+def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one mapping from dotted keys to values."""
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        nested = isinstance(value, Mapping)
+        flat |= flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return flat
+
+
+def _section(data: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = data.get(key)
+    if not isinstance(value, dict | None):
+        raise ConfigError(f"{key}: needs keys of its own, such as {key}.name, not {value!r}")
+    return dict(value or {})
+
+
+def _plugin_name(part: dict[str, Any], key: str) -> str:
+    name = part.pop("name", DEFAULT_NAMES.get(key))
+    if not isinstance(name, str):
+        exist = ", ".join(plugins.names(KINDS[key]))
+        raise ConfigError(f"{key}.name: needs a name, not {name!r}; there is: {exist}")
+    return name
+
+
+def _override(data: dict[str, Any], override: str) -> dict[str, Any]:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"{override!r} is no override; write key=value, as in refine.weight=2")
+    changed = copy.deepcopy(data)
+    *path, last = key.split(".")
+    place = changed
+    for part in path:
+        if place.get(part) is None:
+            place[part] = {}
+        place = place[part]
+        if not isinstance(place, dict):
+            raise ConfigError(f"{key}: {part!r} has no keys of its own, it is {place!r}")
+    value = parse_value(text, key)
+    section = key.removesuffix(".name")
+    if section in KINDS and isinstance(value, str) and place.get("name") != value:
+        _keep_shared(place, section, value)
+    place[last] = value
+    return changed
+
+
+def _keep_shared(place: dict[str, Any], section: str, name: str) -> None:
+    kept = {"limit", *(field.name for field in fields(plugin_config(section, name)))}
+    for key in [key for key in place if key not in kept]:
+        del place[key]

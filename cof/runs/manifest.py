@@ -1,0 +1,81 @@
+"""Under what a run was made, and whether a run that goes on is still the same."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from cof import plugins
+from cof.config import RunConfig
+from cof.runs.environment import commit, versions
+from cof.runs.folder import MANIFEST, RunFolder
+
+if TYPE_CHECKING:
+    from cof.models.base import Model
+
+log = logging.getLogger(__name__)
+
+
+def describe(
+    config: RunConfig, dataset: Mapping[str, Any], model: Model, command: str
+) -> dict[str, Any]:
+    """A new run's manifest. It holds no time of day: equal runs have equal manifests.
+
+    `resumed` lists what was different when a stopped run went on: the number of records then, and
+    the new value of each key that changed.
+    """
+    bench = plugins.load("bench", config.names["bench"])
+    return {
+        "config_hash": config.hash,
+        "dataset": dict(dataset),
+        "bench": {"name": config.names["bench"], "version": bench.VERSION},
+        "model": model.describe(),
+        "code": commit(),
+        "versions": versions(),
+        "seeds": {"sampling": config.limits.seed, "bootstrap": config.general.seed},
+        "command": command,
+        "resumed": [],
+    }
+
+
+def latest(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest with what changed when the run went on in its place; empty stays empty."""
+    current = dict(manifest)
+    for change in manifest.get("resumed", []):
+        current |= change
+    return current
+
+
+def write(folder: RunFolder, fresh: dict[str, Any], done: int) -> None:
+    """Write the manifest of a start; of a resume, add what is different and warn of it.
+
+    Args:
+        folder: the run, locked.
+        fresh: what `describe` says now.
+        done: number of records there are.
+    """
+    there = folder.read_json(MANIFEST)
+    if not there:
+        folder.write_json(MANIFEST, fresh)
+        return
+    current = latest(there)
+    compared = [key for key in fresh if key not in ("command", "resumed")]
+    changed = {key: fresh[key] for key in compared if fresh[key] != current.get(key)}
+    if changed:
+        log.warning("%s goes on with another %s", folder.path, ", ".join(changed))
+        there["resumed"].append({"records": done, **changed})
+        folder.write_json(MANIFEST, there)
+
+
+def dataset_changes(
+    folder: RunFolder, dataset: Mapping[str, Any], mended: bool = False
+) -> list[str]:
+    """What keeps `dataset` from being the run's own; other image bytes pass where `mended`."""
+    there = latest(folder.read_json(MANIFEST)).get("dataset", dataset)
+    changed = [key for key in dataset if dataset[key] != there.get(key)]
+    return [
+        f"{key}: {there.get(key)!s:.12} there, {dataset[key]!s:.12} here"
+        for key in changed
+        if not (mended and key == "images")
+    ]

@@ -1,0 +1,79 @@
+"""What is asked, in which batches, and a fingerprint of it: all from the dataset's order alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cof import plugins
+from cof.config import RunConfig
+from cof.errors import DataError
+from cof.types import Question
+
+Batch = tuple[tuple[int, Question], ...]
+"""Questions of one batch, each with its index in the dataset."""
+
+
+def read_questions(config: RunConfig) -> list[Question]:
+    """The benchmark's questions, cut to the first `bench.limit` images.
+
+    Raises:
+        DataError: not such a benchmark, no questions, or two questions with one id.
+    """
+    questions: list[Question] = plugins.load("bench", config.names["bench"]).read(config.bench)
+    ids = [question.id for question in questions]
+    if len(set(ids)) < len(ids):
+        twice = next(name for name in ids if ids.count(name) > 1)
+        raise DataError(f"{config.bench.root}: two questions have the id {twice!r}")
+    kept = set(images_of(questions)[: config.subset.limit])
+    questions = [question for question in questions if question.image in kept]
+    if not questions:
+        raise DataError(f"{config.bench.root}: no questions")
+    return questions
+
+
+def images_of(questions: Sequence[Question]) -> list[str]:
+    """Image names without repeats, in order of first appearance."""
+    return list(dict.fromkeys(question.image for question in questions))
+
+
+def plan_batches(questions: Sequence[Question], size: int) -> list[Batch]:
+    """Batches of at most `size` questions; questions of one image stand together.
+
+    Depends on the order of the dataset and `size` only, so that a resumed run, or one on several
+    processes, computes the very batches of an undisturbed run.
+    """
+    place = {image: rank for rank, image in enumerate(images_of(questions))}
+    rows = sorted(enumerate(questions), key=lambda row: place[row[1].image])
+    return [tuple(rows[start : start + size]) for start in range(0, len(rows), size)]
+
+
+def fingerprint(questions: Sequence[Question], root: Path) -> dict[str, Any]:
+    """Counts and hashes of a dataset, for a manifest.
+
+    `questions` hashes everything asked and its reference, `images` the bytes of every image file
+    (a missing file counts as such), both hex SHA-256 and independent of where the root is.
+    """
+    asked = json.dumps([asdict(question) for question in questions], sort_keys=True)
+    names = images_of(questions)
+    pictures = hashlib.sha256()
+    for name in names:
+        pictures.update(f"{name} {_file_hash(root / name)}\n".encode())
+    return {
+        "questions": hashlib.sha256(asked.encode()).hexdigest(),
+        "images": pictures.hexdigest(),
+        "question_count": len(questions),
+        "image_count": len(names),
+    }
+
+
+def _file_hash(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        return type(error).__name__

@@ -1,0 +1,165 @@
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from cof import config
+from cof.errors import ConfigError
+from cof.yamlfile import parse_yaml
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples" / "configs"
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("bench: {name: mme, root: data}\nrefine: {name: highlight, weight: 2}\n")
+    return path
+
+
+def test_what_is_left_out_has_its_default(file):
+    got = config.load(file)
+    assert got.names == {
+        "model": "llava",
+        "bench": "mme",
+        "locate": "prompt",
+        "refine": "highlight",
+    }
+    assert (got.refine.weight, got.refine.scope, got.boxes.rules) == (2.0, "all", "clean")
+    assert (got.model.path, got.bench.root, got.subset.limit) == ("cof-tiny", "data", None)
+    assert (got.general.plain, got.general.batch_size, got.limits.max_new_tokens) == (True, 1, 128)
+
+
+def test_the_resolved_config_reads_back_unchanged(file):
+    got = config.load(file, ["refine.layers=[0, 3]", "model.device_map=auto", "bench.limit=3"])
+    again = config.resolve(json.loads(json.dumps(got.as_dict())))
+    assert again == got
+    assert again.hash == got.hash
+
+
+@pytest.mark.parametrize(
+    ("override", "read"),
+    [
+        ("refine.weight=1e-3", lambda c: c.refine.weight == 0.001),
+        ("refine.weight=3", lambda c: c.refine.weight == 3.0),
+        ("refine.layers=[1, 2]", lambda c: c.refine.layers == (1, 2)),
+        ("model.path=a=b", lambda c: c.model.path == "a=b"),
+        ("boxes.expand=1.5", lambda c: c.boxes.expand == 1.5),
+        ("plain=false", lambda c: c.general.plain is False),
+        ("name=x", lambda c: c.general.name == "x"),
+        ("limits.seed=7", lambda c: c.limits.seed == 7),
+        ("bench.limit=null", lambda c: c.subset.limit is None),
+    ],
+)
+def test_an_override_changes_its_key_alone(file, override, read):
+    before, after = config.load(file), config.load(file, [override])
+    assert read(after)
+    key = override.partition("=")[0]
+    one, two = config.flatten(before.as_dict()), config.flatten(after.as_dict())
+    assert [name for name in one if one[name] != two[name]] in ([key], [])
+
+
+def test_the_last_of_two_overrides_wins(file):
+    assert config.load(file, ["refine.weight=3", "refine.weight=4"]).refine.weight == 4
+
+
+def test_another_plugin_keeps_only_the_keys_that_it_has(file):
+    assert asdict(config.load(file, ["refine.name=plain"]).refine) == {}
+    with pytest.raises(ConfigError, match=r"^refine\.weight: unknown key"):
+        config.load(file, ["refine.name=plain", "refine.weight=3"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("refine.wieght=2", r"^refine\.wieght: unknown key \(value 2\); there is: .*weight"),
+        ("colour=2", r"^colour: unknown key \(value 2\); there is: batch_size, bench, boxes"),
+        ("bench.limits=2", r"^bench\.limits: unknown key .*; there is: limit, name, .*root"),
+        ("refine.weight=two", r"^refine\.weight: .*valid number, not 'two'"),
+        ("refine.weight='2'", r"^refine\.weight: .*valid number, not '2'"),
+        ("refine.weight=true", r"^refine\.weight: .*valid number, not True"),
+        ("refine.layers=[a]", r"^refine\.layers\.0: .*integer, not 'a'"),
+        ("refine.scope=most", r"^refine\.scope: .*'all' or 'text', not 'most'"),
+        ("refine.weight=-1", r"^refine: .*-1"),
+        ("refine.name=nothing", r"'nothing'; there is: .*highlight.*plain"),
+        ("bench.name=nothing", r"'nothing'; there is: .*mme"),
+        ("bench.name=null", r"^bench\.name: needs a name, not None; there is: .*mme"),
+        ("batch_size=1.5", r"^batch_size: .*integer, not 1\.5"),
+        ("batch_size=0", r"^config: batch_size=0 must be at least 1"),
+        ("bench.limit=0", r"^bench: limit=0 must be at least 1"),
+        ("limits.temperature=-1", r"^limits: .*temperature=-1"),
+        ("boxes.expand=0", r"^boxes: expand is 0"),
+        ("boxes=5", r"^boxes: needs keys of its own"),
+        ("batch_size.x=5", r"^batch_size: .*integer, not \{'x': 5\}"),
+        ("refine.weight.x=5", r"^refine\.weight\.x: 'weight' has no keys of its own, it is 2"),
+        ("name=a/b", r"^config: name='a/b' must be a plain folder name"),
+        ("refine.weight", r"^'refine\.weight' is no override; write key=value"),
+        ("=2", r"is no override"),
+        ("refine.weight=[", r"^refine\.weight: '\[' is not YAML"),
+    ],
+)
+def test_what_is_wrong_is_named(file, override, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        config.load(file, [override])
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a\n- b\n", "needs `key: value` lines, not list"),
+        ("plain: true\nplain: false\n", "key 'plain' is given twice"),
+        ("plain: [\n", "not YAML"),
+        ("1: 2\n", "needs `key: value` lines"),
+        ("", "bench.name: needs a name"),
+        ("bench: {name: mme}\n", "bench.root: has no default"),
+    ],
+)
+def test_a_bad_file_is_named(tmp_path, text, message):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        config.load(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"no\.yaml: cannot be read"):
+        config.load(tmp_path / "no.yaml")
+
+
+@pytest.mark.parametrize("override", ["out=elsewhere", "name=x", "bench.root=elsewhere"])
+def test_where_things_are_is_not_in_the_hash(file, override):
+    assert config.load(file, [override]).hash == config.load(file).hash
+
+
+@pytest.mark.parametrize("override", ["refine.weight=2.5", "plain=false", "batch_size=2", "seed=1"])
+def test_what_changes_results_is_in_the_hash(file, override):
+    one, two = config.load(file), config.load(file, [override])
+    assert one.hash != two.hash
+    (line,) = config.differences(one.as_dict(), two.as_dict())
+    assert line.startswith(override.partition("=")[0] + ": ")
+
+
+def test_the_hash_does_not_depend_on_the_order_of_keys(file, tmp_path):
+    other = tmp_path / "other.yaml"
+    other.write_text("refine: {weight: 2.0, name: highlight}\nbench: {root: data, name: mme}\n")
+    assert config.load(other).hash == config.load(file).hash
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.name)
+def test_every_example_loads(path):
+    config.load(path)
+
+
+def test_forkme_spells_out_every_key():
+    path = EXAMPLES / "forkme.yaml"
+    assert config.flatten(parse_yaml(path)) == config.flatten(config.load(path).as_dict())
+
+
+def test_the_published_settings():
+    got = config.load(EXAMPLES / "mme_llava13b_published.yaml")
+    assert (got.refine.weight, got.refine.perturb, got.refine.scope) == (4.5, 1.0, "all")
+    assert (got.boxes.rules, got.boxes.expand, got.boxes.square) == ("reference", 1.0, True)
+    assert (got.limits.max_new_tokens, got.limits.num_beams, got.limits.temperature) == (128, 1, 0)
+    assert got.general.batch_size == 1
