@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from cof.models.base import Encoded, Limits, Model, View
+from cof.models.base import Counters, Encoded, Limits, Model, View
 from cof.types import Answer, Box, Question, Region, Result
 
 GRID = 4
@@ -30,7 +30,9 @@ def make_mme(root: Path, images: int, tasks: Sequence[str] = ("existence", "colo
             folder.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 6), (number % 256, 99, 7)).save(shape[0] / f"{number:04}.png")
         lines = [f"Is there a thing {number}{end} Please answer yes or no." for end in "?!"]
-        text = "".join(f"{line}\t{answer}\n" for line, answer in zip(lines, ("Yes", "No")))
+        text = "".join(
+            f"{line}\t{answer}\n" for line, answer in zip(lines, ("Yes", "No"), strict=True)
+        )
         (shape[1] / f"{number:04}.txt").write_text(text)
     return root
 
@@ -91,13 +93,15 @@ class StubModel(Model):
 
     def __init__(self, reply: str = '{"box": [0.25, 0.25, 0.5, 0.5]}') -> None:
         self.name, self.frame, self.reply = "stub", "image", reply
+        self.counters = Counters()
         self.seen: list[Seen] = []
         self.highlights: list[Any] = []
 
     def look(self, images: Sequence[Any]) -> list[View]:
         import torch
 
-        rows, columns = divmod(torch.arange(GRID * GRID), GRID)
+        place = torch.arange(GRID * GRID)
+        rows, columns = place // GRID, place % GRID
         corners = torch.stack([columns, rows, columns + 1, rows + 1], dim=1) / GRID
         features = torch.full((GRID * GRID, 1), -1.0)
         return [View(features, corners, (GRID, GRID), image.size) for image in images]
@@ -125,12 +129,15 @@ class StubModel(Model):
         finally:
             self.highlights.pop()
 
-    def generate(self, encoded: Encoded, limits: Limits) -> list[Answer]:
-        return [self._generate(row[:, 0].tolist(), limits) for row in encoded.embeds]
+    def generate(
+        self, encoded: Encoded, limits: Limits, done: Callable[[str], bool] | None = None
+    ) -> list[Answer]:
+        rows = enumerate(encoded.embeds)
+        return [self._generate(number, row[:, 0].tolist(), limits) for number, row in rows]
 
-    def _generate(self, row: list[float], limits: Limits) -> Answer:
+    def _generate(self, number: int, row: list[float], limits: Limits) -> Answer:
         prompt = "".join(chr(int(value)) for value in row if value > 0)
-        highlighted = bool(self.highlights)
+        highlighted = any(bool(one.bias[number].any()) for one in self.highlights)
         self.seen.append(Seen(prompt, highlighted))
         text = self.reply if "bounding box" in prompt else "Yes" if highlighted else "No"
         tokens = tuple(ord(char) for char in text)[: limits.max_new_tokens]

@@ -13,14 +13,13 @@ from fakes import StubPipeline
 
 from cof.models import base
 
-llava = ModuleType("cof.models.llava")
-llava.Config = base.Config  # type: ignore[attr-defined]
-sys.modules["cof.models.llava"] = llava
-
 if __name__ == "__main__":
     from cof.cli import main
     from cof.runs import runner
 
+    llava = ModuleType("cof.models.llava")
+    llava.Config = base.Config  # type: ignore[attr-defined]
+    sys.modules["cof.models.llava"] = llava
     delay = float(os.environ.get("STUB_DELAY", "0"))
     runner.build_pipeline = lambda config: StubPipeline(config.general.plain, delay)
     main()

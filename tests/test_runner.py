@@ -1,11 +1,11 @@
+import itertools
 import json
 import shutil
 from pathlib import Path
 
 import pytest
-import stub_eval  # noqa: F401  (puts a stub in place of the model's module)
 from click.testing import CliRunner
-from fakes import StubPipeline, make_mme
+from fakes import StubModel, StubPipeline, make_mme
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -141,6 +141,52 @@ class TestRun:
         assert one.path == same.path
         assert len({one.path, other.path, fewer.path}) == 3
         assert one.path.name.startswith("mme-cof-tiny-plain-")
+
+
+class TestRealStages:
+    """The paper's two stages around a stub model that says Yes where it is highlighted."""
+
+    @pytest.fixture
+    def outcome(self, settings, monkeypatch):
+        from cof.pipeline import CoF, Settings
+
+        def ask(reply):
+            monkeypatch.setattr(
+                runner,
+                "build_pipeline",
+                lambda c: CoF(StubModel(reply), Settings(c.locate, c.boxes, c.refine, c.limits)),
+            )
+            return run(settings(refine={"name": "highlight"}))
+
+        return ask
+
+    def test_cof_answers_highlighted_and_plain_does_not(self, outcome):
+        got = outcome('{"box": [0.25, 0.25, 0.5, 0.5]}')
+        assert {result.cof.text for result in got.results} == {"Yes"}
+        assert {result.plain.text for result in got.results} == {"No"}
+        assert {result.cells for result in got.results} == {(5,)}
+        assert got.scores["status"] == {"boxes": 10, "no_box": 0, "whole": 0, "empty": 0}
+        assert got.results[0].region.reply == '{"box": [0.25, 0.25, 0.5, 0.5]}'
+
+    def test_a_reply_without_a_box_is_a_plain_pass_and_counted(self, outcome):
+        got = outcome("I cannot say.")
+        assert {result.cof.text for result in got.results} == {"No"}
+        assert got.scores["status"]["no_box"] == 10
+
+    def test_the_tiny_llava_runs_and_resumes(self, settings, golden, monkeypatch):
+        from cof.models import base
+        from cof.models.llava import load
+        from cof.pipeline import CoF, Settings
+
+        model = load(base.Config(str(golden / "checkpoint"), device="cpu", dtype="float32"))
+        stages = Settings(limits=base.Limits(4))
+        monkeypatch.setattr(runner, "build_pipeline", lambda c: CoF(model, stages))
+        whole = run(settings())
+        before = compared(whole.path)
+        data = (whole.path / "records.jsonl").read_bytes()
+        (whole.path / "records.jsonl").write_bytes(data[: len(data) // 2])
+        assert compared(run(settings()).path) == before
+        assert whole.manifest["model"]["dtype"] == "float32"
 
 
 class TestResume:
@@ -337,10 +383,8 @@ def test_a_plan_holds_every_question_once_with_its_image_together(images, size):
     assert sorted(rows, key=lambda row: row[0]) == list(enumerate(questions))
     assert all(1 <= len(batch) <= size for batch in batches)
     assert all(len(batch) == size for batch in batches[:-1])
-    runs = [
-        one for one, two in zip([None, *rows], rows) if one is None or one[1].image != two[1].image
-    ]
-    assert len(runs) == len(set(images))
+    turns = [image for image, _ in itertools.groupby(question.image for _, question in rows)]
+    assert len(turns) == len(set(images))
 
 
 texts = st.text(max_size=20)

@@ -13,7 +13,7 @@ def slow_interval(before, after, clusters, draws=3000, seed=5):
     """Percentile interval of the mean difference, drawing whole clusters, one loop a draw."""
     rng = random.Random(seed)
     groups = {}
-    for b, a, name in zip(before, after, clusters):
+    for b, a, name in zip(before, after, clusters, strict=True):
         groups.setdefault(name, []).append(a - b)
     members, means = list(groups.values()), []
     for _ in range(draws):
@@ -75,7 +75,7 @@ class TestScores:
         right = [Answer(question.reference, (), 0.5) for question in questions]
         got = [
             Result(question, region, status="boxes", cof=cof, plain=answer)
-            for question, cof in zip(questions, right)
+            for question, cof in zip(questions, right, strict=True)
         ]
         return [Result(got[0].question, error="broken"), *got[1:]]
 

@@ -62,7 +62,9 @@ def table(bench: ModuleType, scores: dict[str, Any], results: Sequence[Result]) 
     from tabulate import tabulate
 
     rows = [list(row) for row in bench.table(scores["cof"])]
-    lines = [f"{scores['questions']} questions, {scores['errors']} failed; regions: {_counts(scores)}"]
+    lines = [
+        f"{scores['questions']} questions, {scores['errors']} failed; regions: {_counts(scores)}"
+    ]
     if scores["plain"] is None:
         text = tabulate([[name, n, value] for name, value, n in rows], ["", "n", "CoF"], **_STYLE)
         return "\n".join([text, "", *lines, _seconds(results)])
