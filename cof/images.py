@@ -120,7 +120,7 @@ def _reason(error: Exception) -> str:
     """What a decoder's error means to the owner of the file."""
     if isinstance(error, UnidentifiedImageError):
         return "is not an image that Pillow can read; convert it to PNG or JPEG"
-    if isinstance(error, Image.DecompressionBombError):
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return f"is too large ({_one_line(error)}); scale it down first"
     return f"is damaged or cut off ({_one_line(error)}); fetch it again"
 

@@ -1,5 +1,58 @@
 """Slow, obvious versions of what the package does; nothing here imports the package."""
 
+from fractions import Fraction
+
+# --- Regions: rectangles in exact fractions, one cell at a time ---
+
+
+def exact(value):
+    """A decimal as it was meant: 0.1 is one tenth, not the nearest float."""
+    return Fraction(str(value))
+
+
+def padded_cell(row, column, grid, size):
+    """The rectangle of one token over the padded square, in fractions of the original image."""
+    rows, columns = grid
+    width, height = size
+    side = max(width, height)
+    left, top = (side - width) // 2, (side - height) // 2
+    x = [(Fraction(side * (column + k), columns) - left) / width for k in (0, 1)]
+    y = [(Fraction(side * (row + k), rows) - top) / height for k in (0, 1)]
+    return (x[0], y[0], x[1], y[1])
+
+
+def cropped_cell(row, column, grid, size, pixels):
+    """The same for a resized shortest edge and a centre crop of pixels x pixels."""
+    rows, columns = grid
+    short = min(size)
+    resized = [int(pixels * edge / short) for edge in size]
+    left, top = (resized[0] - pixels) // 2, (resized[1] - pixels) // 2
+    x = [(left + Fraction(pixels * (column + k), columns)) / resized[0] for k in (0, 1)]
+    y = [(top + Fraction(pixels * (row + k), rows)) / resized[1] for k in (0, 1)]
+    return (x[0], y[0], x[1], y[1])
+
+
+def shares_area(box, cell):
+    """Whether two rectangles (x0, y0, x1, y1) overlap by more than a line."""
+    width = min(box[2], cell[2]) - max(box[0], cell[0])
+    height = min(box[3], cell[3]) - max(box[1], cell[1])
+    return width > 0 and height > 0
+
+
+def unpad(quad, size):
+    """Fractions of the padded square -> fractions of the original image, not clipped."""
+    width, height = size
+    side = max(width, height)
+    left, top = (side - width) // 2, (side - height) // 2
+    x0, y0, x1, y1 = (exact(value) for value in quad)
+    return (
+        (x0 * side - left) / width,
+        (y0 * side - top) / height,
+        (x1 * side - left) / width,
+        (y1 * side - top) / height,
+    )
+
+
 # --- MME: the converter and the scorer as they are published, in plain loops ---
 
 
