@@ -14,6 +14,7 @@ COMMANDS = {
     "score": "Score answer files, ours or LLaVA's.",
     "data": "Mini benchmarks, checks of benchmark folders.",
     "tiny": "Train, examine and export the embedded model.",
+    "cache": "List or clear the coarse replies kept between runs.",
     "doctor": "Check this installation; --parity compares with recorded numbers.",
 }
 """Subcommand -> one line of help. `cof/commands/<name>.py` holds the click command `<name>`."""

@@ -1,7 +1,8 @@
 """The two stages, read aloud: look, locate, highlight, answer.
 
-`CoF` holds a model and the settings of a run; `answer_batch` takes one batch of questions through
-both stages and is what the benchmark runner calls, `__call__` asks one question about one image.
+`CoF` holds a model and the settings. `__call__` asks one question about one image; `answer_batch`
+takes a batch through both stages and is what the benchmark runner calls; `answer_many` does so
+for several settings at once, sharing everything that they have in common.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ from cof.boxes import BoxConfig
 from cof.images import load_image, to_rgb
 from cof.locate import prompt
 from cof.models.base import Config, Limits, Model, View
+from cof.outcome import Outcome
 from cof.refine import highlight, plain
 from cof.tokens import focus
 from cof.types import Answer, Box, Focus, Question, Region, Result
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from PIL.Image import Image
-    from torch import Tensor
+
+    from cof.cache import ReplyCache
 
 
 @dataclass(frozen=True)
@@ -46,98 +48,37 @@ class Settings:
     plain: bool = True
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """One question about one image, answered.
-
-    Attributes:
-        image: what was asked about, RGB.
-        view: how the model saw it; `view.cells` are the rectangles of its visual tokens.
-        region: the coarse stage's boxes and raw reply (`region.reply`, "" where a box was given).
-        focus: boxes after expansion, and the mask (`focus.mask`, bool [T]) that was highlighted.
-        result: both answers, in the form of a run's record.
-    """
-
-    image: Image
-    view: View
-    region: Region
-    focus: Focus
-    result: Result
-
-    @property
-    def text(self) -> str:
-        """The answer with the region highlighted, as the model wrote it."""
-        return self.result.cof.text if self.result.cof else ""
-
-    @property
-    def plain(self) -> str | None:
-        """The same model's answer without the highlight, None unless asked for."""
-        return self.result.plain.text if self.result.plain else None
-
-    @property
-    def boxes(self) -> tuple[Box, ...]:
-        """The highlighted regions, fractions of the image, expansion included."""
-        return self.focus.boxes
-
-    @property
-    def mask(self) -> Tensor:
-        """The highlighted visual tokens, bool [T]."""
-        return self.focus.mask
-
-    @property
-    def seconds(self) -> float:
-        """Wall time of the coarse stage and the answers, vision tower not included."""
-        parts = (self.region, self.result.cof, self.result.plain)
-        return sum(part.seconds for part in parts if part is not None)
-
-    def plot(self) -> Figure:
-        """Draw the two stages: the boxes on the image, the highlighted tokens, the answers."""
-        from cof.plot import draw_two_stages
-
-        return draw_two_stages(
-            self.image,
-            self.result.question.text,
-            self.focus,
-            self.view.cells,
-            self.text,
-            boxes=self.region.boxes,
-            plain=self.plain,
-            reply=self.region.reply,
-        )
-
-
 class CoF:
     """A model and the two stages.
 
     Args:
         model: the multi-modal LLM that locates and answers.
-        settings: stages, box rules, decoding.
+        settings: stages, box rules, decoding; the paper's method by default.
+        cache: where coarse replies are kept between runs; None keeps none.
     """
 
-    def __init__(self, model: Model, settings: Settings | None = None) -> None:
-        self.model, self.settings = model, settings or Settings()
+    def __init__(
+        self, model: Model, settings: Settings | None = None, cache: ReplyCache | None = None
+    ) -> None:
+        self.model, self.settings, self.cache = model, settings or Settings(), cache
 
     @classmethod
     def from_pretrained(
-        cls,
-        path: str = "cof-tiny",
-        settings: Settings | None = None,
-        family: str = "llava",
-        **loading: Any,
+        cls, path: str = "cof-tiny", settings: Settings | None = None, **loading: Any
     ) -> CoF:
         """Load a model by name.
 
         Args:
             path: `cof-tiny` (embedded), a folder, or a hub name (either LLaVA-1.5 layout).
             settings: stages, box rules, decoding; the paper's method by default.
-            family: the model's file in `cof.models`.
-            loading: `device`, `dtype`, `device_map`, `conv` (see `cof.models.base.Config`).
+            loading: `device`, `dtype`, `device_map`, `conv` (see `cof.models.base.Config`);
+                `family`, the model's file in `cof.models`, is `llava` unless given.
 
         Raises:
             ModelError: no such model; unknown device or dtype.
         """
-        module = plugins.load("models", family)
-        return cls(module.load(Config(path=path, **loading)), settings)
+        family = plugins.load("models", loading.pop("family", "llava"))
+        return cls(family.load(Config(path=path, **loading)), settings)
 
     def __call__(
         self,
@@ -149,7 +90,7 @@ class CoF:
         """Ask one question about one image.
 
         Args:
-            image: a file that Pillow opens, or an RGB image.
+            image: a file that Pillow opens, or an image.
             question: as it should be asked, any suffix included.
             box: skip the coarse stage and highlight this region (fractions of the image).
             plain: also answer without the highlight.
@@ -160,39 +101,56 @@ class CoF:
         """
         name = str(image) if isinstance(image, str | Path) else "image"
         picture = load_image(image) if isinstance(image, str | Path) else to_rgb(image)
-        asked = Question(id="0", image=name, text=question)
-        given = None if box is None else [_given(box)]
+        asked = [Question(id="0", image=name, text=question)]
+        views = _look(self.model, [picture])
+        given = None if box is None else Region((_box(box),), "given")
+        regions = [given] if given else self._locate(asked, [picture], views)
         settings = replace(self.settings, plain=plain)
-        views, regions, focuses, results = self._run([asked], [picture], settings, given)
-        return Outcome(picture, views[0], regions[0], focuses[0], results[0])
+        spots, results = _finish(self.model, asked, views, regions, [settings])
+        return Outcome(picture, views[0], regions[0], spots[0][0], results[0][0])
 
     def answer_batch(self, questions: Sequence[Question], images: Sequence[Image]) -> list[Result]:
         """Take one batch of questions through both stages.
 
         Args:
             questions: B questions.
-            images: the B RGB images they are about.
+            images: the B RGB images they are about; one object for one image, so that the vision
+                tower sees it once.
         """
-        return self._run(questions, images, self.settings, None)[-1]
+        return self.answer_many(questions, images, [self.settings])[0]
 
-    def _run(
+    def answer_many(
+        self, questions: Sequence[Question], images: Sequence[Image], variants: Sequence[Settings]
+    ) -> list[list[Result]]:
+        """Answer a batch under several settings: one coarse stage, one plain pass for all.
+
+        Args:
+            questions: B questions.
+            images: the B RGB images they are about.
+            variants: settings that differ in `boxes` and `refine` only.
+
+        Returns:
+            For each variant the B results.
+        """
+        if len({(one.locate, one.limits) for one in variants}) != 1:
+            raise ValueError("variants of a batch must have the same coarse stage and limits")
+        views = _look(self.model, images)
+        regions = self._locate(questions, images, views, variants[0].locate)
+        return _finish(self.model, questions, views, regions, variants)[1]
+
+    def _locate(
         self,
         questions: Sequence[Question],
         images: Sequence[Image],
-        settings: Settings,
-        given: list[Region] | None,
-    ) -> tuple[list[View], list[Region], list[Focus], list[Result]]:
-        model = self.model
-        views = _look(model, images)
-        regions = given or _stage(settings.locate).locate(model, questions, views, settings.locate)
-        focuses = [focus(r, v, settings.boxes) for r, v in zip(regions, views, strict=True)]
-        batch = (model, questions, views, focuses)
-        answers = _stage(settings.refine).refine(*batch, settings.refine, settings.limits)
-        plains: Sequence[Answer | None] = [None] * len(questions)
-        if settings.plain:
-            plains = plain.refine(*batch, plain.Config(), settings.limits)
-        rows = zip(questions, regions, focuses, answers, plains, strict=True)
-        return views, regions, focuses, [_result(*row) for row in rows]
+        views: Sequence[View],
+        config: Any = None,
+    ) -> list[Region]:
+        """The coarse stage, for the questions whose reply is not in the cache."""
+        config = config or self.settings.locate
+        stage = _stage(config)
+        if self.cache is None or not getattr(stage, "CACHEABLE", False):
+            return stage.locate(self.model, questions, views, config)  # type: ignore[no-any-return]
+        return self.cache.regions(self.model, stage, questions, images, views, config)
 
 
 def _look(model: Model, images: Sequence[Image]) -> list[View]:
@@ -202,13 +160,53 @@ def _look(model: Model, images: Sequence[Image]) -> list[View]:
     return [seen[id(image)] for image in images]
 
 
+def _finish(
+    model: Model,
+    questions: Sequence[Question],
+    views: Sequence[View],
+    regions: Sequence[Region],
+    variants: Sequence[Settings],
+) -> tuple[list[list[Focus]], list[list[Result]]]:
+    """From regions to answers: per variant the B focuses and the B results."""
+    spots = [
+        [focus(region, view, one.boxes) for region, view in zip(regions, views, strict=True)]
+        for one in variants
+    ]
+    limits = variants[0].limits
+    plains: Sequence[Answer | None] = [None] * len(questions)
+    if any(one.plain for one in variants):
+        plains = plain.refine(model, questions, views, spots[0], plain.Config(), limits)
+    answers = _refine(model, questions, views, spots, [one.refine for one in variants], limits)
+    results = [
+        [_result(*row) for row in zip(questions, regions, spot, answer, plains, strict=True)]
+        for spot, answer in zip(spots, answers, strict=True)
+    ]
+    return spots, results
+
+
+def _refine(
+    model: Model,
+    questions: Sequence[Question],
+    views: Sequence[View],
+    spots: Sequence[Sequence[Focus]],
+    configs: Sequence[Any],
+    limits: Limits,
+) -> list[list[Answer]]:
+    """The fine stage of every variant; in one batch where the stage knows how."""
+    stages = [_stage(config) for config in configs]
+    if len(configs) > 1 and all(stage is highlight for stage in stages):
+        return highlight.refine_many(model, questions, views, spots, configs, limits)
+    rows = zip(stages, spots, configs, strict=True)
+    return [stage.refine(model, questions, views, spot, one, limits) for stage, spot, one in rows]
+
+
 def _stage(config: Any) -> Any:
     """The plug-in that owns a config: the module in which its class is written."""
     return importlib.import_module(type(config).__module__)
 
 
-def _given(box: Box | Sequence[float]) -> Region:
-    return Region((box if isinstance(box, Box) else Box(*box),), "given")
+def _box(box: Box | Sequence[float]) -> Box:
+    return box if isinstance(box, Box) else Box(*box)
 
 
 def _result(

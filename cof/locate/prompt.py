@@ -11,6 +11,9 @@ from cof.prompts import GROUNDING, grounding_question
 from cof.replies import parse_boxes, parse_reference
 from cof.types import Question, Region
 
+CACHEABLE = True
+"""A reply depends on model, image, question and `Config` alone; it may be kept on disk."""
+
 PATIENCE = 16
 """Characters without a bracket after which a reply whose brackets are closed has said it all."""
 

@@ -47,23 +47,83 @@ def refine(
     limits: Limits,
 ) -> list[Answer]:
     """Answer each question with its region highlighted; an empty mask is a plain pass."""
-    encoded = model.encode(views, [question.text for question in questions])
-    masks = [focus.mask for focus in focuses]
+    return refine_many(model, questions, views, [focuses], [config], limits)[0]
+
+
+def refine_many(
+    model: Model,
+    questions: Sequence[Question],
+    views: Sequence[View],
+    focuses: Sequence[Sequence[Focus]],
+    configs: Sequence[Config],
+    limits: Limits,
+) -> list[list[Answer]]:
+    """Answer the same questions under several configs, those that differ in weight in one batch.
+
+    Args:
+        model: the multi-modal LLM.
+        questions: B questions.
+        views: the B images as the model saw them.
+        focuses: per config the B focuses.
+        configs: the V variants.
+        limits: how to decode.
+
+    Returns:
+        Per config the B answers.
+    """
+    answers: dict[int, list[Answer]] = {}
+    for group in _alike(configs):
+        rows = [(number, row) for number in group for row in range(len(questions))]
+        picked = [row for _, row in rows]
+        encoded = model.encode([views[i] for i in picked], [questions[i].text for i in picked])
+        masks = [focuses[number][row].mask for number, row in rows]
+        weights = [configs[number].weight for number, _ in rows]
+        said = _answer(model, encoded, masks, weights, configs[group[0]], limits)
+        for place, number in enumerate(group):
+            answers[number] = said[place * len(questions) :][: len(questions)]
+    return [answers[number] for number in range(len(configs))]
+
+
+def _alike(configs: Sequence[Config]) -> list[list[int]]:
+    """Indices of the configs that differ in nothing but the weight, group by group."""
+    groups: dict[Config, list[int]] = {}
+    for number, config in enumerate(configs):
+        groups.setdefault(replace(config, weight=1.0), []).append(number)
+    return list(groups.values())
+
+
+def _answer(
+    model: Model,
+    encoded: Encoded,
+    masks: Sequence[Tensor],
+    weights: Sequence[float],
+    config: Config,
+    limits: Limits,
+) -> list[Answer]:
     encoded = perturbed(encoded, masks, config.perturb)
-    with model.highlight(plan(encoded, masks, config)):
+    chosen = plan(encoded, masks, config, weights)
+    if not chosen.bias.any():  # nothing to highlight in any row: the plain model, bit by bit
+        return model.generate(encoded, limits)
+    with model.highlight(chosen):
         return model.generate(encoded, limits)
 
 
-def plan(encoded: Encoded, masks: Sequence[Tensor], config: Config) -> Highlight:
+def plan(
+    encoded: Encoded,
+    masks: Sequence[Tensor],
+    config: Config,
+    weights: Sequence[float] | None = None,
+) -> Highlight:
     """The highlight of a batch: visual tokens' masks become the bias of prompt positions.
 
     Args:
         encoded: B prompts of S positions.
         masks: per row bool [T], which visual tokens to highlight.
-        config: weight, scope, layers, heads.
+        config: scope, layers, heads, and the weight where `weights` is None.
+        weights: per row lambda.
     """
     rows, length = encoded.attention_mask.shape
-    bias = key_bias(masks, encoded.visual, length, [config.weight] * rows)
+    bias = key_bias(masks, encoded.visual, length, weights or [config.weight] * rows)
     queries = None
     if config.scope == "text":
         queries = torch.ones(rows, length, dtype=torch.bool)
