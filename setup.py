@@ -33,6 +33,8 @@ setup(
         "click>=8.1",
         "tabulate>=0.9",
         "tqdm>=4.66",
+        "huggingface_hub>=1.0",
+        "openpyxl>=3.1",
     ],
     entry_points={"console_scripts": ["cof = cof.cli:main"]},
 )
