@@ -39,6 +39,7 @@ class Packed:
     names: Rows  # attributes at the end of an object phrase
     probe: Probe
     look: Tensor  # float [R, prefix]: where each probed row should look; sums to one
+    points: tuple[Tensor, Tensor, Tensor]  # image [R], row [R], box [R, 4] of one named thing
     answers: list[tuple[int, int, Tokens]]  # (image, first reply row - 1, segment)
 
 
@@ -97,7 +98,8 @@ def pack(
                 looks += [(image, start + at, start, things) for at, things in tokens.refs]
     probe, look = _looks(looks, layout, coverage(scenes, patch), scenes, first_image)
     probe.layer, probe.heads = probe_layer, probe_heads
-    return Packed(layout, ids, _rows(replies), _rows(hints), _rows(names), probe, look, answers)
+    rows = (_rows(kind) for kind in (replies, hints, names))
+    return Packed(layout, ids, *rows, probe, look, _points(looks, scenes), answers)
 
 
 def _reply_rows(tokens: Tokens, image: int, start: int, kinds: dict[int, str]) -> list[tuple]:
@@ -131,3 +133,14 @@ def _looks(
     reach = max(r - s for r, s in zip(row, start, strict=True)) + 1
     index = [torch.tensor(values) for values in (image, row, start)]
     return Probe(0, 0, *index, reach), torch.from_numpy(target)
+
+
+def _points(looks: list[tuple], scenes: Scenes) -> tuple[Tensor, Tensor, Tensor]:
+    """Where phrases that name one thing end, and its box as fractions of the padded square."""
+    slots = [np.flatnonzero(present) for present in scenes.present]
+    one = [
+        (image, row, slots[image][things[0]]) for image, row, _, things in looks if len(things) == 1
+    ]
+    image, row, slot = (list(column) for column in zip(*one, strict=True))
+    box = scenes.boxes[image, slot] / scenes.side
+    return torch.tensor(image), torch.tensor(row), torch.from_numpy(box.astype(np.float32))

@@ -43,6 +43,7 @@ class LanguageConfig:
     names: float = 0.5
     names_layer: int = 3  # the phrase's attribute can be read after so many layers
     hints_layer: int = 4  # and the fact behind the question after so many
+    points: float = 2.0  # a linear map of the phrase's state there should give the thing's box
     patches: float = 0.1
     vision_scale: float = 0.3
     reader: Literal["all", "easy"] = "all"
@@ -88,7 +89,13 @@ class LanguageStage:
         self.model, self.readout, self.tokenizer = model, readout, tokenizer
         self.config, self.language, self.schedule = config, language, schedule
         self.seed, self.device = seed, device
-        self.modules: dict[str, nn.Module] = {"model": model, "readout": readout}
+        torch.manual_seed(seed)
+        self.pointer = nn.Linear(config.width, 4).to(device)  # thrown away, like the readout
+        self.modules: dict[str, nn.Module] = {
+            "model": model,
+            "readout": readout,
+            "pointer_readout": self.pointer,
+        }
         tower = language.vision_scale
         self.scales = {"model.model.vision_tower": tower, "readout": tower}
         before = tokenizer(wording.PREFIX.replace("<image>", ""))["input_ids"]
@@ -175,6 +182,12 @@ class LanguageStage:
             nll, right = self._nll(inner, rows)
             total = total + weight * nll.mean()
             report[name] = float(right.float().mean())
+        if config.points:
+            image, row, box = batch.points
+            guess = self.pointer(norm(hidden[config.names_layer])[image, row])
+            gap = (guess - box).abs().mean()
+            total = total + config.points * gap
+            report["point"] = float(gap.detach())
         if attend:
             gap = -(batch.look[:, None] * batch.probe.log_mass).sum(-1).mean()
             total = total + attend * gap
