@@ -7,7 +7,13 @@ from pathlib import Path
 
 from cof.tiny.mini.common import MiniConfig, write_hashes
 
-PARTS = {"MiniMME": "mme"}
+PARTS = {
+    "MiniMME": "mme",
+    "MiniPOPE": "pope",
+    "MiniMMBench": "mmbench",
+    "MiniVStar": "vstar",
+    "grounding": "grounding",
+}
 
 README = """# Mini benchmarks
 
