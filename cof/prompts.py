@@ -14,6 +14,14 @@ SHORT_ANSWER = "\nAnswer the question using a single word or phrase."
 OPTION_LETTER = "\nAnswer with the option's letter from the given choices directly."
 """LLaVA's suffix for multiple choice (MMBench)."""
 
+OPTION_LETTER_CN = "\n请直接回答选项字母。"
+"""The same for MMBench-CN (published evaluation script, `--lang cn`)."""
+
+DESCRIBED = (
+    "Please provide the bounding box coordinate of the region this sentence describes: {text}."
+)
+"""LLaVA-1.5's request for the box of a referring expression (its training data's wording)."""
+
 _SYSTEM = (
     "A chat between a curious {who} and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the {who}'s questions."

@@ -58,6 +58,7 @@ class Question:
         reference: the right answer as the benchmark writes it, or "".
         boxes: ground-truth regions, where the benchmark has them.
         options: answer options of a multiple-choice question, in the order they were shown.
+        choose: the text shows no options; the answer is the one that is likeliest.
     """
 
     id: str
@@ -67,6 +68,7 @@ class Question:
     reference: str = ""
     boxes: tuple[Box, ...] = ()
     options: tuple[str, ...] = ()
+    choose: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,3 +158,29 @@ def mmbench_scores(rows, predictions):
         if row["index"] == base:
             plain.append(hit)
     return list(right.values()).count(True) / len(right), plain.count(True) / len(plain)
+
+
+# --- TextVQA: the soft accuracy as the challenge words it, on answers that need no normalising ---
+
+
+def vqa_accuracy(answer, truths):
+    """Average over the ten ways to leave one human out of min(1, how many others agree / 3)."""
+    total = 0
+    for left_out in range(len(truths)):
+        others = truths[:left_out] + truths[left_out + 1 :]
+        total += min(1, others.count(answer) / 3)
+    return total / len(truths)
+
+
+# --- RefCOCO: intersection over union by counting pixels ---
+
+
+def pixel_iou(first, second, side):
+    """Boxes are (x0, y0, x1, y1) in whole pixels of a side x side image."""
+    both = either = 0
+    for x in range(side):
+        for y in range(side):
+            inside = [b[0] <= x < b[2] and b[1] <= y < b[3] for b in (first, second)]
+            both += all(inside)
+            either += any(inside)
+    return both / either

@@ -362,12 +362,12 @@ def test_answers_that_llava_rotated_itself(root, rows):
 
 def unknown(answers):
     answers[2]["question_id"] = 12
-    return "answers.jsonl:3: answers 12 0, which is not among the questions"
+    return "answers.jsonl:3: 12 0 is not among the questions"
 
 
 def twice(answers):
     answers[2] = answers[1]
-    return "answers.jsonl:3: 1000007 0 is answered a second time"
+    return "answers.jsonl:3: 1000007 0 occurs once too often"
 
 
 def missing(answers):

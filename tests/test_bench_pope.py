@@ -248,12 +248,12 @@ def test_scoring_an_export_gives_the_same_scores(tmp_path, parser):
 
 def unknown(folder, answers):
     answers[4]["question_id"] = 999
-    return "answers.jsonl:5: answers '999', which is not among the questions"
+    return "answers.jsonl:5: '999' is not among the questions"
 
 
 def twice(folder, answers):
     answers[4] = answers[3]
-    return "answers.jsonl:5: '4' is answered a second time"
+    return "answers.jsonl:5: '4' occurs once too often"
 
 
 def missing(folder, answers):

@@ -5,13 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from cof.prompts import OPTION_LETTER
+
 LETTERS = "ABCDEFGHIJ"
-OPTION_LETTER = "\nAnswer with the option's letter from the given choices directly."
-"""LLaVA's suffix for multiple choice."""
-
-OPTION_LETTER_CN = "\n请直接回答选项字母。"
-"""The same in LLaVA's Chinese setting."""
-
 UNRESOLVED = "Z"
 """Stands for an answer that names no option, or more than one."""
 

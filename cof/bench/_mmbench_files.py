@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cof.bench._choice import LETTERS, OPTION_LETTER, OPTION_LETTER_CN, ask
+from cof.bench._choice import LETTERS, ask
 from cof.bench._mmbench_table import Line, read_table
 from cof.bench.base import Answers, Given, Row, align, llava_answer, read_jsonl
 from cof.errors import DataError
+from cof.prompts import OPTION_LETTER, OPTION_LETTER_CN
 from cof.types import Question
 
 _TRUTH = ("answer", "label", "gt", "gt_answer", "ground_truth", "reference")

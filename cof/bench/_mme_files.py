@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from cof.bench.base import SHORT_ANSWER, Row, read_jsonl, read_lines
+from cof.bench.base import Given, Row, read_jsonl, read_lines, reworded
 from cof.errors import DataError
+from cof.prompts import SHORT_ANSWER
 from cof.types import Question
 
 PERCEPTION = (
@@ -180,16 +180,9 @@ def result_folder(folder: Path) -> list[tuple[Question, str, str]]:
     return rows
 
 
-def as_llava(file: Path, release: Sequence[Question]) -> list[Question]:
+def as_llava(file: Path, questions: Sequence[Question]) -> list[Question]:
     """The questions of a llava_mme.jsonl, in its order, with the release's ids and answers."""
-    waiting: dict[tuple[str, str, str], list[Question]] = defaultdict(list)
-    for question in release:
-        waiting[key(question.category, question.image, question.text)].append(question)
-    questions = []
-    for row in read_jsonl(file):
-        asked = row_key(row, "text")
-        if not waiting.get(asked):
-            state = "a second time" if asked in waiting else "but it is not in the release"
-            raise DataError(f"{row.where}: asks {asked[2]!r} of {'/'.join(asked[:2])} {state}")
-        questions.append(replace(waiting[asked].pop(0), text=row.text("text")))
-    return questions
+    keys = [key(question.category, question.image, question.text) for question in questions]
+    rows = read_jsonl(file)
+    asked = [Given(row_key(row, "text"), row.text("text"), row.where) for row in rows]
+    return reworded(questions, keys, asked)

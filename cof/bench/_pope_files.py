@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from cof.bench.base import SHORT_ANSWER, Row, read_json_rows, read_jsonl
+from cof.bench.base import Row, read_json_rows, read_jsonl
 from cof.errors import DataError
+from cof.prompts import SHORT_ANSWER
 from cof.types import Question
 
 SETTINGS = ("random", "popular", "adversarial")

@@ -6,15 +6,12 @@ import functools
 import json
 import operator
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cof.errors import DataError
 from cof.types import Question
-
-SHORT_ANSWER = "\nAnswer the question using a single word or phrase."
-"""LLaVA's suffix for MME, POPE, GQA and TextVQA."""
 
 
 class Answers(NamedTuple):
@@ -198,19 +195,8 @@ def align(
     Raises:
         DataError: an answer to an unknown question, one answer too many, or one too few.
     """
-    places: dict[Hashable, list[int]] = {}
-    for place, key in enumerate(keys):
-        places.setdefault(key, []).append(place)
-    texts: dict[int, str] = {}
-    taken: dict[Hashable, int] = {}
-    for key, text, where in given:
-        if key not in places:
-            raise DataError(f"{where}: answers {_show(key)}, which is not among the questions")
-        count = taken.get(key, 0)
-        if count == len(places[key]):
-            raise DataError(f"{where}: {_show(key)} is answered a second time")
-        texts[places[key][count]] = text
-        taken[key] = count + 1
+    given = list(given)
+    texts = {place: item.text for place, item in zip(claim(keys, given), given, strict=True)}
     missing = tuple(q.id for place, q in enumerate(questions) if place not in texts)
     if missing and not (allow_missing and texts):
         raise DataError(
@@ -219,6 +205,39 @@ def align(
         )
     order = sorted(texts)
     return Answers([questions[i] for i in order], [texts[i] for i in order], missing)
+
+
+def claim(keys: Sequence[Hashable], given: Iterable[Given]) -> list[int]:
+    """For each item the place in `keys` that it names; the k-th of a shared key takes its k-th.
+
+    Raises:
+        DataError: an item names no key, or one that earlier items have used up.
+    """
+    places: dict[Hashable, list[int]] = {}
+    for place, key in reversed(list(enumerate(keys))):
+        places.setdefault(key, []).append(place)
+    claimed = []
+    for key, _, where in given:
+        if key not in places:
+            raise DataError(f"{where}: {_show(key)} is not among the questions")
+        if not places[key]:
+            raise DataError(f"{where}: {_show(key)} occurs once too often")
+        claimed.append(places[key].pop())
+    return claimed
+
+
+def reworded(
+    questions: Sequence[Question], keys: Sequence[Hashable], given: Sequence[Given]
+) -> list[Question]:
+    """The questions that a question file names, in its order and wording (`Given.text`).
+
+    Raises:
+        DataError: as `claim`.
+    """
+    places = claim(keys, given)
+    return [
+        replace(questions[place], text=item.text) for place, item in zip(places, given, strict=True)
+    ]
 
 
 def unique(keys: Sequence[Hashable], source: str | Path) -> None:

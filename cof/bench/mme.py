@@ -22,7 +22,6 @@ from typing import Any
 from cof.bench import _mme_files as files
 from cof.bench._mme_files import COGNITION, PERCEPTION, RELEASE_SUFFIX, SUBTASKS
 from cof.bench.base import (
-    SHORT_ANSWER,
     Answers,
     Given,
     add_up,
@@ -33,6 +32,7 @@ from cof.bench.base import (
     write_text,
 )
 from cof.errors import DataError
+from cof.prompts import SHORT_ANSWER
 from cof.types import Question
 
 VERSION = "1"

@@ -20,7 +20,6 @@ from typing import Any, Literal
 from cof.bench import _pope_files as files
 from cof.bench._pope_files import SETTINGS
 from cof.bench.base import (
-    SHORT_ANSWER,
     Answers,
     Given,
     Row,
@@ -32,6 +31,7 @@ from cof.bench.base import (
     write_jsonl,
 )
 from cof.errors import DataError
+from cof.prompts import SHORT_ANSWER
 from cof.types import Question
 
 VERSION = "1"

@@ -1,0 +1,183 @@
+"""GQA (testdev-balanced, arXiv 1902.09506): short answers about scenes, scored by exact match.
+
+An answer is lower-cased and loses full stops at its end, as LLaVA's converter does, and must then
+equal the annotated one. Beside accuracy, the official split into binary and open questions and by
+structural and semantic type. Consistency, validity, plausibility and distribution need files that
+testdev does not have.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cof.bench.base import (
+    Answers,
+    Given,
+    Row,
+    add_up,
+    align,
+    llava_answer,
+    read_json,
+    read_json_rows,
+    read_jsonl,
+    unique,
+    write_jsonl,
+    write_text,
+)
+from cof.errors import DataError
+from cof.prompts import SHORT_ANSWER
+from cof.types import Question
+
+VERSION = "1"
+SOURCE = "cs.stanford.edu/people/dorarad/gqa (questions1.2.zip, images.zip)"
+EXPECTED = {"": (12578,)}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Where GQA is.
+
+    Attributes:
+        root: folder of the question file.
+        questions: LLaVA's llava_gqa_testdev_balanced.jsonl, or "" for the question file's order.
+        file: the official question file, relative to `root`.
+        images: folder of the images, relative to `root`.
+    """
+
+    root: str
+    questions: str = ""
+    file: str = "testdev_balanced_questions.json"
+    images: str = "images"
+
+
+def read(config: Config) -> list[Question]:
+    """Every question of the question file, or of LLaVA's in its order.
+
+    Raises:
+        DataError: not such a file, a question outside the balanced set, or one that LLaVA's file
+            asks and the question file does not know or words otherwise.
+    """
+    path = Path(config.root) / config.file
+    content = read_json(path)
+    if not isinstance(content, dict) or not content:
+        raise DataError(f"{path}: expected one object, question id -> question")
+    known = {
+        name: _question(name, Row(item, f"{path}: {name}"), config.images)
+        for name, item in content.items()
+    }
+    if not config.questions:
+        return list(known.values())
+    rows = read_jsonl(Path(config.questions))
+    unique([row.key("question_id") for row in rows], config.questions)
+    return [_asked(row, known) for row in rows]
+
+
+def plain(answer: str) -> str:
+    """What LLaVA's converter hands to the official scorer."""
+    return answer.rstrip(".").lower()
+
+
+def credit(question: Question, answer: str, config: Config | None = None) -> float:
+    """1.0 for the annotated answer, else 0.0."""
+    return float(plain(answer) == question.reference)
+
+
+def score(
+    questions: Sequence[Question], answers: Sequence[str], config: Config | None = None
+) -> dict[str, Any]:
+    """Accuracies in [0, 1]: of all, of binary and open questions, and a type."""
+    rows = [(q.category, credit(q, answer)) for q, answer in zip(questions, answers, strict=True)]
+    return {
+        "benchmark": "gqa",
+        "version": VERSION,
+        "all": _accuracy([right for _, right in rows]),
+        "answer_types": _split(rows, lambda kind: "open" if kind[0] == "query" else "binary"),
+        "structural": _split(rows, lambda kind: kind[0]),
+        "semantic": _split(rows, lambda kind: kind[1]),
+    }
+
+
+def table(scores: dict[str, Any]) -> list[tuple[str, float, int]]:
+    """Rows: accuracy of all, then of each part."""
+    parts = {"accuracy": scores["all"]}
+    for kind in ("answer_types", "structural", "semantic"):
+        parts |= {
+            f"{name} ({kind})" if kind == "semantic" else name: part
+            for name, part in scores[kind].items()
+        }
+    return [(name, part["accuracy"], part["n"]) for name, part in parts.items()]
+
+
+def export(
+    questions: Sequence[Question],
+    answers: Sequence[str],
+    folder: Path,
+    config: Config | None = None,
+) -> list[Path]:
+    """Write LLaVA's answer file and the predictions that the official script reads."""
+    pairs = list(zip(questions, answers, strict=True))
+    sent = [{"questionId": q.id, "prediction": plain(answer)} for q, answer in pairs]
+    return [
+        write_jsonl(
+            folder / "llava_gqa_answers.jsonl", (llava_answer(q.id, q, a) for q, a in pairs)
+        ),
+        write_text(folder / "testdev_balanced_predictions.json", json.dumps(sent) + "\n"),
+    ]
+
+
+def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Answers:
+    """LLaVA's answers, or the predictions that its converter writes.
+
+    Raises:
+        DataError: as `cof.bench.base.align`; no question file.
+    """
+    if not config.root:
+        raise DataError(f"{path}: needs --ground-truth, the folder of {config.file}")
+    questions = read(config)
+    rows = read_json_rows(path)
+    names = ("questionId", "prediction")
+    names = names if names[0] in rows[0].values else ("question_id", "text")
+    given = [Given(row.key(names[0]), row.text(names[1]), row.where) for row in rows]
+    return align(questions, [question.id for question in questions], given, path, allow_missing)
+
+
+def _accuracy(credits: Sequence[float]) -> dict[str, Any]:
+    return {"n": len(credits), "accuracy": add_up(credits) / len(credits)}
+
+
+def _split(rows: Sequence[tuple[str, float]], part: Callable[[list[str]], str]) -> dict[str, Any]:
+    """Accuracies of the questions that `part` of their `structural/semantic` gives one name."""
+    groups: dict[str, list[float]] = {}
+    for category, right in rows:
+        groups.setdefault(part(category.split("/")), []).append(right)
+    return {name: _accuracy(groups[name]) for name in sorted(groups) if name}
+
+
+def _question(name: str, row: Row, images: str) -> Question:
+    """One annotated question."""
+    if not row.values.get("isBalanced", True):
+        raise DataError(f"{row.where}: not of the balanced set, which alone is scored")
+    types = row.values.get("types") or {}
+    return Question(
+        id=name,
+        image=f"{images}/{row.text('imageId')}.jpg",
+        text=row.text("question") + SHORT_ANSWER,
+        category="/".join(types.get(kind) or "" for kind in ("structural", "semantic")),
+        reference=row.text("answer"),
+    )
+
+
+def _asked(row: Row, known: dict[str, Question]) -> Question:
+    """The question that a row of LLaVA's file asks."""
+    name = row.key("question_id")
+    if name not in known:
+        raise DataError(f"{row.where}: asks {name}, which the question file does not have")
+    if row.text("text") != known[name].text:
+        raise DataError(
+            f"{row.where}: asks {row.text('text')!r}, the question file has {known[name].text!r}"
+        )
+    return known[name]

@@ -1,0 +1,160 @@
+"""RefCOCO, RefCOCO+ and RefCOCOg: the coarse stage alone, asked for the region of a phrase.
+
+Acc@0.5 is the share of phrases whose first box overlaps the annotated one by IoU >= 0.5; a reply
+without a box is wrong and counts as IoU 0. Both boxes are in fractions of the ORIGINAL image:
+replies in LLaVA's padded square are mapped back first, and the scores say which frame they spoke.
+
+What is scored is the coarse stage's region (`region_answer`), so run it with
+`locate: {name: prompt, prompt: "{question}"}`: the question is the whole request.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from cof.bench import _refcoco_files as files
+from cof.bench.base import Answers, Given, add_up, align, llava_answer, read_jsonl, write_jsonl
+from cof.boxes import clip, from_padded_square
+from cof.errors import DataError
+from cof.replies import parse_boxes
+from cof.types import Box, Question, Region
+
+VERSION = "1"
+_SPELT = re.compile(r"[a-z_]+:( \[|$)")
+SOURCE = "github.com/lichengunc/refer (refs(unc|umd).p, instances.json); images: COCO train2014"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Where one of the three sets is.
+
+    Attributes:
+        root: folder of `refs(<split_by>).p` and `instances.json`, or of `*_<split>.jsonl`.
+        split: `val`, `testA` or `testB`; for RefCOCOg `val` or `test`.
+        split_by: who split it; "" takes the only `refs(*).p` there is.
+        images: folder of COCO's train2014, relative to `root`.
+        frame: what foreign replies are fractions of, for `cof score`.
+    """
+
+    root: str
+    split: Literal["val", "testA", "testB", "test"] = "val"
+    split_by: Literal["", "unc", "umd", "google"] = ""
+    images: str = "train2014"
+    frame: Literal["padded_square", "image"] = "padded_square"
+
+
+def read(config: Config) -> list[Question]:
+    """One question a phrase, in the order of the files.
+
+    Raises:
+        DataError: no such files or split, or a reference without its annotation, image or box.
+    """
+    return [question for question, _ in files.phrases(config)]
+
+
+def iou(first: Box, second: Box) -> float:
+    """Intersection over union of two boxes of one image, in [0, 1].
+
+    The same in pixels as in fractions of the image, which scale each axis by a constant.
+    """
+    width = min(first.x1, second.x1) - max(first.x0, second.x0)
+    height = min(first.y1, second.y1) - max(first.y0, second.y0)
+    shared = max(width, 0.0) * max(height, 0.0)
+    areas = [(box.x1 - box.x0) * (box.y1 - box.y0) for box in (first, second)]
+    return shared / (areas[0] + areas[1] - shared)
+
+
+def region_answer(region: Region) -> str:
+    """The region's first box, in fractions of the image, with the frame that its reply spoke."""
+    return spell(region.boxes[0] if region.boxes else None, region.frame)
+
+
+def spell(box: Box | None, frame: str) -> str:
+    """`<frame>: [x0, y0, x1, y1]`, fractions of the image with all digits; no box is `<frame>:`."""
+    return f"{frame}: {list(box.as_tuple())}" if box else f"{frame}:"
+
+
+def overlap(question: Question, answer: str) -> float:
+    """IoU of an answer's first box with the annotated one; 0 where it has none."""
+    box = _box(answer)
+    return iou(box, question.boxes[0]) if box else 0.0
+
+
+def credit(question: Question, answer: str, config: Config | None = None) -> float:
+    """1.0 where the box overlaps by at least half, else 0.0."""
+    return float(overlap(question, answer) >= 0.5)
+
+
+def score(
+    questions: Sequence[Question], answers: Sequence[str], config: Config | None = None
+) -> dict[str, Any]:
+    """Acc@0.5 and mean IoU, both in [0, 1]; `frames` counts what the replies were fractions of."""
+    pairs = list(zip(questions, answers, strict=True))
+    overlaps = [overlap(question, answer) for question, answer in pairs]
+    named = Counter(answer.partition(":")[0] for answer in answers if _SPELT.match(answer))
+    return {
+        "benchmark": "refcoco",
+        "version": VERSION,
+        "split": questions[0].category,
+        "frames": {name: named[name] for name in sorted(named)},
+        "n": len(pairs),
+        "acc@0.5": sum(value >= 0.5 for value in overlaps) / len(pairs),
+        "mean_iou": add_up(overlaps) / len(pairs),
+        "no_box": sum(_box(answer) is None for answer in answers),
+    }
+
+
+def table(scores: dict[str, Any]) -> list[tuple[str, float, int]]:
+    """Rows: Acc@0.5 and mean IoU."""
+    return [(name, scores[name], scores["n"]) for name in ("acc@0.5", "mean_iou")]
+
+
+def export(
+    questions: Sequence[Question],
+    answers: Sequence[str],
+    folder: Path,
+    config: Config | None = None,
+) -> list[Path]:
+    """Write the boxes in LLaVA's answer form, as fractions of the original image."""
+    rows = (llava_answer(q.id, q, answer) for q, answer in zip(questions, answers, strict=True))
+    return [write_jsonl(folder / "llava_refcoco_answers.jsonl", rows)]
+
+
+def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Answers:
+    """Replies in LLaVA's answer form, question_id as ours; un-padded as `config.frame` says.
+
+    What `export` wrote names its frame and is in fractions of the image already.
+
+    Raises:
+        DataError: as `cof.bench.base.align`; no annotations.
+    """
+    if not config.root:
+        raise DataError(f"{path}: needs --ground-truth, the folder of refs(*).p and instances.json")
+    asked = list(files.phrases(config))
+    sizes = {question.id: size for question, size in asked}
+    given = []
+    for row in read_jsonl(path):
+        key, text = row.key("question_id"), row.text("text")
+        if key in sizes and not _SPELT.match(text):
+            text = spell(_unpadded(text, sizes[key], config.frame), config.frame)
+        given.append(Given(key, text, row.where))
+    questions = [question for question, _ in asked]
+    return align(questions, [question.id for question in questions], given, path, allow_missing)
+
+
+def _unpadded(text: str, size: tuple[int, int], frame: str) -> Box | None:
+    """The first box of a reply, in fractions of the image."""
+    found = parse_boxes(text)
+    if not found:
+        return None
+    return from_padded_square(found[0], size) if frame == "padded_square" else clip(found[0])
+
+
+def _box(answer: str) -> Box | None:
+    """The box of an answer in our spelling."""
+    return _unpadded(answer.partition(":")[2] or answer, (1, 1), "image")

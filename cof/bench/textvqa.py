@@ -1,0 +1,181 @@
+"""TextVQA (validation, arXiv 1904.08920): questions about text in images.
+
+Scored by the soft accuracy of the VQA challenge: an answer's credit is min(1, matches / 3), where
+matches are counted among nine of the ten human answers, averaged over the ten ways to leave one
+out, after EvalAI's normalisation. With LLaVA's question file the prompt holds OCR tokens, which is
+worth about ten points, so the scores say whether it did.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from cof.bench._vqa_words import normalise
+from cof.bench.base import (
+    Answers,
+    Given,
+    Row,
+    add_up,
+    align,
+    llava_answer,
+    read_json,
+    read_json_rows,
+    read_jsonl,
+    reworded,
+    write_jsonl,
+    write_text,
+)
+from cof.errors import DataError
+from cof.prompts import SHORT_ANSWER
+from cof.types import Question
+
+VERSION = "1"
+SOURCE = "textvqa.org (TextVQA_0.5.1_val.json, train_val_images.zip)"
+EXPECTED = {"": (5000,)}
+
+_OCR = "Reference OCR token: "
+
+
+@dataclass(frozen=True)
+class Config:
+    """Where TextVQA is.
+
+    Attributes:
+        root: folder of the annotation file.
+        questions: LLaVA's llava_textvqa_val_v051_ocr.jsonl (prompts with OCR tokens), or "".
+        file: the annotation file.
+        images: folder of the images, relative to `root`.
+    """
+
+    root: str
+    questions: str = ""
+    file: str = "TextVQA_0.5.1_val.json"
+    images: str = "train_images"
+
+
+def read(config: Config) -> list[Question]:
+    """Every question of the annotation file, or of LLaVA's question file in its order.
+
+    Raises:
+        DataError: not such a file, other than ten answers, or a question that is not annotated.
+    """
+    path = Path(config.root) / config.file
+    content = read_json(path)
+    items = content.get("data") if isinstance(content, dict) else None
+    if not isinstance(items, list) or not items:
+        raise DataError(f"{path}: no list `data` of questions")
+    rows = [Row(item, f"{path}: item {k}") for k, item in enumerate(items, start=1)]
+    annotated = [_question(row, config.images) for row in rows]
+    if not config.questions:
+        return annotated
+    rows = read_jsonl(Path(config.questions))
+    asked = [Given(_row_key(row, "text"), row.text("text"), row.where) for row in rows]
+    return reworded(annotated, _keys(annotated), asked)
+
+
+def credit(question: Question, answer: str, config: Config | None = None) -> float:
+    """The soft accuracy of one answer, in [0, 1]."""
+    if not question.reference:
+        return 0.0
+    truths = [normalise(text) for text in json.loads(question.reference)]
+    said = normalise(answer)
+    if said not in truths:
+        return 0.0
+    count = truths.count(said)
+    shares = [min(1.0, float(count - (truth == said)) / 3) for truth in truths]
+    return add_up(shares) / len(shares)
+
+
+def score(
+    questions: Sequence[Question], answers: Sequence[str], config: Config | None = None
+) -> dict[str, Any]:
+    """Mean soft accuracy in [0, 1]; None for a test split, which has no answers."""
+    credits = [credit(q, answer) for q, answer in zip(questions, answers, strict=True)]
+    labelled = all(question.reference for question in questions)
+    with_tokens = sum(_OCR in question.text for question in questions)
+    ocr = {0: "without", len(questions): "with"}.get(with_tokens, "mixed")
+    return {
+        "benchmark": "textvqa",
+        "version": VERSION,
+        "ocr": ocr,
+        "n": len(questions),
+        "accuracy": add_up(credits) / len(credits) if labelled else None,
+    }
+
+
+def table(scores: dict[str, Any]) -> list[tuple[str, float, int]]:
+    """One row: accuracy, and whether the prompts held OCR tokens."""
+    if scores["accuracy"] is None:
+        return []
+    return [(f"accuracy, {scores['ocr']} OCR tokens", scores["accuracy"], scores["n"])]
+
+
+def export(
+    questions: Sequence[Question],
+    answers: Sequence[str],
+    folder: Path,
+    config: Config | None = None,
+) -> list[Path]:
+    """Write LLaVA's answer file and EvalAI's submission."""
+    pairs = list(zip(questions, answers, strict=True))
+    rows = [llava_answer(PurePosixPath(q.image).stem, q, answer) for q, answer in pairs]
+    sent = [{"question_id": int(q.id), "answer": answer} for q, answer in pairs]
+    return [
+        write_jsonl(folder / "llava_textvqa_answers.jsonl", rows),
+        write_text(folder / "textvqa_submission.json", json.dumps(sent, indent=1) + "\n"),
+    ]
+
+
+def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Answers:
+    """LLaVA's answers (question_id is the image, the prompt tells the question) or a submission.
+
+    Raises:
+        DataError: as `cof.bench.base.align`; no annotation file.
+    """
+    if not config.root:
+        raise DataError(f"{path}: needs --ground-truth, the folder of {config.file}")
+    questions = read(config)
+    rows = read_json_rows(path)
+    if "prompt" not in rows[0].values:
+        given = [Given(row.key("question_id"), row.text("answer"), row.where) for row in rows]
+        return align(questions, [q.id for q in questions], given, path, allow_missing)
+    given = [Given(_row_key(row, "prompt"), row.text("text"), row.where) for row in rows]
+    found = align(questions, _keys(questions), given, path, allow_missing)
+    prompts = {_row_key(row, "prompt"): row.text("prompt") for row in rows}
+    asked = [
+        replace(question, text=prompts[key])
+        for question, key in zip(found.questions, _keys(found.questions), strict=True)
+    ]
+    return found._replace(questions=asked)
+
+
+def _question(row: Row, images: str) -> Question:
+    """One annotated question, asked without OCR tokens."""
+    answers = row.values.get("answers", [])
+    if not isinstance(answers, list) or len(answers) not in (0, 10):
+        raise DataError(f"{row.where}: answers {answers!r}, expected ten")
+    return Question(
+        id=row.key("question_id"),
+        image=f"{images}/{row.text('image_id')}.jpg",
+        text=row.text("question") + SHORT_ANSWER,
+        reference=json.dumps(answers) if answers else "",
+    )
+
+
+def _first_line(text: str) -> str:
+    """The question of a prompt: its first line, or its second after a line of OCR tokens."""
+    lines = text.split("\n")
+    return lines[1] if lines[0].startswith(_OCR.rstrip()) and len(lines) > 1 else lines[0]
+
+
+def _keys(questions: Sequence[Question]) -> list[tuple[str, str]]:
+    """(image, lower-cased question) of each."""
+    return [(PurePosixPath(q.image).stem, _first_line(q.text).lower()) for q in questions]
+
+
+def _row_key(row: Row, name: str) -> tuple[str, str]:
+    return row.key("question_id"), _first_line(row.text(name)).lower()
