@@ -15,6 +15,7 @@ COMMANDS = {
     "data": "Mini benchmarks, checks of benchmark folders.",
     "tiny": "Train, examine and export the embedded model.",
     "cache": "List or clear the coarse replies kept between runs.",
+    "bench": "What CoF costs, in units of one plain pass, against the bars.",
     "doctor": "Check this installation; --parity compares with recorded numbers.",
 }
 """Subcommand -> one line of help. `cof/commands/<name>.py` holds the click command `<name>`."""

@@ -31,7 +31,7 @@ DEFAULT_NAMES = {"model": "llava", "locate": "prompt", "refine": "highlight"}
 _OTHER_KEYS = {"bench": ("limit",), "locate": (), "refine": (), "model": ()}
 """Sections in the order in which they are read, the model's heavy module last."""
 
-NOT_RESULTS = ("name", "out", "bench.root")
+NOT_RESULTS = ("name", "out", "cache", "bench.root")
 """Keys outside the content hash: where things are. The dataset has its own hash in a manifest."""
 
 
@@ -45,6 +45,7 @@ class General:
         plain: also answer every question without the highlight, for the comparison.
         batch_size: most questions in a batch; part of the hash, since padding rounds.
         seed: of the bootstrap behind the intervals; sampling has `limits.seed`.
+        cache: file of coarse replies that runs share (`cof.cache`); None asks anew every time.
     """
 
     name: str | None = None
@@ -52,6 +53,7 @@ class General:
     plain: bool = True
     batch_size: int = 1
     seed: int = 0
+    cache: str | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:

@@ -78,11 +78,13 @@ def run(config: RunConfig, options: Options | None = None) -> Run:
 
 def build_pipeline(config: RunConfig) -> CoF:
     """Load the model and put the two stages around it."""
+    from cof.cache import ReplyCache
     from cof.pipeline import CoF, Settings
 
     model = plugins.load("models", config.names["model"]).load(config.model)
     stages = (config.locate, config.boxes, config.refine)
-    return CoF(model, Settings(*stages, config.limits, config.general.plain))
+    cache = ReplyCache(Path(config.general.cache)) if config.general.cache else None
+    return CoF(model, Settings(*stages, config.limits, config.general.plain), cache)
 
 
 def _score(folder: RunFolder, config: RunConfig) -> None:

@@ -1,0 +1,1 @@
+"""What CoF costs: the published way and ours, step by step, in units of one plain pass."""

@@ -1,0 +1,89 @@
+"""The benchmark: its yardstick gives our answers, its table and bars are complete."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+from cof.cli import main
+from cof.highlight import log_weight
+from cof.models.base import Limits
+from cof.refine import highlight
+from cof.speed import cases, forced, measure, published, shapes
+from cof.tokens import token_mask
+
+NANO = (
+    {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16},
+    {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    | {"vocab_size": 128},
+)
+
+
+@pytest.fixture
+def nano(monkeypatch):
+    monkeypatch.setitem(shapes.SHAPES, "nano", NANO)
+    return shapes.random_llava("nano", "cpu", torch.float32)
+
+
+def test_the_published_way_gives_our_answers(llava):
+    """The yardstick and the product compute the same thing, one of them slowly."""
+    image = Image.linear_gradient("L").convert("RGB").resize((90, 60))
+    view = llava.look([image])[0]
+    mask = token_mask([forced.BOX], view.cells)
+    question = "What color is it?"
+    encoded = llava.encode([view], [question])
+    with llava.highlight(highlight.plan(encoded, [mask], highlight.Config(4.5))):
+        ours = llava.generate(encoded, Limits(6))[0].tokens
+    with published.eager(llava):
+        theirs = published.answer(llava, image, question, mask * log_weight(4.5), 3, 6)
+    assert list(ours) == theirs[: len(ours)]
+    assert llava.decoder.config._attn_implementation == "cof_highlight"
+
+
+def test_every_case_answers_with_the_same_number_of_tokens(nano):
+    work = cases.Workload(nano, batch=2)
+    assert len(work.published()) == cases.FINE
+    assert {len(answer.tokens) for answer in work.plain(2)} == {cases.FINE}
+    results = work.ours("text", 2, 2, (2.0, 4.5))
+    assert [len(row) for row in results] == [2, 2]
+    assert {len(result.cof.tokens) for row in results for result in row} == {cases.FINE}
+    assert all(result.status == "boxes" for row in results for result in row)
+
+
+def test_bars_are_read_off_the_ratios(nano):
+    work = cases.Workload(nano, batch=2)
+    timings = measure.measure(work.cases(), torch.device("cpu"), 1)
+    assert timings[0].ratio == 1
+    assert all(timing.seconds > 0 and timing.mib > 0 for timing in timings)
+    slow = [replace(timing, ratio=1000.0) for timing in timings]
+    required, goals = measure.bars(slow, work)
+    by_name = {bar.name: bar for bar in [*required, *goals]}
+    assert not by_name["batch 2, all / plain"].met
+    assert by_name["sweep of 6, text / published"].value == pytest.approx(1 / 6)
+    assert by_name["inactive outputs that differ from the stock model"].value == 0
+    assert len(required) == 9
+
+
+def test_flip_rate_is_zero_in_float32(nano):
+    assert measure.flip_rate(cases.Workload(nano, batch=3)) == 0
+
+
+def test_command_prints_json_and_fails_on_a_missed_bar(monkeypatch):
+    monkeypatch.setitem(shapes.SHAPES, "nano", NANO)
+    command = ["bench", "--shape", "nano", "--batch", "2", "--rounds", "1", "--device", "cpu"]
+    result = CliRunner().invoke(main, [*command, "--json"])
+    said = json.loads(result.output)
+    assert {"name", "value", "limit", "met"} == set(said["bars"][0])
+    assert result.exit_code == (0 if all(bar["met"] for bar in said["bars"]) else 1)
+    monkeypatch.setattr(measure.Bar, "met", property(lambda self: False))
+    assert CliRunner().invoke(main, command).exit_code == 1
+
+
+def test_an_unknown_shape_is_named():
+    result = CliRunner().invoke(main, ["bench", "--shape", "huge"])
+    assert result.exit_code == 2
+    assert "huge" in result.output
+    assert "llava-1.5-7b" in result.output
