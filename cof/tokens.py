@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cof.boxes import BoxConfig, expand, from_padded_square, square, to_padded_square
 from cof.errors import ConfigError
-from cof.reference import reference_mask, reference_rectangle
+from cof.reference import indexable, reference_mask, reference_rectangle
 from cof.replies import parse_reference
 from cof.types import Box, Focus, FocusStatus, Region
 
@@ -160,7 +160,7 @@ def _focus_reference(region: Region, view: View, config: BoxConfig) -> Focus:
         quad = to_padded_square(region.boxes[0], view.size)
     mask = reference_mask(quad, view.grid, config.expand, config.square).to(view.cells.device)
     corners = reference_rectangle(quad, config.expand, config.square) if quad else None
-    if corners is None:
+    if corners is None or not indexable(corners, view.grid):
         return Focus(mask, (), "no_box")
     box = from_padded_square(corners, view.size)
     status: FocusStatus = "whole" if mask.all() else "boxes" if mask.any() else "empty"

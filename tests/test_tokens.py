@@ -155,6 +155,17 @@ def test_reference_mask_lights_all_where_nothing_was_parsed():
     assert reference_mask(None, (3, 5), 1.0, True).tolist() == [True] * 15
 
 
+@pytest.mark.parametrize("digits", [20, 200, 307, 308, 309, 400])
+@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("sign", ["", "-"])
+def test_reference_mask_takes_numbers_of_any_size(digits, place, sign):
+    numbers = ["0.1", "0.2", "0.3", "0.4"]
+    numbers[place] = f"{sign}{'9' * digits}.0"
+    quad = parse_reference(f"[{', '.join(numbers)}]")
+    for to_square in (False, True):
+        assert reference_mask(quad, (3, 5), 1.0, to_square).shape == (15,)
+
+
 # --- region -> focus ---
 
 
