@@ -62,6 +62,14 @@ def test_tiny_and_long_images(size, pad):
     assert torch.isfinite(pixels).all()
 
 
+def test_the_cropped_long_edge_is_cut_to_whole_pixels_as_clip_does():
+    source = load_image(COPY / "source" / "palette.png").resize((30, 20))
+    resized = source.resize((7, 5), Image.Resampling.BICUBIC)  # 5 * 30 / 20 = 7.5
+    assert (
+        to_model_frame(source, 5, FILL, pad=False).tobytes() == resized.crop((1, 0, 6, 5)).tobytes()
+    )
+
+
 def test_one_pixel_fills_the_frame():
     frame = to_model_frame(Image.new("RGB", (1, 1), (9, 8, 7)), 14, FILL)
     assert frame.getcolors() == [(14 * 14, (9, 8, 7))]
@@ -145,6 +153,11 @@ RAMP = np.linspace(0, 65535, 16).reshape(4, 4)
 def test_deep_greys_are_scaled_and_not_clipped(array):
     loaded = np.asarray(to_rgb(Image.fromarray(array)))
     assert loaded[..., 0].flatten().tolist() == list(range(0, 256, 17))
+
+
+def test_deep_greys_are_rounded():
+    image = Image.fromarray(np.array([[257 * 9 + 129, 65535]], dtype=np.uint16))
+    assert [to_rgb(image).getpixel((x, 0))[0] for x in (0, 1)] == [10, 255]
 
 
 def test_a_16_bit_png_is_read(tmp_path):

@@ -71,3 +71,11 @@ def test_a_plain_pass_says_why():
     assert texts(figure)[1] == "model: I cannot find it.\nno box found"
     figure, _ = drawn((300, 200), Region((Box(0, 0, 1, 1),), "box"))
     assert texts(figure)[1] == "the boxes cover the whole image"
+
+
+def test_a_box_that_was_not_changed_is_drawn_once():
+    inside, at_border = Box(0.4, 0.4, 0.6, 0.6), Box(0.0, 0.0, 1.0, 0.2)
+    figure, _ = drawn((300, 200), Region((inside, at_border), "box"))
+    assert len(figure.axes[0].lines) == 4  # found and expanded, both boxes
+    figure, _ = drawn((300, 200), Region((Box(0, 0, 1, 1),), "box"))
+    assert len(figure.axes[0].lines) == 1

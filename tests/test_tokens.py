@@ -127,6 +127,11 @@ def test_a_box_far_smaller_than_a_cell_lights_it():
     assert mask.tolist() == [True, False, False, False]
 
 
+def test_a_little_more_than_a_cell_lights_the_neighbour():
+    mask = token_mask([Box(0.0, 0.0, 0.5001, 0.5)], padded_square_cells((2, 2), (9, 9)))
+    assert mask.tolist() == [True, True, False, False]
+
+
 def test_no_boxes_light_nothing():
     assert token_mask([], padded_square_cells((3, 3), (5, 5))).tolist() == [False] * 9
 
