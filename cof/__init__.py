@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "CoF": "cof.pipeline",
-    "Highlight": "cof.highlight",
+    "Highlight": "cof.bias",
     "Box": "cof.types",
     "Question": "cof.types",
     "Region": "cof.types",

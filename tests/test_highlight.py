@@ -11,7 +11,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from cof.highlight import Highlight, attach, highlighted, log_weight
+from cof.bias import Highlight, log_weight
+from cof.highlight import attach, highlighted
 
 STEPS, BATCH, LENGTH, WIDTH = 5, 3, 17, 32
 TOLERANCE = 2e-5

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cof.highlight import Highlight
+from cof.bias import Highlight
 from cof.locate import prompt
 from cof.models.base import Limits
 from cof.pipeline import CoF, Settings

@@ -8,8 +8,8 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
+from cof.bias import log_weight
 from cof.cli import main
-from cof.highlight import log_weight
 from cof.models.base import Limits
 from cof.refine import highlight
 from cof.speed import cases, forced, measure, published, shapes

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from cof.highlight import Highlight
+    from cof.bias import Highlight
     from cof.models._decode import Prefix
 
 

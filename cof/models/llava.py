@@ -27,9 +27,10 @@ from transformers import (
 )
 
 from cof import prompts
+from cof.bias import Highlight
 from cof.boxes import from_padded_square
 from cof.errors import ModelError
-from cof.highlight import NAME, Highlight, attach, highlighted
+from cof.highlight import NAME, attach, highlighted
 from cof.images import preprocess
 from cof.models import base
 from cof.models._checkpoint import Checkpoint, find, read_json

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from cof.highlight import Highlight, Scope
+from cof.bias import Highlight, Scope
 from cof.models.base import Encoded, Limits, Model, View
 from cof.tokens import key_bias
 from cof.types import Answer, Focus, Question

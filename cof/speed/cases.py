@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cof.highlight import Highlight, log_weight
+from cof.bias import Highlight, log_weight
 from cof.models.base import Encoded, Limits
 from cof.models.llava import Llava
 from cof.pipeline import CoF, Settings
