@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from operator import itemgetter
 
 Quad = tuple[float, float, float, float]
 """(x0, y0, x1, y1), x right, y down; not checked."""
@@ -17,11 +18,13 @@ _REFERENCE = re.compile(r"\[-?\d+\.\d+(?:, -?\d+\.\d+){3}\]")
 # Quantifiers are possessive (no backtracking), so that a megabyte of brackets is one scan.
 _NUMBER = r"[-+]?(?:\d++(?:\.\d*+)?+|\.\d++)(?:e[-+]?\d++)?+"
 _GAP = r"\s*+(?:[,;]\s*+|(?<=\s))"
-_KEY = r"(?<!\w)[a-z_]\w*+\s*+[:=]\s*+"
+_WORD = r"(?<!\w)[a-z_]\w*+"
+_IS = r"\s*+[:=]\s*+"
+_KEY = _WORD + _IS
 _ROW = rf"{_NUMBER}(?:{_GAP}{_NUMBER}){{3}}"
 _PAIR = rf"\s*+{_NUMBER}{_GAP}{_NUMBER}\s*+"
 _POINT = rf"(?:\({_PAIR}\)|\[{_PAIR}\])"
-_INSIDE = rf"\s*+(?:({_KEY})?+({_ROW})|({_POINT}\s*+,?+\s*+{_POINT}))\s*+[,;]?+\s*+"
+_INSIDE = rf"\s*+(?:(?:({_WORD}){_IS})?+({_ROW})|({_POINT}\s*+,?+\s*+{_POINT}))\s*+[,;]?+\s*+"
 _GROUPS = [
     re.compile(start + _INSIDE + end, re.I)
     for start, end in (
@@ -31,9 +34,9 @@ _GROUPS = [
         (r"<(?:b?box|\|box_start\|)>", r"<(?:/b?box|\|box_end\|)>"),
     )
 ]
-_CORNER = re.compile(rf"({_KEY})({_NUMBER})", re.I)
+_CORNER = re.compile(rf"({_WORD}){_IS}({_NUMBER})", re.I)
 _CORNERS = re.compile(
-    rf"{_KEY}{_NUMBER}(?:{_GAP}{_KEY}{_NUMBER})*+"
+    rf"{_KEY}{_NUMBER}(?:{_GAP}{_KEY}{_NUMBER}){{3,}}+"
     r"(?:(?P<closed>[.!?]?[\s,;\])}/>])|(?P<end>[.!?]?\Z))?+",
     re.I,
 )
@@ -80,7 +83,7 @@ def parse_boxes(text: str) -> tuple[Quad, ...]:
     plain = text.translate(_PLAIN)
     bracketed = _BRACKET.search(plain) is not None
     found = [*_groups(plain), *_corners(plain, bracketed), *([] if bracketed else _bare(plain))]
-    quads = (_order(quad) for _, quad in sorted(found))
+    quads = (_order(quad) for _, quad in sorted(found, key=itemgetter(0)))
     return tuple(dict.fromkeys(quad for quad in quads if _plausible(quad)))
 
 
@@ -96,22 +99,23 @@ def _groups(text: str) -> Iterator[tuple[int, Quad]]:
 def _corners(text: str, bracketed: bool) -> Iterator[tuple[int, Quad]]:
     """Named corners next to each other; a repeated name starts the next box."""
     for found in _CORNERS.finditer(text):
-        finished = found["closed"] is not None or (found["end"] is not None and not bracketed)
-        corners: dict[str, float] = {}
-        for part in _CORNER.finditer(found[0]) if finished else ():
-            name = _name(part[1])
+        if found["closed"] is None and (found["end"] is None or bracketed):
+            continue  # cut off
+        corners: dict[str, str] = {}
+        for word, number in _CORNER.findall(found[0]):
+            name = _name(word)
             if name in corners:
-                yield from _named(found.start() + part.start(), corners)
+                yield from _named(found.start(), corners)
                 corners = {}
-            corners[name] = float(part[2])
-        yield from _named(found.end(), corners)
+            corners[name] = number
+        yield from _named(found.start(), corners)
 
 
-def _named(place: int, corners: dict[str, float]) -> Iterator[tuple[int, Quad]]:
+def _named(place: int, corners: dict[str, str]) -> Iterator[tuple[int, Quad]]:
     """The box of one set of named corners, unless two readings are possible."""
     fits = [schema for schema in _SCHEMAS if all(name in corners for name in schema)]
     if len(fits) == 1:
-        x0, y0, x1, y1 = (corners[name] for name in fits[0])
+        x0, y0, x1, y1 = (float(corners[name]) for name in fits[0])
         yield place, (x0, y0, x1, y1)
 
 
@@ -131,9 +135,9 @@ def _quad(text: str) -> Quad:
     return (x0, y0, x1, y1)
 
 
-def _name(key: str) -> str:
-    """`x_Min :` -> `xmin`."""
-    return key.rstrip(" \t\r\n\f\v:=").replace("_", "").lower()
+def _name(word: str) -> str:
+    """`x_Min` -> `xmin`."""
+    return word.replace("_", "").lower()
 
 
 def _order(quad: Quad) -> Quad:
