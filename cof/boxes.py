@@ -10,7 +10,9 @@ checked and always in fractions of the ORIGINAL image. Frames:
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,8 +28,10 @@ __all__ = [
     "from_padded_square",
     "parse_boxes",
     "parse_reference",
+    "shared_area",
     "square",
     "to_padded_square",
+    "union_area",
 ]
 
 
@@ -124,6 +128,24 @@ def square(box: Box, size: tuple[int, int]) -> Box:
         return Box(box.x0, y0, box.x1, y1)
     x0, x1 = _moved((box.x0 + box.x1) / 2, height / size[0])
     return Box(x0, box.y0, x1, box.y1)
+
+
+def union_area(boxes: Sequence[Box]) -> float:
+    """Area that a set of boxes covers, overlaps counted once, as a share of the image."""
+    xs = sorted({x for box in boxes for x in (box.x0, box.x1)})
+    ys = sorted({y for box in boxes for y in (box.y0, box.y1)})
+    return sum(
+        (x1 - x0) * (y1 - y0)
+        for x0, x1 in itertools.pairwise(xs)
+        for y0, y1 in itertools.pairwise(ys)
+        if any(b.x0 <= x0 and x1 <= b.x1 and b.y0 <= y0 and y1 <= b.y1 for b in boxes)
+    )
+
+
+def shared_area(first: Sequence[Box], second: Sequence[Box]) -> float:
+    """Area that two sets of boxes both cover, as a share of the image."""
+    both = union_area([*first, *second])
+    return max(union_area(first) + union_area(second) - both, 0.0)
 
 
 def _interval(centre: float, length: float) -> tuple[float, float]:

@@ -20,11 +20,12 @@ from cof.locate import prompt
 from cof.models.base import Config, Limits, Model, View
 from cof.outcome import Outcome
 from cof.refine import highlight, plain
-from cof.tokens import focus
+from cof.tokens import focus, token_mask
 from cof.types import Answer, Box, Focus, Question, Region, Result
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from torch import Tensor
 
     from cof.cache import ReplyCache
 
@@ -106,7 +107,7 @@ class CoF:
         given = None if box is None else Region((_box(box),), "given")
         regions = [given] if given else self._locate(asked, [picture], views)
         settings = replace(self.settings, plain=plain)
-        spots, results = _finish(self.model, asked, views, regions, [settings])
+        spots, results = _finish(self.model, asked, views, [regions], [settings])
         return Outcome(picture, views[0], regions[0], spots[0][0], results[0][0])
 
     def answer_batch(self, questions: Sequence[Question], images: Sequence[Image]) -> list[Result]:
@@ -120,23 +121,31 @@ class CoF:
         return self.answer_many(questions, images, [self.settings])[0]
 
     def answer_many(
-        self, questions: Sequence[Question], images: Sequence[Image], variants: Sequence[Settings]
+        self,
+        questions: Sequence[Question],
+        images: Sequence[Image],
+        variants: Sequence[Settings],
+        rows: int | None = None,
     ) -> list[list[Result]]:
-        """Answer a batch under several settings: one coarse stage, one plain pass for all.
+        """Answer a batch under several settings; vision, plain pass, each coarse stage run once.
 
         Args:
             questions: B questions.
             images: the B RGB images they are about.
-            variants: settings that differ in `boxes` and `refine` only.
+            variants: settings that differ in `locate`, `boxes` and `refine` only.
+            rows: most rows (questions times variants) in one fine pass, for memory's sake; the B
+                rows of one variant stay together. None puts all into one.
 
         Returns:
             For each variant the B results.
         """
-        if len({(one.locate, one.limits) for one in variants}) != 1:
-            raise ValueError("variants of a batch must have the same coarse stage and limits")
+        if len({one.limits for one in variants}) != 1:
+            raise ValueError("variants of a batch must have the same limits")
         views = _look(self.model, images)
-        regions = self._locate(questions, images, views, variants[0].locate)
-        return _finish(self.model, questions, views, regions, variants)[1]
+        stages = dict.fromkeys(one.locate for one in variants)
+        regions = {stage: self._locate(questions, images, views, stage) for stage in stages}
+        found = [regions[one.locate] for one in variants]
+        return _finish(self.model, questions, views, found, variants, rows)[1]
 
     def _locate(
         self,
@@ -164,22 +173,31 @@ def _finish(
     model: Model,
     questions: Sequence[Question],
     views: Sequence[View],
-    regions: Sequence[Region],
+    regions: Sequence[Sequence[Region]],
     variants: Sequence[Settings],
+    rows: int | None = None,
 ) -> tuple[list[list[Focus]], list[list[Result]]]:
     """From regions to answers: per variant the B focuses and the B results."""
     spots = [
-        [focus(region, view, one.boxes) for region, view in zip(regions, views, strict=True)]
-        for one in variants
+        [focus(region, view, one.boxes) for region, view in zip(found, views, strict=True)]
+        for one, found in zip(variants, regions, strict=True)
+    ]
+    targets = [
+        token_mask(question.boxes, view.cells)
+        for question, view in zip(questions, views, strict=True)
     ]
     limits = variants[0].limits
     plains: Sequence[Answer | None] = [None] * len(questions)
     if any(one.plain for one in variants):
         plains = plain.refine(model, questions, views, spots[0], plain.Config(), limits)
-    answers = _refine(model, questions, views, spots, [one.refine for one in variants], limits)
+    size = max(1, (rows or len(variants) * len(questions)) // len(questions))
+    answers: list[list[Answer]] = []
+    for start in range(0, len(variants), size):
+        some = [one.refine for one in variants[start : start + size]]
+        answers += _refine(model, questions, views, spots[start : start + size], some, limits)
     results = [
-        [_result(*row) for row in zip(questions, regions, spot, answer, plains, strict=True)]
-        for spot, answer in zip(spots, answers, strict=True)
+        [_result(*row) for row in zip(questions, *found, targets, plains, strict=True)]
+        for found in zip(regions, spots, answers, strict=True)
     ]
     return spots, results
 
@@ -210,7 +228,25 @@ def _box(box: Box | Sequence[float]) -> Box:
 
 
 def _result(
-    question: Question, region: Region, spot: Focus, answer: Answer, said: Answer | None
+    question: Question,
+    region: Region,
+    spot: Focus,
+    answer: Answer,
+    target: Tensor,
+    said: Answer | None,
 ) -> Result:
-    cells = tuple(spot.mask.nonzero().flatten().tolist())
-    return Result(question, region, spot.boxes, cells, len(spot.mask), spot.status, answer, said)
+    return Result(
+        question=question,
+        region=region,
+        focus_boxes=spot.boxes,
+        cells=_indices(spot.mask),
+        tokens=len(spot.mask),
+        status=spot.status,
+        cof=answer,
+        plain=said,
+        target=_indices(target),
+    )
+
+
+def _indices(mask: Tensor) -> tuple[int, ...]:
+    return tuple(mask.nonzero().flatten().tolist())

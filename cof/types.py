@@ -136,6 +136,7 @@ class Result:
         cof: the answer with the highlight.
         plain: the same model's answer without it, None where it was not asked for.
         error: why there is no answer, "" where there is one.
+        target: indices of the visual tokens that share area with the question's true boxes.
     """
 
     question: Question
@@ -147,3 +148,4 @@ class Result:
     cof: Answer | None = None
     plain: Answer | None = None
     error: str = field(default="")
+    target: tuple[int, ...] = ()

@@ -1,7 +1,7 @@
-"""The whole image as the region: no model is asked. A control, and the way to run plain alone.
+"""Every visual token as the region: no model is asked.
 
-With clean box rules it acts as no highlight (status `whole`); with the reference rules every
-visual token is highlighted.
+Prompt Highlighter's setting (arXiv 2312.04302), and what the published code falls back to when it
+finds no box. A control: does any extra look at the image help, wherever it goes?
 """
 
 from __future__ import annotations
@@ -21,5 +21,5 @@ class Config:
 def locate(
     model: Model, questions: Sequence[Question], views: Sequence[View], config: Config
 ) -> list[Region]:
-    """The same region for every question, at no cost."""
-    return [Region((Box(0, 0, 1, 1),), "whole") for _ in questions]
+    """The same region for every question; padding is lit too, whatever the box rules."""
+    return [Region((Box(0, 0, 1, 1),), "whole", everything=True) for _ in questions]

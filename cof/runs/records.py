@@ -2,7 +2,7 @@
 
     index, id, image, category, question, reference, truth, options     what was asked
     region {source, frame, reply, boxes}                                the coarse stage
-    focus {status, boxes, cells, tokens}                                box to visual tokens
+    focus {status, boxes, cells, target, tokens}                        boxes to visual tokens
     plain {text, tokens}, cof {text, tokens}                            the two answers
     error                                                               "" where there is none
     seconds {region, plain, cof}                                        all that two runs differ in
@@ -36,6 +36,7 @@ def to_record(index: int, result: Result) -> dict[str, Any]:
             "status": result.status,
             "boxes": _corners(result.focus_boxes),
             "cells": list(result.cells),
+            "target": list(result.target),
             "tokens": result.tokens,
         },
         "plain": result.plain and _answer(result.plain),
@@ -65,6 +66,7 @@ def from_record(record: Mapping[str, Any]) -> Result:
         region=_read_region(record["region"], seconds.get("region", 0.0)),
         focus_boxes=_boxes(focus["boxes"]),
         cells=tuple(focus["cells"]),
+        target=tuple(focus["target"]),
         tokens=focus["tokens"],
         status=focus["status"],
         cof=_read_answer(record["cof"], seconds.get("cof", 0.0)),

@@ -1,0 +1,88 @@
+"""Boxes kept on disk, by question: what the stages `file`, `random` and `shuffled` read.
+
+Either a run folder (or its records.jsonl), whose coarse boxes or ground truth are taken, or JSON
+lines `{"id": "...", "boxes": [[x0, y0, x1, y1], ...]}`, and `"image"` where boxes are shuffled; a
+box is fractions of the original image, x right, y down.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cof.bench.base import Row, read_jsonl
+from cof.errors import DataError
+from cof.types import Box, Question
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One question's boxes, and the image that they lie on ("" where the file does not say)."""
+
+    image: str
+    boxes: tuple[Box, ...]
+
+
+def boxes_of(path: str, truth: bool, question: Question) -> tuple[Box, ...]:
+    """The boxes of one question.
+
+    Raises:
+        DataError: no such file, a line that is none of the above, or nothing about the question.
+    """
+    kept = read_boxes(path, truth)
+    if question.id not in kept:
+        raise DataError(f"{path}: no boxes for question {question.id!r}")
+    return kept[question.id].boxes
+
+
+def check_ids(path: str, truth: bool, questions: Sequence[Question]) -> None:
+    """Refuse a file that lacks some of the questions; the error counts them."""
+    kept = read_boxes(path, truth)
+    missing = [question.id for question in questions if question.id not in kept]
+    if missing:
+        raise DataError(
+            f"{path}: no boxes for {len(missing)} of {len(questions)} questions, "
+            f"the first is {missing[0]!r}"
+        )
+
+
+def read_boxes(path: str, truth: bool) -> dict[str, Kept]:
+    """Everything a file holds, by question id; read once while the file stays as it is.
+
+    Args:
+        path: a JSON-lines file or a run folder.
+        truth: of a run folder the ground-truth boxes, not those of its coarse stage.
+    """
+    file = Path(path)
+    file = file / "records.jsonl" if file.is_dir() else file
+    try:
+        stamp = file.stat()
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror})") from error
+    return _read(file, truth, stamp.st_mtime_ns, stamp.st_size)
+
+
+@functools.lru_cache(maxsize=8)
+def _read(file: Path, truth: bool, _changed: int, _size: int) -> dict[str, Kept]:
+    kept: dict[str, Kept] = {}
+    for row in read_jsonl(file):
+        name = row.text("id")
+        if name in kept:
+            raise DataError(f"{row.where}: question {name!r} occurs twice")
+        kept[name] = Kept(str(row.values.get("image", "")), _boxes(row, truth))
+    return kept
+
+
+def _boxes(row: Row, truth: bool) -> tuple[Box, ...]:
+    is_record = "region" in row.values
+    if truth and not is_record:
+        raise DataError(f"{row.where}: truth is only kept by a run's records; leave truth out")
+    found: Any = row.values["truth" if truth else "region"] if is_record else row.values
+    found = found if truth else (found or {"boxes": []}).get("boxes")
+    try:
+        return tuple(Box(*corners) for corners in found)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{row.where}: 'boxes' must be a list of boxes ({error})") from error

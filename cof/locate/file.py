@@ -1,0 +1,35 @@
+"""Boxes from a file: another run's, another tool's, or drawn by hand. See `_boxes_file`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cof.locate._boxes_file import boxes_of, check_ids
+from cof.models.base import Model, View
+from cof.types import Question, Region
+
+
+@dataclass(frozen=True)
+class Config:
+    """Which file.
+
+    Attributes:
+        path: JSON lines `{"id", "boxes"}`, or a run folder, whose coarse boxes are taken.
+        truth: of a run folder the ground-truth boxes instead.
+    """
+
+    path: str
+    truth: bool = False
+
+
+def check(bench: str, questions: Sequence[Question], config: Config) -> None:
+    """Refuse a file that lacks some of the questions."""
+    check_ids(config.path, config.truth, questions)
+
+
+def locate(
+    model: Model, questions: Sequence[Question], views: Sequence[View], config: Config
+) -> list[Region]:
+    """Each question's boxes in the file; no model is asked."""
+    return [Region(boxes_of(config.path, config.truth, one), "file") for one in questions]
