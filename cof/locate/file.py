@@ -1,11 +1,11 @@
-"""Boxes from a file: another run's, another tool's, or drawn by hand. See `_boxes_file`."""
+"""Boxes from a file: another run's, another tool's, or drawn by hand. See `cof.boxes_file`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cof.locate._boxes_file import boxes_of, check_ids
+from cof.boxes_file import boxes_of, check_ids
 from cof.models.base import Model, View
 from cof.types import Question, Region
 

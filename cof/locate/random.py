@@ -8,7 +8,7 @@ from random import Random
 
 from cof.boxes import shared_area
 from cof.errors import DataError
-from cof.locate._boxes_file import boxes_of, check_ids
+from cof.boxes_file import boxes_of, check_ids
 from cof.models.base import Model, View
 from cof.types import Box, Question, Region
 

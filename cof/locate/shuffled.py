@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from random import Random
 
 from cof.errors import DataError
-from cof.locate._boxes_file import check_ids, read_boxes
+from cof.boxes_file import check_ids, read_boxes
 from cof.models.base import Model, View
 from cof.types import Question, Region
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cof import plugins
+from cof.boxes_file import with_boxes
 from cof.config import RunConfig
 from cof.errors import DataError
 from cof.types import Question
@@ -19,10 +20,11 @@ Batch = tuple[tuple[int, Question], ...]
 
 
 def read_questions(config: RunConfig) -> list[Question]:
-    """The benchmark's questions, cut to the first `bench.limit` images.
+    """The benchmark's questions, with `bench.regions`, cut to the first `bench.limit` images.
 
     Raises:
-        DataError: not such a benchmark, no questions, or two questions with one id.
+        DataError: not such a benchmark, no questions, two questions with one id, or one without
+            its line in `bench.regions`.
     """
     questions: list[Question] = plugins.load("bench", config.names["bench"]).read(config.bench)
     ids = [question.id for question in questions]
@@ -33,7 +35,11 @@ def read_questions(config: RunConfig) -> list[Question]:
     questions = [question for question in questions if question.image in kept]
     if not questions:
         raise DataError(f"{config.bench.root}: no questions")
-    return questions
+    if config.subset.regions is None:
+        return questions
+    root = Path(config.bench.root)
+    folder = root if root.is_dir() else root.parent
+    return with_boxes(questions, str(folder / config.subset.regions))
 
 
 def images_of(questions: Sequence[Question]) -> list[str]:
@@ -58,17 +64,22 @@ def fingerprint(questions: Sequence[Question], root: Path) -> dict[str, Any]:
     `questions` hashes everything asked and its reference, `images` the bytes of every image file
     (a missing file counts as such), both hex SHA-256 and independent of where the root is.
     """
-    asked = json.dumps([asdict(question) for question in questions], sort_keys=True)
     names = images_of(questions)
     pictures = hashlib.sha256()
     for name in names:
         pictures.update(f"{name} {_file_hash(root / name)}\n".encode())
     return {
-        "questions": hashlib.sha256(asked.encode()).hexdigest(),
+        "questions": questions_hash(questions),
         "images": pictures.hexdigest(),
         "question_count": len(questions),
         "image_count": len(names),
     }
+
+
+def questions_hash(questions: Sequence[Question]) -> str:
+    """Hex SHA-256 of everything asked, references and true boxes included."""
+    asked = json.dumps([asdict(question) for question in questions], sort_keys=True)
+    return hashlib.sha256(asked.encode()).hexdigest()
 
 
 def _file_hash(path: Path) -> str:
