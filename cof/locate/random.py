@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from random import Random
 
 from cof.boxes import shared_area
-from cof.errors import DataError
 from cof.boxes_file import boxes_of, check_ids
+from cof.errors import DataError
 from cof.models.base import Model, View
 from cof.types import Box, Question, Region
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from cof.errors import DataError
 from cof.boxes_file import check_ids, read_boxes
+from cof.errors import DataError
 from cof.models.base import Model, View
 from cof.types import Question, Region
 

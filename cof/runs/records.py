@@ -1,6 +1,7 @@
 """A question's line in records.jsonl: `Result` to plain data and back, nothing lost.
 
-    index, id, image, category, question, reference, truth, options     what was asked
+    index, id, image, category, question, reference,                    what was asked
+        truth, options, choose
     region {source, frame, reply, boxes}                                the coarse stage
     focus {status, boxes, cells, target, tokens}                        boxes to visual tokens
     plain {text, tokens}, cof {text, tokens}                            the two answers
@@ -31,6 +32,7 @@ def to_record(index: int, result: Result) -> dict[str, Any]:
         "reference": asked.reference,
         "truth": _corners(asked.boxes),
         "options": list(asked.options),
+        "choose": asked.choose,
         "region": region and _region(region),
         "focus": {
             "status": result.status,
@@ -62,6 +64,7 @@ def from_record(record: Mapping[str, Any]) -> Result:
             reference=record["reference"],
             boxes=_boxes(record["truth"]),
             options=tuple(record["options"]),
+            choose=record["choose"],
         ),
         region=_read_region(record["region"], seconds.get("region", 0.0)),
         focus_boxes=_boxes(focus["boxes"]),

@@ -31,7 +31,7 @@ LEVELS = {
 
 
 def write(folder: Path, config: MiniConfig) -> int:
-    """Write the TSV and regions.jsonl (`bench.regions`); returns the number of rows, rotations included."""
+    """Write the TSV, every rotation a row, and regions.jsonl; returns the number of rows."""
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     regions = []

@@ -20,7 +20,7 @@ EACH = 3  # present and absent names an image
 
 
 def write(folder: Path, config: MiniConfig) -> int:
-    """Write coco_pope_<setting>.json (JSON lines), val2014/*.jpg and regions.jsonl (`bench.regions`)."""
+    """Write coco_pope_<setting>.json (JSON lines), val2014/*.jpg and regions.jsonl."""
     source = pictures(config, PART)
     chosen: list[Picture] = []
     while len(chosen) < config.size:
