@@ -18,15 +18,24 @@ if TYPE_CHECKING:
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--device", default="auto", show_default=True)
 @click.option("--dtype", default="auto", show_default=True)
+@click.option("--compile", "compiled", is_flag=True, help="Static cache and torch.compile.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def bench(
-    shape: str, model: str | None, batch: int, rounds: int, device: str, dtype: str, as_json: bool
+    shape: str,
+    model: str | None,
+    batch: int,
+    rounds: int,
+    device: str,
+    dtype: str,
+    compiled: bool,
+    as_json: bool,
 ) -> None:
     """Time plain, published and our passes; exit with 1 where a bar is missed."""
     from cof.speed import measure
     from cof.speed.cases import Workload
 
     loaded = _model(shape, model, device, dtype)
+    loaded.compile = compiled
     work = Workload(loaded, batch)
     place = loaded.network.device
     timings = measure.measure(work.cases(), place, rounds)

@@ -16,10 +16,24 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import Cache, DynamicCache, StaticCache
+from transformers.masking_utils import create_causal_mask
 
 from cof.highlight import current, highlighted
 from cof.models.base import Counters, Encoded
+
+_BLOCK = 128
+"""A compiled step is built anew for each cache length; this many positions make few lengths."""
+
+
+def _static(config: Any, cache: Cache, room: int) -> StaticCache:
+    """A copy of a cache in fixed memory, with room for the reply; lengths in steps of `_BLOCK`."""
+    longest = -(-(int(cache.get_seq_length()) + room) // _BLOCK) * _BLOCK
+    fixed = StaticCache(config=config, max_cache_len=longest)
+    layers: list[Any] = cache.layers
+    for number, layer in enumerate(layers):
+        fixed.update(layer.keys, layer.values, number)
+    return fixed
 
 
 def forward(decoder: Any, counters: Counters, **inputs: Any) -> Tensor:
@@ -98,6 +112,8 @@ class Greedy:
         closing: ids whose text holds `]` or `}`; `done` is first asked after one of them.
         done: None, or true of a text that needs no continuation.
         keep_logits: keep each step's logits.
+        step: None, or a compiled forward of the decoder: decoding then runs on a static cache, in
+            which finished rows stay, so that shapes do not change.
     """
 
     network: Any
@@ -108,6 +124,7 @@ class Greedy:
     closing: frozenset[int] = frozenset()
     done: Callable[[str], bool] | None = None
     keep_logits: bool = False
+    step: Callable[..., Any] | None = None
 
     @torch.inference_mode()
     def run(self, encoded: Encoded, max_new_tokens: int) -> list[Row]:
@@ -126,24 +143,20 @@ class Greedy:
         return rows
 
     def _steps(self, encoded: Encoded, rows: list[Row], limit: int, narrowed: ExitStack) -> None:
-        mask, cache = encoded.attention_mask, self._start(encoded)
+        mask = encoded.attention_mask
+        cache: Cache = self._start(encoded)
         known = cache.get_seq_length()
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         embeds, places = encoded.embeds[:, known:], positions[:, known:]
         active = list(rows)
         for step in range(limit):
-            hidden = forward(
-                self.decoder,
-                self.counters,
-                inputs_embeds=embeds,
-                attention_mask=mask,
-                position_ids=places,
-                past_key_values=cache,
-            )
+            hidden = self._forward(step, embeds, mask, places, cache)
             going = self._take(active, self.network.lm_head(hidden[:, -1]))
             if not any(going) or step == limit - 1:
                 return
-            if sum(going) <= len(active) // 2:
+            if step == 0 and self.step is not None:
+                cache = _static(self.decoder.config, cache, limit)
+            if sum(going) <= len(active) // 2 and self.step is None:
                 keep = torch.tensor([i for i, go in enumerate(going) if go], device=mask.device)
                 active = [row for row, go in zip(active, going, strict=True) if go]
                 mask, places = mask[keep], places[keep]
@@ -151,6 +164,19 @@ class Greedy:
             newest = torch.tensor([[row.tokens[-1]] for row in active], device=mask.device)
             embeds, places = self._embed(newest, encoded), places[:, -1:] + 1
             mask = torch.cat([mask, mask.new_ones(len(active), 1)], dim=1)
+
+    def _forward(
+        self, step: int, embeds: Tensor, mask: Tensor, places: Tensor, cache: Cache
+    ) -> Tensor:
+        """Prefill as it is; decode steps through the compiled forward, if there is one.
+
+        The mask is made outside the compiled code: there, a highlight would be baked in.
+        """
+        inputs = {"inputs_embeds": embeds, "position_ids": places, "past_key_values": cache}
+        if step == 0 or self.step is None:
+            return forward(self.decoder, self.counters, attention_mask=mask, **inputs)
+        full = create_causal_mask(self.decoder.config, embeds, mask, cache, places)
+        return forward(self.step, self.counters, attention_mask=full, **inputs)
 
     def _start(self, encoded: Encoded) -> DynamicCache:
         """The keys and values that the batch may start from."""
@@ -163,7 +189,7 @@ class Greedy:
     def _embed(self, ids: Tensor, encoded: Encoded) -> Tensor:
         return self.network.get_input_embeddings()(ids).to(encoded.embeds)  # type: ignore[no-any-return]
 
-    def _drop(self, cache: DynamicCache, keep: Tensor, narrowed: ExitStack) -> None:
+    def _drop(self, cache: Cache, keep: Tensor, narrowed: ExitStack) -> None:
         """Go on with some rows only: their cache, and their part of the highlight."""
         cache.batch_select_indices(keep)
         plan = current(self.decoder)

@@ -169,6 +169,7 @@ class Config:
         dtype: `auto` (float16 on CUDA as published, float32 on CPU), or a torch dtype's name.
         device_map: None, or "auto" to spread a model over several GPUs.
         conv: chat template, `vicuna_v1` or `llava_v1`.
+        compile: decode on a static cache through `torch.compile`; pays on CUDA with long replies.
     """
 
     path: str = "cof-tiny"
@@ -176,3 +177,4 @@ class Config:
     dtype: str = "auto"
     device_map: str | None = None
     conv: str = "vicuna_v1"
+    compile: bool = False

@@ -134,7 +134,8 @@ class Llava(base.Model):
         config: Config,
     ) -> None:
         self.network, self.tokenizer, self.checkpoint = network, tokenizer, checkpoint
-        self.name, self.conv = config.path, config.conv
+        self.name, self.conv, self.compile = config.path, config.conv, config.compile
+        self.compile_options: dict[str, Any] = {"dynamic": False}
         self.pixels = _pixels(checkpoint, network.config.vision_config.image_size)
         self.frame = "padded_square" if self.pixels.pad else "centre_crop"
         self.start_end = bool(checkpoint.config.get("mm_use_im_start_end", False))
@@ -254,6 +255,7 @@ class Llava(base.Model):
             self.closing if done else frozenset(),
             done,
             keep_logits,
+            self._compiled if self.compile else None,
         )
         return loop.run(encoded, max_new_tokens)
 
@@ -270,6 +272,11 @@ class Llava(base.Model):
             num_beams=limits.num_beams,
             **options,
         )
+
+    @cached_property
+    def _compiled(self) -> Callable[..., Any]:
+        """The decoder's forward, compiled at its first decode step."""
+        return torch.compile(self.decoder.forward, **self.compile_options)
 
     @cached_property
     def stops(self) -> frozenset[int]:
@@ -312,6 +319,7 @@ class Llava(base.Model):
             "attention": f"sdpa ({NAME})",
             "conv": self.conv,
             "frame": self.frame,
+            "compile": self.compile,
         }
 
 
