@@ -28,6 +28,7 @@ class PatchTargets:
     glyph: Tensor  # int64 [B, T]
     middle: Tensor  # float [B, T], 1 where an object's centre lies in the patch
     box: Tensor  # float [B, T, 4], box corners minus the patch centre, in patches
+    place: Tensor  # float [B, T, 4], box corners in the square, -1..1; the patch's own if empty
     share: Tensor  # float [B, T], part of the object that the patch and its equals hold
 
 
@@ -50,6 +51,9 @@ def patch_targets(scenes: Scenes, patch: int, device: str = "cpu") -> PatchTarge
     point = np.stack(np.meshgrid(edge, edge), -1).reshape(-1, 2) + patch / 2
     own = np.take_along_axis(boxes, owner[..., None], 1) - np.concatenate([point, point], -1)
 
+    corners = np.concatenate([point, point], -1)[None]
+    place = np.where(covered[..., None], own + corners, corners) * 2 / scenes.side - 1
+
     def pick(values: np.ndarray) -> Tensor:
         chosen = np.take_along_axis(values, owner, 1) + 1
         return torch.from_numpy(np.where(covered, chosen, 0)).to(device)
@@ -64,6 +68,7 @@ def patch_targets(scenes: Scenes, patch: int, device: str = "cpu") -> PatchTarge
         pick(scenes.glyph),
         real(hit),
         real(own / patch),
+        real(place),
         share,
     )
 
@@ -73,12 +78,12 @@ class Readout(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.sizes = [len(COLORS) + 1, len(SHAPES) + 1, len(GLYPHS) + 1, 1, 4]
+        self.sizes = [len(COLORS) + 1, len(SHAPES) + 1, len(GLYPHS) + 1, 1, 4, 4]
         self.norm = nn.LayerNorm(width)
         self.readout = nn.Linear(width, sum(self.sizes))
 
     def forward(self, features: Tensor) -> list[Tensor]:
-        """[B, T, width] to logits of colour, shape, glyph, middle and the box offsets."""
+        """[B, T, width] to logits of colour, shape, glyph, middle, box offsets and place."""
         return list(self.readout(self.norm(features)).split(self.sizes, -1))
 
 
@@ -86,7 +91,7 @@ def patch_loss(
     outputs: list[Tensor], targets: PatchTargets, glyph_weight: float
 ) -> tuple[Tensor, dict[str, float]]:
     """Weighted sum of the readout's losses, and accuracies on patches that hold an object."""
-    color, shape, glyph, middle, box = outputs
+    color, shape, glyph, middle, box, place = outputs
     covered = targets.color > 0
     weight = torch.where(covered, targets.share.clamp(0.05, 1) * 4, 0.3)
     weight = weight / weight.sum()
@@ -101,9 +106,12 @@ def patch_loss(
     gap = F.smooth_l1_loss(box, targets.box, reduction="none", beta=0.2).mean(-1)
     present = weight * covered
     total = total + 2 * (gap * present).sum() / present.sum()
+    # without this target the tower forgets where its patches are, and no box can be read later
+    total = total + 10 * F.smooth_l1_loss(place, targets.place, beta=0.05)
     total = total + 2 * F.binary_cross_entropy_with_logits(middle[..., 0], targets.middle)
     report["middle"] = float(((middle[..., 0] > 0) == (targets.middle > 0)).float().mean())
     report["offset"] = float((box.detach() - targets.box).abs().mean(-1)[covered].mean())
+    report["place"] = float((place.detach() - targets.place).abs()[covered].mean()) / 2
     return total, report
 
 

@@ -1,0 +1,100 @@
+"""`cof tiny`: train, examine and export the embedded model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+@click.group()
+def tiny() -> None:
+    """Train, examine and export the embedded model."""
+
+
+@tiny.command()
+@click.argument("folder", type=FOLDER)
+@click.option("--preset", type=click.Choice(["cpu", "gpu", "smoke"]), default="cpu")
+@click.option(
+    "--variant",
+    type=click.Choice(["default", "gap", "control"]),
+    default="default",
+    help="gap: reads easy scenes only; control: no attention supervision.",
+)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--threads", type=click.IntRange(1), help="CPU threads.")
+@click.option("--stop-at", type=click.IntRange(1), help="Leave after this language step.")
+def train(
+    folder: Path,
+    preset: str,
+    variant: str,
+    seed: int,
+    device: str,
+    threads: int | None,
+    stop_at: int | None,
+) -> None:
+    """Train in FOLDER, or go on where it stands; it may be killed at any time."""
+    import torch
+
+    from cof.tiny import train as trainer
+    from cof.tiny.curves import plot
+
+    if threads:
+        torch.set_num_threads(threads)
+    config = trainer.preset(preset, variant, seed)
+    trainer.train(config, folder, device, stop_at)
+    click.echo(f"trained: {folder}; curves: {plot(folder)}")
+    click.echo(f"next: cof tiny export {folder} OUT, then cof tiny card OUT")
+
+
+@tiny.command()
+@click.argument("folder", type=FOLDER)
+@click.argument("out", type=FOLDER)
+@click.option(
+    "--layout",
+    type=click.Choice(["transformers", "original"]),
+    default="transformers",
+    help="original: as liuhaotian/llava-v1.5-7b is laid out.",
+)
+def export(folder: Path, out: Path, layout: str) -> None:
+    """Write a checkpoint to OUT, from a training FOLDER or a transformers checkpoint."""
+    from cof.tiny.examine import load
+    from cof.tiny.export import export as write
+    from cof.tiny.train import load_trained
+
+    trained = (folder / "language.pt").exists()
+    model, tokenizer = load_trained(folder)[:2] if trained else load(folder)
+    write(model, tokenizer, out, layout)  # type: ignore[arg-type]
+    click.echo(f"{out}: {layout} layout, {size(out):.1f} MB")
+
+
+def size(folder: Path) -> float:
+    """Megabytes of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+
+
+@tiny.command()
+@click.argument("checkpoint", type=FOLDER)
+@click.option("--scenes", default=60, show_default=True, help="Test scenes of each difficulty.")
+@click.option("--out", type=click.Path(path_type=Path), help="Model card; CHECKPOINT/README.md.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads.")
+def card(checkpoint: Path, scenes: int, out: Path | None, threads: int | None) -> None:
+    """Examine CHECKPOINT on the test split, print the release gates, write the model card."""
+    import torch
+
+    from cof.tiny.card import gates, write_card
+    from cof.tiny.examine import examine, load
+
+    if threads:
+        torch.set_num_threads(threads)
+    model, tokenizer = load(checkpoint)
+    report = examine(model, tokenizer, scenes)
+    reworded = examine(model, tokenizer, scenes, held_out=True, difficulties=("easy",))
+    path = out or checkpoint / "README.md"
+    write_card(path, report, reworded, scenes)
+    for gate in gates(report):
+        click.echo(str(gate))
+    click.echo(f"card: {path}")

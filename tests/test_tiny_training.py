@@ -1,0 +1,71 @@
+"""The trainer: interrupted equals uninterrupted, and a minute of it beats chance."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cof.tiny.loop import Schedule, fit
+from cof.tiny.model import ModelConfig, build, llava_config
+from cof.tiny.optim import OptimConfig, orthogonalise
+from cof.tiny.tokenizer import BOS, EOS, IMAGE, PAD, train_tokenizer
+from cof.tiny.train import TrainConfig, load_trained, read_config, train
+from cof.tiny.vision import VisionStage
+
+SMALL = ModelConfig(vision_width=32, vision_layers=1, vision_heads=2, width=48, mlp=64)
+TINY = TrainConfig(model=SMALL, vision=Schedule(3, 8), language=Schedule(4, 8))
+
+
+def weights(folder) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "language.pt", weights_only=True)["modules"]["model"]
+
+
+def test_interrupted_equals_uninterrupted(tmp_path):
+    train(TINY, tmp_path / "whole")
+    train(TINY, tmp_path / "parts", stop_at=2)
+    train(TINY, tmp_path / "parts")
+    a, b = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    model, _, step = load_trained(tmp_path / "whole")
+    assert step == 4
+    assert torch.equal(model.lm_head.weight, a["lm_head.weight"])
+
+
+def test_a_folder_belongs_to_one_configuration(tmp_path):
+    train(TINY, tmp_path, stop_at=1)
+    assert read_config(tmp_path) == TINY
+    with pytest.raises(ValueError, match="another run"):
+        train(replace(TINY, seed=1), tmp_path)
+
+
+def test_a_minute_of_vision_beats_chance(tmp_path):
+    sizes = ModelConfig(vision_width=64, vision_layers=2)
+    model = build(llava_config(sizes, IMAGE, BOS, EOS, PAD), 0)
+    stage = VisionStage(model, sizes, Schedule(120, 16), 0, "cpu")
+    fit(stage, tmp_path, OptimConfig())
+    last = json.loads((tmp_path / "dev.jsonl").read_text().splitlines()[-1])
+    assert last["easy/color"] > 0.5  # eight colours: chance is 0.125
+
+
+def test_orthogonalise_flattens_singular_values():
+    torch.manual_seed(0)
+    for shape in ((2, 24, 24), (1, 16, 40), (1, 40, 16)):
+        values = torch.linalg.svdvals(orthogonalise(torch.randn(shape), steps=10))
+        assert values.min() > 0.5
+        assert values.max() < 1.3
+
+
+def test_tokenizer_round_trip_and_coordinates():
+    tokenizer = train_tokenizer()
+    text = 'Is the red circle "here"?\n {"bbox": [[0.07, 1.00, 0.25, 0.44]]} \u00e9\u2603 7'
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert tokenizer.decode(ids) == text
+    for k in range(101):
+        assert len(tokenizer(f"{k / 100:.2f}", add_special_tokens=False)["input_ids"]) == 1
+    again = train_tokenizer()
+    assert again.get_vocab() == tokenizer.get_vocab()
+    assert tokenizer.convert_tokens_to_ids("<image>") == IMAGE
