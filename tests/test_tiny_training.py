@@ -16,7 +16,7 @@ from cof.tiny.train import TrainConfig, load_trained, read_config, train
 from cof.tiny.vision import VisionStage
 
 SMALL = ModelConfig(vision_width=32, vision_layers=1, vision_heads=2, width=48, mlp=64)
-TINY = TrainConfig(model=SMALL, vision=Schedule(3, 8), language=Schedule(4, 8))
+TINY = TrainConfig(model=SMALL, vision=Schedule(2, 8, dev=2), language=Schedule(4, 8, dev=2))
 
 
 def weights(folder) -> dict[str, torch.Tensor]:
@@ -45,7 +45,7 @@ def test_a_folder_belongs_to_one_configuration(tmp_path):
 def test_a_minute_of_vision_beats_chance(tmp_path):
     sizes = ModelConfig(vision_width=64, vision_layers=2)
     model = build(llava_config(sizes, IMAGE, BOS, EOS, PAD), 0)
-    stage = VisionStage(model, sizes, Schedule(120, 16), 0, "cpu")
+    stage = VisionStage(model, sizes, Schedule(120, 16, dev=32), 0, "cpu")
     fit(stage, tmp_path, OptimConfig())
     last = json.loads((tmp_path / "dev.jsonl").read_text().splitlines()[-1])
     assert last["easy/color"] > 0.5  # eight colours: chance is 0.125

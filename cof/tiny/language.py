@@ -245,12 +245,12 @@ class LanguageStage:
         return report
 
     @torch.no_grad()
-    def evaluate(self, images: int = 48) -> dict[str, float]:
+    def evaluate(self) -> dict[str, float]:
         """Teacher-forced dev metrics by difficulty, on the final diet."""
         report = {}
         diet = replace(CURRICULUM[-1][2], dense=0.0)
         for name in ("easy", "fine", "crowded"):
-            scenes = describe(range(images), name, split="dev", side=self.config.side)
+            scenes = describe(range(self.schedule.dev), name, split="dev", side=self.config.side)
             batch = self.batch(scenes, diet, f"dev-{name}")
             _, scores = self.batch_loss(batch, scenes, 0.0)
             report.update({f"{name}/{k}": round(v, 4) for k, v in scores.items()})

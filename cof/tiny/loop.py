@@ -24,13 +24,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Schedule:
-    """Length and learning rate of a stage; `decay` is the last part, linear to `floor`."""
+    """Length and learning rate of a stage; `decay` is the last part, linear to `floor`.
+
+    images: scenes a step; dev: scenes of each difficulty in a dev evaluation.
+    """
 
     steps: int
     images: int
     warmup: int = 20
     decay: float = 0.6
     floor: float = 0.02
+    dev: int = 48
 
     def factor(self, step: int) -> float:
         """Learning rate of this step as a share of the peak."""

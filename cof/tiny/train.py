@@ -32,14 +32,14 @@ class TrainConfig:
     seed: int = 0
     model: ModelConfig = field(default_factory=ModelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
-    vision: Schedule = field(default_factory=lambda: Schedule(1200, 32))
+    vision: Schedule = field(default_factory=lambda: Schedule(1800, 32))
     language: Schedule = field(default_factory=lambda: Schedule(2200, 8))
     teaching: LanguageConfig = field(default_factory=LanguageConfig)
 
 
 PRESETS: dict[str, TrainConfig] = {
     "cpu": TrainConfig(),  # about an hour and a half on two cores
-    "smoke": TrainConfig(vision=Schedule(40, 16), language=Schedule(10, 4)),
+    "smoke": TrainConfig(vision=Schedule(120, 16, dev=16), language=Schedule(10, 8, dev=4)),
     "gpu": TrainConfig(  # LLaVA-1.5's own geometry; not run yet
         model=ModelConfig(
             side=336,

@@ -162,7 +162,7 @@ class VisionStage:
         """Readout accuracies on dev scenes of each difficulty."""
         report = {}
         for name in ("easy", "fine", "crowded"):
-            scenes = describe(range(64), name, split="dev", side=self.config.side)
+            scenes = describe(range(self.schedule.dev), name, split="dev", side=self.config.side)
             _, scores = self._forward(scenes, 1.0)
             report.update({f"{name}/{key}": value for key, value in scores.items()})
         return report
