@@ -1,4 +1,4 @@
-"""Boxes kept on disk, by question id: `bench.regions`, and the stages file, random and shuffled.
+"""Boxes kept on disk, by question id: what the coarse stages file, random and shuffled read.
 
 Either a run folder (or its records.jsonl), whose coarse boxes or ground truth are taken, or JSON
 lines `{"id": "...", "boxes": [[x0, y0, x1, y1], ...]}`, and `"image"` where boxes are shuffled; a
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,16 +47,6 @@ def check_ids(path: str, truth: bool, questions: Sequence[Question]) -> None:
             f"{path}: no boxes for {len(missing)} of {len(questions)} questions, "
             f"the first is {missing[0]!r}"
         )
-
-
-def with_boxes(questions: Sequence[Question], path: str) -> list[Question]:
-    """The questions with the boxes of a file as their ground truth.
-
-    Raises:
-        DataError: as `check_ids`.
-    """
-    check_ids(path, False, questions)
-    return [replace(one, boxes=boxes_of(path, False, one)) for one in questions]
 
 
 def read_boxes(path: str, truth: bool) -> dict[str, Kept]:

@@ -28,7 +28,7 @@ KINDS = {"model": "models", "bench": "bench", "locate": "locate", "refine": "ref
 DEFAULT_NAMES = {"model": "llava", "locate": "prompt", "refine": "highlight"}
 """The paper's method on the paper's model; a benchmark has to be named."""
 
-_OTHER_KEYS = {"bench": ("limit", "regions"), "locate": (), "refine": (), "model": ()}
+_OTHER_KEYS = {"bench": ("limit",), "locate": (), "refine": (), "model": ()}
 """Sections in the order in which they are read, the model's heavy module last."""
 
 NOT_RESULTS = ("name", "out", "cache", "bench.root")
@@ -66,16 +66,9 @@ class General:
 
 @dataclass(frozen=True)
 class Subset:
-    """What `bench` says of any benchmark.
-
-    Attributes:
-        limit: only the first so many images, with all their questions; None is all.
-        regions: file of true boxes by question id (see `cof.boxes_file`), relative to `root`, for
-            a benchmark that has none of its own; None leaves its questions as they are.
-    """
+    """`bench.limit`: only the first so many images, with all their questions; None is all."""
 
     limit: int | None = None
-    regions: str | None = None
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
@@ -141,8 +134,8 @@ def resolve(data: Mapping[str, Any]) -> RunConfig:
     general = build(General, rest, "", known=sections)
     parts = {key: _section(data, key) for key in sections}
     names = {key: _plugin_name(parts[key], key) for key in KINDS}
-    common = {key: parts["bench"].pop(key) for key in _OTHER_KEYS["bench"] if key in parts["bench"]}
-    subset = build(Subset, common, "bench")
+    limit = {"limit": parts["bench"].pop("limit")} if "limit" in parts["bench"] else {}
+    subset = build(Subset, limit, "bench")
     boxes = build(BoxConfig, parts["boxes"], "boxes")
     limits = build(base.Limits, parts["limits"], "limits")
     configs = {
@@ -221,6 +214,6 @@ def _override(data: dict[str, Any], override: str) -> dict[str, Any]:
 
 
 def _keep_shared(place: dict[str, Any], section: str, name: str) -> None:
-    kept = {*_OTHER_KEYS["bench"], *(field.name for field in fields(plugin_config(section, name)))}
+    kept = {"limit", *(field.name for field in fields(plugin_config(section, name)))}
     for key in [key for key in place if key not in kept]:
         del place[key]

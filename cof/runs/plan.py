@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from cof import plugins
-from cof.boxes_file import with_boxes
 from cof.config import RunConfig
 from cof.errors import DataError
 from cof.types import Question
@@ -20,11 +19,10 @@ Batch = tuple[tuple[int, Question], ...]
 
 
 def read_questions(config: RunConfig) -> list[Question]:
-    """The benchmark's questions, with `bench.regions`, cut to the first `bench.limit` images.
+    """The benchmark's questions, cut to the first `bench.limit` images.
 
     Raises:
-        DataError: not such a benchmark, no questions, two questions with one id, or one without
-            its line in `bench.regions`.
+        DataError: not such a benchmark, no questions, or two questions with one id.
     """
     questions: list[Question] = plugins.load("bench", config.names["bench"]).read(config.bench)
     ids = [question.id for question in questions]
@@ -35,11 +33,7 @@ def read_questions(config: RunConfig) -> list[Question]:
     questions = [question for question in questions if question.image in kept]
     if not questions:
         raise DataError(f"{config.bench.root}: no questions")
-    if config.subset.regions is None:
-        return questions
-    root = Path(config.bench.root)
-    folder = root if root.is_dir() else root.parent
-    return with_boxes(questions, str(folder / config.subset.regions))
+    return questions
 
 
 def images_of(questions: Sequence[Question]) -> list[str]:

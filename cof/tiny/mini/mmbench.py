@@ -31,19 +31,22 @@ LEVELS = {
 
 
 def write(folder: Path, config: MiniConfig) -> int:
-    """Write the TSV, every rotation a row, and regions.jsonl; returns the number of rows."""
+    """Write the TSV and regions.jsonl; returns the number of rows, rotations included."""
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     regions = []
     for number in range(config.size * len(WORD_KINDS)):
         kind = WORD_KINDS[number % len(WORD_KINDS)]
         picture, question = _find(config, kind, number)
-        turned = _rotations(number, picture, question)
-        rows += turned
-        found = {"boxes": picture.boxes(question.region), "scene": picture.index}
-        regions += [
-            {"id": str(row["index"]), "question": row["question"], **found} for row in turned
-        ]
+        rows += _rotations(number, picture, question)
+        regions.append(
+            {
+                "index": number,
+                "question": question.text.split("\n")[0],
+                "boxes": picture.boxes(question.region),
+                "scene": picture.index,
+            }
+        )
     rows.sort(key=lambda row: row["index"])
     with (folder / FILE).open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, COLUMNS, delimiter="\t", lineterminator="\n")

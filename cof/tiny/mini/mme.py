@@ -14,8 +14,8 @@ from cof.tiny.questions import YES_NO_KINDS, Asker, Question, UnaskableError
 def write(folder: Path, config: MiniConfig) -> int:
     """Write <subtask>/<number>.jpg and .txt, and regions.jsonl; returns the number of questions.
 
-    regions.jsonl is ours (`bench.regions`): the reader's question id, image, question as in the
-    .txt, answer, and the boxes that hold the answer as fractions of the image.
+    regions.jsonl is ours and no MME reader looks at it: image, question as in the .txt, answer,
+    and the boxes that hold the answer as fractions of the image.
     """
     rows: list[dict[str, Any]] = []
     for part, kind in enumerate(YES_NO_KINDS):
@@ -53,12 +53,11 @@ def _write_pair(
     (folder / f"{stem}.txt").write_text("".join(lines), encoding="utf-8")
     return [
         {
-            "id": f"{folder.name}/{stem}.jpg#{number}",
             "image": f"{folder.name}/{stem}.jpg",
             "question": text,
             "answer": q.answer,
             "boxes": picture.boxes(q.region),
             "scene": picture.index,
         }
-        for number, (text, q) in enumerate(zip(texts, pair, strict=True), start=1)
+        for text, q in zip(texts, pair, strict=True)
     ]

@@ -30,11 +30,11 @@ def write(folder: Path, config: MiniConfig) -> int:
     names = [image_name(k) for k in range(len(chosen))]
     for picture, name in zip(chosen, names, strict=True):
         picture.save(folder / "val2014" / name)
-    regions: list[dict[str, Any]] = []
+    regions: dict[tuple[str, str], dict[str, Any]] = {}
     for setting in ("random", "popular", "adversarial"):
         rows = _rows(chosen, names, setting, config.seed, regions)
         write_lines(folder / f"coco_pope_{setting}.json", rows)
-    write_lines(folder / "regions.jsonl", regions)
+    write_lines(folder / "regions.jsonl", list(regions.values()))
     return 3 * 2 * EACH * len(chosen)
 
 
@@ -48,7 +48,7 @@ def _rows(
     names: list[str],
     setting: str,
     seed: int,
-    regions: list[dict[str, Any]],
+    regions: dict[tuple[str, str], dict[str, Any]],
 ) -> list[dict[str, Any]]:
     popular = Counter(thing.name for picture in chosen for thing in picture.things)
     rows: list[dict[str, Any]] = []
@@ -61,10 +61,14 @@ def _rows(
                 text = f"Is there {wording.article(noun)} {noun} in the image?"
                 row = {"image": image, "text": text, "label": label}
                 rows.append({"question_id": len(rows) + 1, **row})
-                asked = {"id": f"{setting}/{len(rows)}", "image": f"val2014/{image}"}
-                said = {"question": text, "answer": label.capitalize()}
                 boxes = picture.boxes(region)
-                regions.append({**asked, **said, "boxes": boxes, "scene": picture.index})
+                regions[image, text] = {
+                    "image": f"val2014/{image}",
+                    "question": text,
+                    "answer": label.capitalize(),
+                    "boxes": boxes,
+                    "scene": picture.index,
+                }
     return rows
 
 
