@@ -156,8 +156,9 @@ def _narrow(active: _Active, layer: int, heads: int, plain: Tensor) -> Tensor:
     chosen = active.highlight
     if active.biased is None or (chosen.layers is not None and layer not in chosen.layers):
         return plain
+    biased = active.biased.to(plain.device)
     if chosen.heads is None:
-        return active.biased
+        return biased
     lit = torch.zeros(heads, dtype=torch.bool, device=plain.device)
     lit[list(chosen.heads)] = True
-    return torch.where(lit[None, :, None, None], active.biased, plain)
+    return torch.where(lit[None, :, None, None], biased, plain)

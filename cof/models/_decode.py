@@ -67,7 +67,7 @@ class Prefix:
         """A cache of its own for a batch: the first `length` positions of the given images."""
         if self._cache is None:
             self._cache = self._compute()
-        index = torch.tensor(rows, device=self.embeds.device)
+        index = torch.tensor(rows)  # on the CPU: layers may be on several devices
         cache = DynamicCache()
         if length == 0:
             return cache
@@ -157,7 +157,7 @@ class Greedy:
             if step == 0 and self.step is not None:
                 cache = _static(self.decoder.config, cache, limit)
             if sum(going) <= len(active) // 2 and self.step is None:
-                keep = torch.tensor([i for i, go in enumerate(going) if go], device=mask.device)
+                keep = torch.tensor([i for i, go in enumerate(going) if go])
                 active = [row for row, go in zip(active, going, strict=True) if go]
                 mask, places = mask[keep], places[keep]
                 self._drop(cache, keep, narrowed)
@@ -194,7 +194,7 @@ class Greedy:
         cache.batch_select_indices(keep)
         plan = current(self.decoder)
         if plan is not None:
-            narrowed.enter_context(highlighted(self.decoder, plan.take(keep.cpu())))
+            narrowed.enter_context(highlighted(self.decoder, plan.take(keep)))
 
     def _take(self, active: list[Row], logits: Tensor) -> list[bool]:
         """Append each row's best token; True where the row goes on."""
