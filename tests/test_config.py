@@ -128,7 +128,7 @@ def test_a_missing_file_is_named(tmp_path):
         config.load(tmp_path / "no.yaml")
 
 
-@pytest.mark.parametrize("override", ["out=elsewhere", "name=x", "bench.root=elsewhere"])
+@pytest.mark.parametrize("override", ["out=elsewhere", "name=x", "cache=y", "bench.root=elsewhere"])
 def test_where_things_are_is_not_in_the_hash(file, override):
     assert config.load(file, [override]).hash == config.load(file).hash
 

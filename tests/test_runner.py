@@ -20,6 +20,7 @@ from cof.runs.runner import Options, run
 from cof.types import Answer, Box, Question, Region, Result
 
 IMAGES = 5
+BUILD = runner.build_pipeline
 
 
 @pytest.fixture
@@ -144,48 +145,57 @@ class TestRun:
 
 
 class TestRealStages:
-    """The paper's two stages around a stub model that says Yes where it is highlighted."""
+    """The pipeline that the runner builds, around a stub that says Yes where it is highlighted."""
 
     @pytest.fixture
-    def outcome(self, settings, monkeypatch):
-        from cof.pipeline import CoF, Settings
+    def ask(self, settings, monkeypatch):
+        monkeypatch.setattr(runner, "build_pipeline", BUILD)
 
-        def ask(reply):
-            monkeypatch.setattr(
-                runner,
-                "build_pipeline",
-                lambda c: CoF(StubModel(reply), Settings(c.locate, c.boxes, c.refine, c.limits)),
-            )
-            return run(settings(refine={"name": "highlight"}))
+        def run_with(model, **top):
+            monkeypatch.setattr("cof.models.llava.load", lambda config: model)
+            return run(settings(**{"refine": {"name": "highlight"}, **top}))
 
-        return ask
+        return run_with
 
-    def test_cof_answers_highlighted_and_plain_does_not(self, outcome):
-        got = outcome('{"box": [0.25, 0.25, 0.5, 0.5]}')
+    def test_cof_answers_highlighted_and_plain_does_not(self, ask):
+        got = ask(StubModel('{"box": [0.25, 0.25, 0.5, 0.5]}'))
         assert {result.cof.text for result in got.results} == {"Yes"}
         assert {result.plain.text for result in got.results} == {"No"}
         assert {result.cells for result in got.results} == {(5,)}
         assert got.scores["status"] == {"boxes": 10, "no_box": 0, "whole": 0, "empty": 0}
         assert got.results[0].region.reply == '{"box": [0.25, 0.25, 0.5, 0.5]}'
 
-    def test_a_reply_without_a_box_is_a_plain_pass_and_counted(self, outcome):
-        got = outcome("I cannot say.")
+    def test_a_reply_without_a_box_is_a_plain_pass_and_counted(self, ask):
+        got = ask(StubModel("I cannot say."))
         assert {result.cof.text for result in got.results} == {"No"}
         assert got.scores["status"]["no_box"] == 10
 
-    def test_the_tiny_llava_runs_and_resumes(self, settings, golden, monkeypatch):
-        from cof.models import base
-        from cof.models.llava import load
-        from cof.pipeline import CoF, Settings
+    def test_the_whole_image_as_region_asks_nothing_and_highlights_nothing(self, ask):
+        model = StubModel()
+        got = ask(model, locate={"name": "whole"}, plain=False)
+        assert got.scores["status"]["whole"] == 10
+        assert len(model.seen) == 10
+        assert not any(seen.highlighted for seen in model.seen)
 
-        model = load(base.Config(str(golden / "checkpoint"), device="cpu", dtype="float32"))
-        stages = Settings(limits=base.Limits(4))
-        monkeypatch.setattr(runner, "build_pipeline", lambda c: CoF(model, stages))
-        whole = run(settings())
+    def test_a_cache_spares_another_run_the_coarse_stage(self, ask, tmp_path):
+        asked = []
+        for name, weight in (("a", 2.0), ("b", 3.0)):
+            model = StubModel()
+            refine = {"name": "highlight", "weight": weight}
+            got = ask(model, name=name, refine=refine, cache=str(tmp_path / "replies"))
+            asked.append(sum("bounding box" in seen.prompt for seen in model.seen))
+            assert got.scores["status"]["boxes"] == 10
+        assert asked == [10, 0]
+
+    def test_the_tiny_llava_runs_and_resumes(self, ask, golden):
+        from cof.models import base, llava
+
+        model = llava.load(base.Config(str(golden / "checkpoint"), device="cpu", dtype="float32"))
+        whole = ask(model, limits={"max_new_tokens": 4})
         before = compared(whole.path)
         data = (whole.path / "records.jsonl").read_bytes()
         (whole.path / "records.jsonl").write_bytes(data[: len(data) // 2])
-        assert compared(run(settings()).path) == before
+        assert compared(ask(model, limits={"max_new_tokens": 4}).path) == before
         assert whole.manifest["model"]["dtype"] == "float32"
 
 
