@@ -17,8 +17,8 @@ setup(
     package_dir={"cof": "cof", "cof.base_models": "base_models"},
     package_data={"cof.base_models": ["cof-tiny/*", "cof-tiny/*/*"]},
     install_requires=[
-        "torch>=2.6",
-        "transformers>=5.0,<6",
+        "torch>=2.10,<2.14",
+        "transformers>=5.20,<6",
         "accelerate>=1.10",
         "safetensors>=0.5",
         "sentencepiece>=0.2",

@@ -7,6 +7,7 @@ it answers.
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -39,10 +40,9 @@ def command(tmp_path):
     return make
 
 
-def start(command, delay):
+def start(command, delay, stderr=subprocess.DEVNULL):
     environment = {**os.environ, "STUB_DELAY": str(delay), "PYTHONPATH": str(HERE.parent)}
-    quiet = subprocess.DEVNULL
-    return subprocess.Popen(command, env=environment, stdout=quiet, stderr=quiet)
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=stderr)
 
 
 def wait_for(process, records, target):
@@ -78,3 +78,16 @@ def test_killed_at_random_moments_a_run_loses_and_repeats_nothing(command, tmp_p
     assert [comparable(x) for x in lines[1]] == [comparable(x) for x in lines[0]]
     assert two.scores == one.scores
     assert {**two.manifest, "command": ""} == {**one.manifest, "command": ""}
+
+
+def test_ctrl_c_says_how_to_go_on_and_exits_with_130(command, tmp_path):
+    records = tmp_path / "runs" / "stopped" / "records.jsonl"
+    process = start(command("stopped"), 0.05, stderr=subprocess.PIPE)
+    wait_for(process, records, 5)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate()[1].decode()
+    assert process.returncode == 130
+    assert "cof: stopped; the same command goes on from here" in said
+    assert "Traceback" not in said
+    assert start(command("stopped"), 0).wait() == 0
+    assert len(load_run(records.parent).results) == TOTAL

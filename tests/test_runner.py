@@ -2,6 +2,7 @@ import itertools
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -290,6 +291,15 @@ class TestRefusal:
         shutil.copy(data / "color" / "0001.png", data / "color" / "0003.png")
         with pytest.raises(RunError, match=r"another dataset \(images: "):
             run(settings())
+
+    def test_other_weights_are_refused_half_way(self, settings, pipelines, monkeypatch):
+        path = run(settings()).path
+        (path / "records.jsonl").write_text(json.dumps(lines(path)[0]) + "\n")
+        other = SimpleNamespace(describe=lambda: {"name": "stub", "revision": "2"})
+        monkeypatch.setattr(StubPipeline, "model", other)
+        with pytest.raises(RunError, match=r"another model \(model\.revision: 'absent' there, '2'"):
+            run(settings())
+        assert len(lines(path)) == 1
 
     def test_overwrite_starts_anew(self, settings):
         run(settings())

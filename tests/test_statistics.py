@@ -91,8 +91,8 @@ class TestScores:
         text = table(mme, scores, results)
         row = next(line for line in text.splitlines() if line.startswith("color")).split()
         assert row == ["color", "4", "50.00", "200.00", "+150.00"]
-        assert "credit, %" in text
-        assert "+50.00 points of credit, 95 % interval [" in text
+        assert "accuracy, %" in text
+        assert "+50.00 points of accuracy, 95 % interval [" in text
         assert "8 questions, 1 failed; regions: boxes 7, no_box 0, whole 0, empty 0" in text
         assert "locating 0.250, CoF answer 0.500, plain answer 0.500" in text
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,14 @@ def versions() -> dict[str, str | None]:
     """Versions of Python, of this package and of those that results depend on; None is absent."""
     found = {"python": platform.python_version(), "cof": cof.__version__}
     return found | {name: _version(name) for name in PACKAGES}
+
+
+def hardware() -> dict[str, Any]:
+    """The processor's architecture, and the names of the GPUs that torch sees, if it is loaded."""
+    torch = sys.modules.get("torch")
+    count = torch.cuda.device_count() if torch else 0
+    names = [torch.cuda.get_device_name(number) for number in range(count)] if torch else []
+    return {"machine": platform.machine(), "gpus": names}
 
 
 def commit() -> dict[str, Any]:

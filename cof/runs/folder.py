@@ -31,6 +31,8 @@ from cof.types import Result
 CONFIG, MANIFEST, RECORDS, SCORES = "config.yaml", "manifest.json", "records.jsonl", "scores.json"
 ANSWERS = "answers"
 FILES = (CONFIG, MANIFEST, RECORDS, SCORES)
+WAY_OUT = "choose another name= or out=, or start anew with --overwrite"
+"""What to do about a folder that belongs to another run; the end of a message."""
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cof import plugins
-from cof.config import RunConfig
-from cof.runs.environment import commit, versions
-from cof.runs.folder import MANIFEST, RunFolder
+from cof.config import RunConfig, differences
+from cof.errors import RunError
+from cof.runs.environment import commit, hardware, versions
+from cof.runs.folder import MANIFEST, WAY_OUT, RunFolder
 
 if TYPE_CHECKING:
     from cof.models.base import Model
@@ -33,6 +34,7 @@ def describe(
         "model": model.describe(),
         "code": commit(),
         "versions": versions(),
+        "hardware": hardware(),
         "seeds": {"sampling": config.limits.seed, "bootstrap": config.general.seed},
         "command": command,
         "resumed": [],
@@ -54,12 +56,18 @@ def write(folder: RunFolder, fresh: dict[str, Any], done: int) -> None:
         folder: the run, locked.
         fresh: what `describe` says now.
         done: number of records there are.
+
+    Raises:
+        RunError: the model is another one (its weights, device, dtype); a run never mixes two.
     """
     there = folder.read_json(MANIFEST)
     if not there:
         folder.write_json(MANIFEST, fresh)
         return
     current = latest(there)
+    other = differences({"model": current["model"]}, {"model": fresh["model"]})
+    if other and done:
+        raise RunError(f"{folder.path}: made with another model ({'; '.join(other)}); {WAY_OUT}")
     compared = [key for key in fresh if key not in ("command", "resumed")]
     changed = {key: fresh[key] for key in compared if fresh[key] != current.get(key)}
     if changed:

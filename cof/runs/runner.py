@@ -16,7 +16,7 @@ from cof.config import RunConfig
 from cof.errors import DataError, RunError
 from cof.images import load_image
 from cof.runs import manifest
-from cof.runs.folder import ANSWERS, SCORES, Run, RunFolder, load_run
+from cof.runs.folder import ANSWERS, SCORES, WAY_OUT, Run, RunFolder, load_run
 from cof.runs.plan import Batch, fingerprint, plan_batches, read_questions
 from cof.runs.records import to_record
 from cof.runs.scores import Pass, answers, summary
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from cof.pipeline import CoF
-
-_WAY_OUT = "choose another name= or out=, or start anew with --overwrite"
 
 
 @dataclass(frozen=True)
@@ -118,10 +116,10 @@ def _prepare(
         folder.write_config(resolved)
     elif configs.content_hash(there) != config.hash:
         keys = "; ".join(configs.differences(there, resolved))
-        raise RunError(f"{folder.path}: made with another config ({keys}); {_WAY_OUT}")
+        raise RunError(f"{folder.path}: made with another config ({keys}); {WAY_OUT}")
     changes = "; ".join(manifest.dataset_changes(folder, dataset, options.retry_failed))
     if changes:
-        raise RunError(f"{folder.path}: made with another dataset ({changes}); {_WAY_OUT}")
+        raise RunError(f"{folder.path}: made with another dataset ({changes}); {WAY_OUT}")
     folder.repair()
 
 

@@ -72,7 +72,7 @@ def table(bench: ModuleType, scores: dict[str, Any], results: Sequence[Result]) 
     body = [[name, n, before, value, value - before] for (name, value, n), (_, before, _) in both]
     pair = scores["paired"]
     accuracy = [100 * pair[key] for key in ("plain", "cof", "difference")]
-    body.append(["credit, %", scores["questions"], *accuracy])
+    body.append(["accuracy, %", scores["questions"], *accuracy])
     text = tabulate(body, ["", "n", "plain", "CoF", "difference"], **_STYLE)
     return "\n".join([text, "", _interval(pair), *lines, _seconds(results)])
 
@@ -85,7 +85,7 @@ def _interval(pair: dict[str, Any]) -> str:
         return "one image only: no interval for the difference"
     low, high = 100 * pair["low"], 100 * pair["high"]
     return (
-        f"difference {100 * pair['difference']:+.2f} points of credit, 95 % interval "
+        f"difference {100 * pair['difference']:+.2f} points of accuracy, 95 % interval "
         f"[{low:+.2f}, {high:+.2f}] (bootstrap over {pair['clusters']} images)"
     )
 
