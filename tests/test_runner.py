@@ -171,12 +171,12 @@ class TestRealStages:
         assert {result.cof.text for result in got.results} == {"No"}
         assert got.scores["status"]["no_box"] == 10
 
-    def test_the_whole_image_as_region_asks_nothing_and_highlights_nothing(self, ask):
+    def test_the_whole_image_as_region_asks_nothing_and_highlights_all(self, ask):
         model = StubModel()
         got = ask(model, locate={"name": "whole"}, plain=False)
         assert got.scores["status"]["whole"] == 10
         assert len(model.seen) == 10
-        assert not any(seen.highlighted for seen in model.seen)
+        assert all(seen.highlighted for seen in model.seen)
 
     def test_a_cache_spares_another_run_the_coarse_stage(self, ask, tmp_path):
         asked = []
