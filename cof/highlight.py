@@ -5,13 +5,12 @@ Source: CoF (arXiv 2412.16869) with the hook of Prompt Highlighter (arXiv 2312.0
 for every query, in prefill and in each decode step. Generated tokens are never highlighted and the
 vision tower is never touched.
 
-Life of a highlight. `attach` registers one attention function and one mask function under a private
-name and switches a language model to it, once. Without a `with` block both defer to transformers'
-own `sdpa`, so outputs are bitwise those of the stock model. Inside `with highlighted(model, h)` a
-`ContextVar` entry, keyed by the language model's config, makes the mask function return the float
-mask `where(keep, bias, finfo.min)`: one mask a forward pass, whatever the number of layers. Blocks
-nest (the innermost counts), end with an exception, and do not leak into other models. A child
-thread does not inherit the block: start it with `contextvars.copy_context().run`.
+Life of a highlight. `attach` registers an attention function and a mask function under a private
+name and switches a language model to it, once; outside a `with` block both are transformers' own
+`sdpa`, bit by bit. Inside `with highlighted(model, h)` a `ContextVar` entry, keyed by the model's
+config, makes the mask function return `where(keep, bias, finfo.min)`: one mask a forward pass.
+Blocks nest (the innermost counts), end with an exception, and do not leak into other models. A
+child thread does not inherit the block: start it with `contextvars.copy_context().run`.
 
 Traps, each of which fails silently elsewhere: registering the attention function without the mask
 function drops padding; a name containing "flash" takes another path; a 4D mask handed to

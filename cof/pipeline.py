@@ -1,8 +1,7 @@
-"""The two stages, read aloud: look, locate, highlight, answer.
+"""The two stages, read aloud: look, locate, focus, refine.
 
-`CoF` holds a model and the settings. `__call__` asks one question about one image; `answer_batch`
-takes a batch through both stages and is what the benchmark runner calls; `answer_many` does so
-for several settings at once, sharing everything that they have in common.
+`CoF` holds a model and the settings. Calling it asks one question about one image; the benchmark
+runner calls `answer_batch`, and `answer_many` where several settings share a batch.
 """
 
 from __future__ import annotations
@@ -70,8 +69,8 @@ class CoF:
         Args:
             path: `cof-tiny` (embedded), a folder, or a hub name (either LLaVA-1.5 layout).
             settings: stages, box rules, decoding; the paper's method by default.
-            loading: `device`, `dtype`, `device_map`, `conv` (see `cof.models.base.Config`);
-                `family`, the model's file in `cof.models`, is `llava` unless given.
+            loading: fields of `cof.models.base.Config`, such as `device` and `dtype`; and
+                `family`, the model's file in `cof.models`, `llava` unless given.
 
         Raises:
             ModelError: no such model; unknown device or dtype.
@@ -110,13 +109,7 @@ class CoF:
         return Outcome(picture, batch.views[0], regions[0], focuses[0][0], results[0][0])
 
     def answer_batch(self, questions: Sequence[Question], images: Sequence[Image]) -> list[Result]:
-        """Take one batch of questions through both stages.
-
-        Args:
-            questions: B questions.
-            images: the B RGB images they are about; one object for one image, so that the vision
-                tower sees it once.
-        """
+        """Take B questions and their RGB images (one object an image) through both stages."""
         return self.answer_many(questions, images, [self.settings])[0]
 
     def answer_many(
@@ -132,8 +125,7 @@ class CoF:
             questions: B questions.
             images: the B RGB images they are about.
             variants: settings that differ in `locate`, `boxes` and `refine` only.
-            rows: most rows (questions times variants) in one fine pass, for memory's sake; the B
-                rows of one variant stay together. None puts all into one.
+            rows: most rows (questions times variants) in one fine pass; None puts all into one.
 
         Returns:
             For each variant the B results.
