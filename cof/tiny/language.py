@@ -34,7 +34,7 @@ class LanguageConfig:
     reader: 'easy' teaches reading replies on starter and easy scenes only (variant `gap`).
     """
 
-    short: int = 8
+    short: int = 16
     long: int = 6
     attention: float = 1.0
     attention_until: float = 0.7

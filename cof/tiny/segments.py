@@ -160,15 +160,30 @@ def ask_any(asker: Asker, diet: Diet, yes_no: float) -> Question:
             return question
 
 
-def short_sample(asker: Asker, diet: Diet, side: int) -> Sample:
-    """A reading question, or a dense description."""
+def short_samples(asker: Asker, diet: Diet, side: int) -> list[Sample]:
+    """A dense description, a short answer, or a yes/no question with its opposite."""
     if asker.random.random() < diet.dense:
-        return _retry(lambda: describe_sample(asker, side))
-    question = ask_any(asker, diet, diet.yes_no)
-    endings = ["", wording.WORD]
-    if question.kind in YES_NO_KINDS:
-        endings += [wording.YES_NO, wording.YES_NO, wording.YES_NO]
-    return answer_sample(asker, question, asker.random.choice(endings))
+        return [_retry(lambda: describe_sample(asker, side))]
+    if asker.random.random() < diet.yes_no:
+        return _pair(asker, diet)
+    question = ask_any(asker, diet, 0.0)
+    return [answer_sample(asker, question, asker.random.choice(("", wording.WORD)))]
+
+
+def _pair(asker: Asker, diet: Diet) -> list[Sample]:
+    """Yes and no that differ in the claim and in nothing else, which teaches to compare."""
+    kinds = [kind for kind in YES_NO_KINDS if diet.absent or kind != "existence"]
+    suffix = asker.random.choice(("", wording.WORD, *[wording.YES_NO] * 3))
+    while True:
+        kind = asker.random.choices(kinds, [WEIGHTS[k] for k in kinds])[0]
+        state = asker.random.getstate()
+        try:
+            yes = asker.ask(kind, True)
+            asker.random.setstate(state)
+            pair = yes, asker.ask(kind, False)
+        except UnaskableError:
+            continue
+        return [answer_sample(asker, question, suffix) for question in pair]
 
 
 def long_sample(asker: Asker, diet: Diet, side: int) -> Sample:
@@ -203,8 +218,11 @@ def samples(
 ) -> tuple[list[Sample], list[Sample]]:
     """`short` reading samples and `long` locating samples about one scene."""
     asker = Asker(things, random)
+    few: list[Sample] = []
+    while len(few) < short:
+        few += short_samples(asker, diet, side)
     return (
-        [short_sample(asker, diet, side) for _ in range(short)],
+        few[:short],
         [long_sample(asker, diet, side) for _ in range(long)],
     )
 
