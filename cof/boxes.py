@@ -5,7 +5,8 @@ checked and always in fractions of the ORIGINAL image. Frames:
 
 * image: fractions of the original W x H image;
 * padded square: fractions of the S x S square, S = max(W, H), in which the image sits at the
-  floor offsets ((S - W) // 2, (S - H) // 2). LLaVA-1.5 answers in this one.
+  floor offsets ((S - W) // 2, (S - H) // 2). LLaVA-1.5 answers in this one;
+* centre crop: fractions of the middle square that is left of an image that is not padded.
 """
 
 from __future__ import annotations
@@ -23,13 +24,17 @@ __all__ = [
     "SLACK",
     "BoxConfig",
     "Quad",
+    "centre_crop",
     "clip",
     "expand",
+    "from_frame",
     "from_padded_square",
+    "padded_square",
     "parse_boxes",
     "parse_reference",
     "shared_area",
     "square",
+    "to_frame",
     "to_padded_square",
     "union_area",
 ]
@@ -64,39 +69,68 @@ def clip(quad: Quad) -> Box | None:
     return Box(x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
 
 
-def from_padded_square(quad: Quad, size: tuple[int, int]) -> Box | None:
-    """An ordered quad of the padded square as a Box; None where it covers padding only.
+def padded_square(size: tuple[int, int]) -> Quad:
+    """The rectangle that the padded square covers, in fractions of the image; holds [0, 1]^2.
 
     Args:
-        quad: fractions of the padded square.
         size: (width, height) of the original image in pixels.
     """
-    (scale_x, shift_x), (scale_y, shift_y) = (_padding(edge, max(size)) for edge in size)
+    side = max(size)
+    left, top = ((side - edge) // 2 for edge in size)
+    width, height = size
+    return (-left / width, -top / height, (side - left) / width, (side - top) / height)
+
+
+def centre_crop(size: tuple[int, int], pixels: int | None = None) -> Quad:
+    """The rectangle that the centre crop covers, in fractions of the image; lies in [0, 1]^2.
+
+    Args:
+        size: (width, height) of the original image in pixels.
+        pixels: edge of the model's input; with it the crop is the processor's, in whole pixels of
+            the resized image, without it the ideal one (they differ by up to one such pixel).
+    """
+    long, short = max(size), min(size)
+    start, length = (long - short) / 2 / long, short / long
+    if pixels is not None:
+        resized = int(pixels * long / short)
+        start, length = (resized - pixels) // 2 / resized, pixels / resized
+    wide = size[0] >= size[1]
+    return (start, 0.0, start + length, 1.0) if wide else (0.0, start, 1.0, start + length)
+
+
+def from_frame(quad: Quad, frame: Quad) -> Box | None:
+    """An ordered quad in fractions of a frame as a Box; None where nothing of it is in the image.
+
+    Args:
+        quad: fractions of the frame.
+        frame: the rectangle that the frame covers, in fractions of the image.
+    """
     x0, y0, x1, y1 = quad
-    return clip(
-        (
-            x0 * scale_x - shift_x,
-            y0 * scale_y - shift_y,
-            x1 * scale_x - shift_x,
-            y1 * scale_y - shift_y,
-        )
+    left, top, right, bottom = frame
+    width, height = right - left, bottom - top
+    return clip((left + x0 * width, top + y0 * height, left + x1 * width, top + y1 * height))
+
+
+def to_frame(box: Box, frame: Quad) -> Quad:
+    """A box in fractions of a frame, the inverse of `from_frame`."""
+    left, top, right, bottom = frame
+    width, height = right - left, bottom - top
+    return (
+        (box.x0 - left) / width,
+        (box.y0 - top) / height,
+        (box.x1 - left) / width,
+        (box.y1 - top) / height,
     )
+
+
+def from_padded_square(quad: Quad, size: tuple[int, int]) -> Box | None:
+    """An ordered quad of the padded square as a Box; None where it covers padding only."""
+    return from_frame(quad, padded_square(size))
 
 
 def to_padded_square(box: Box, size: tuple[int, int]) -> Quad:
     """A box in fractions of the padded square, the inverse of `from_padded_square`."""
-    (scale_x, shift_x), (scale_y, shift_y) = (_padding(edge, max(size)) for edge in size)
-    return (
-        (box.x0 + shift_x) / scale_x,
-        (box.y0 + shift_y) / scale_y,
-        (box.x1 + shift_x) / scale_x,
-        (box.y1 + shift_y) / scale_y,
-    )
-
-
-def _padding(edge: int, square: int) -> tuple[float, float]:
-    """Side of the square and offset of the image in it, both in units of this image edge."""
-    return square / edge, (square - edge) // 2 / edge
+    return to_frame(box, padded_square(size))
 
 
 def expand(box: Box, alpha: float) -> Box:

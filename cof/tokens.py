@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from cof.boxes import BoxConfig, expand, from_padded_square, square, to_padded_square
+from cof.boxes import (
+    BoxConfig,
+    Quad,
+    centre_crop,
+    expand,
+    from_frame,
+    padded_square,
+    square,
+    to_frame,
+)
 from cof.errors import ConfigError
 from cof.reference import indexable, reference_mask, reference_rectangle
 from cof.replies import parse_reference
@@ -26,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = [
     "centre_crop_cells",
     "focus",
+    "grid_cells",
     "key_bias",
     "padded_square_cells",
     "reference_mask",
@@ -40,54 +50,32 @@ TOLERANCE = 1e-5
 Far above the rounding of cells kept in float32, far below a step of a two-decimal box."""
 
 
-def padded_square_cells(grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Rectangles of a token grid over the padded square, as fractions of the original image.
+def grid_cells(grid: tuple[int, int], frame: Quad) -> Tensor:
+    """Rectangles of a token grid over a frame, as fractions of the original image.
 
     Args:
         grid: (rows, columns) of the model's visual tokens.
-        size: (width, height) of the original image in pixels.
-    Returns: float64 [rows * columns, 4], row-major; padding lies outside [0, 1].
+        frame: the rectangle that the grid covers, in fractions of the image.
+    Returns: float64 [rows * columns, 4], row-major; nothing is clipped.
     """
-    edge = max(size)
-    left, top = ((edge - length) // 2 for length in size)
-    return _cells(grid, (-left, -top, edge - left, edge - top), size)
+    (rows, columns), (left, top, right, bottom) = grid, frame
+    x = left + torch.arange(columns + 1, dtype=torch.float64) * ((right - left) / columns)
+    y = top + torch.arange(rows + 1, dtype=torch.float64) * ((bottom - top) / rows)
+    y0, x0 = torch.meshgrid(y[:-1], x[:-1], indexing="ij")
+    y1, x1 = torch.meshgrid(y[1:], x[1:], indexing="ij")
+    return torch.stack((x0, y0, x1, y1), dim=-1).reshape(-1, 4)
+
+
+def padded_square_cells(grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """`grid_cells` over the padded square of an image of (width, height); padding is outside."""
+    return grid_cells(grid, padded_square(size))
 
 
 def centre_crop_cells(
     grid: tuple[int, int], size: tuple[int, int], pixels: int | None = None
 ) -> Tensor:
-    """Rectangles of a token grid over the centre crop, as fractions of the original image.
-
-    The shortest edge is resized to the input's size and the middle of the long edge is kept, so
-    all cells lie inside [0, 1] and the two ends of a long image have no token.
-
-    Args:
-        grid: (rows, columns) of the model's visual tokens.
-        size: (width, height) of the original image in pixels.
-        pixels: edge of the model's input; with it the crop is the processor's, in whole pixels of
-            the resized image, without it the ideal one (they differ by up to one such pixel).
-    Returns: float64 [rows * columns, 4], row-major.
-    """
-    short, long = min(size), max(size)
-    start, length = (long - short) / 2, float(short)
-    if pixels is not None:
-        resized = int(pixels * long / short)
-        start, length = ((resized - pixels) // 2) * long / resized, pixels * long / resized
-    wide = size[0] >= size[1]
-    crop = (start, 0, start + length, short) if wide else (0, start, short, start + length)
-    return _cells(grid, crop, size)
-
-
-def _cells(
-    grid: tuple[int, int], frame: tuple[float, float, float, float], size: tuple[int, int]
-) -> Tensor:
-    """A row-major grid over a frame given in pixels of the original image."""
-    (rows, columns), (width, height), (left, top, right, bottom) = grid, size, frame
-    x = (left + torch.arange(columns + 1, dtype=torch.float64) * (right - left) / columns) / width
-    y = (top + torch.arange(rows + 1, dtype=torch.float64) * (bottom - top) / rows) / height
-    y0, x0 = torch.meshgrid(y[:-1], x[:-1], indexing="ij")
-    y1, x1 = torch.meshgrid(y[1:], x[1:], indexing="ij")
-    return torch.stack((x0, y0, x1, y1), dim=-1).reshape(-1, 4)
+    """`grid_cells` over the centre crop of an image of (width, height); see `boxes.centre_crop`."""
+    return grid_cells(grid, centre_crop(size, pixels))
 
 
 def token_mask(boxes: Sequence[Box], cells: Tensor) -> Tensor:
@@ -156,13 +144,15 @@ def _focus_reference(region: Region, view: View, config: BoxConfig) -> Focus:
             "use boxes.rules=clean"
         )
     quad = parse_reference(region.reply)
+    (left, top), (right, bottom) = view.cells[0, :2].tolist(), view.cells[-1, 2:].tolist()
+    frame = (left, top, right, bottom)  # what the grid covers
     if not region.reply and region.boxes:
-        quad = to_padded_square(region.boxes[0], view.size)
+        quad = to_frame(region.boxes[0], frame)
     mask = reference_mask(quad, view.grid, config.expand, config.square).to(view.cells.device)
     corners = reference_rectangle(quad, config.expand, config.square) if quad else None
     if corners is None or not indexable(corners, view.grid):
         return Focus(mask, (), "no_box")
-    box = from_padded_square(corners, view.size)
+    box = from_frame(corners, frame)
     status: FocusStatus = "whole" if mask.all() else "boxes" if mask.any() else "empty"
     return Focus(mask, (box,) if box else (), status)
 

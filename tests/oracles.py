@@ -39,6 +39,11 @@ def shares_area(box, cell):
     return width > 0 and height > 0
 
 
+def intersection(a, b):
+    """What two rectangles share; reversed corners where they share nothing."""
+    return (max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3]))
+
+
 def unpad(quad, size):
     """Fractions of the padded square -> fractions of the original image, not clipped."""
     width, height = size

@@ -10,12 +10,15 @@ from hypothesis import strategies as st
 from cof.boxes import (
     SLACK,
     BoxConfig,
+    centre_crop,
     clip,
     expand,
+    from_frame,
     from_padded_square,
     parse_boxes,
     parse_reference,
     square,
+    to_frame,
     to_padded_square,
 )
 from cof.types import Box
@@ -270,6 +273,24 @@ def test_from_padded_square_is_exact_arithmetic_then_clip(box, size):
         assert x1 - x0 < 1e-9 or y1 - y0 < 1e-9
     else:
         assert found.as_tuple() == pytest.approx([float(v) for v in (x0, y0, x1, y1)], abs=1e-9)
+
+
+def test_the_centre_crop_is_the_middle_of_the_longer_edge():
+    assert centre_crop((400, 100)) == pytest.approx((0.375, 0, 0.625, 1))
+    assert centre_crop((100, 400)) == pytest.approx((0, 0.375, 1, 0.625))
+    assert centre_crop((100, 100), 7) == (0, 0, 1, 1)
+    # 7 * 300 / 200 = 10.5: resized to 10 pixels, of which 1 to 8 are kept
+    assert centre_crop((300, 200), 7) == pytest.approx((0.1, 0, 0.8, 1))
+
+
+@given(boxes(), sizes, st.none() | st.integers(14, 400))
+def test_the_centre_crop_frame_is_invertible(box, size, pixels):
+    frame = centre_crop(size, pixels)
+    inside = clip(tuple(float(v) for v in oracles.intersection(box.as_tuple(), frame)))
+    if inside is not None:
+        assert from_frame(to_frame(inside, frame), frame).as_tuple() == pytest.approx(
+            inside.as_tuple(), abs=1e-9
+        )
 
 
 # --- expand, square, config ---

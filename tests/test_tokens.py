@@ -218,6 +218,15 @@ def test_reference_focus_takes_a_given_box_in_the_padded_square():
     assert out.mask.tolist() == reference_mask((0.1, 0.25, 0.3, 0.75), (24, 24), 1, False).tolist()
 
 
+def test_reference_focus_takes_a_given_box_in_the_frame_that_the_grid_covers():
+    cells = centre_crop_cells((24, 24), (400, 100))
+    seen = View(torch.zeros(576, 2), cells, (24, 24), (400, 100))
+    region = Region((Box(0.4, 0.1, 0.5, 0.9),), "oracle")  # the crop is 0.375 to 0.625
+    out = focus(region, seen, BoxConfig("reference"))
+    assert out.mask.tolist() == reference_mask((0.1, 0.1, 0.5, 0.9), (24, 24), 1, False).tolist()
+    assert out.boxes[0].x0 == pytest.approx(0.375)
+
+
 def test_reference_focus_falls_back_as_published():
     reference = BoxConfig("reference")
     infinite = f"[{'9' * 320}.0, 0.1, 0.2, 0.3]"

@@ -28,7 +28,7 @@ from transformers import (
 
 from cof import prompts
 from cof.bias import Highlight
-from cof.boxes import from_padded_square
+from cof.boxes import Quad, centre_crop, from_frame, padded_square
 from cof.errors import ModelError
 from cof.highlight import NAME, attach, highlighted
 from cof.images import preprocess
@@ -37,7 +37,7 @@ from cof.models._checkpoint import Checkpoint, find, read_json
 from cof.models._decode import Greedy, Prefix, Row
 from cof.models._original import load_original, tower_folder
 from cof.models.base import Counters, Encoded, Limits, View
-from cof.tokens import centre_crop_cells, padded_square_cells
+from cof.tokens import grid_cells
 from cof.types import Answer, Box
 
 Config = base.Config
@@ -168,13 +168,19 @@ class Llava(base.Model):
     def _views(self, features: Tensor, images: Sequence[Image]) -> list[View]:
         """Views of the images, which share the keys and values of their prompts' beginnings."""
         side = self.pixels.side // self.network.config.vision_config.patch_size
-        cells = padded_square_cells if self.pixels.pad else centre_crop_cells
         before = self.token_ids("")[0]
         opening = self._embed(before).expand(len(images), -1, -1)
         start = torch.cat([opening, features.to(opening)], dim=1)
         prefix = Prefix(self.decoder, start, tuple(before), self.counters)
         return [
-            View(feature, cells((side, side), image.size), (side, side), image.size, prefix, row)
+            View(
+                feature,
+                grid_cells((side, side), self._frame(image.size)),
+                (side, side),
+                image.size,
+                prefix,
+                row,
+            )
             for row, (feature, image) in enumerate(zip(features, images, strict=True))
         ]
 
@@ -305,8 +311,12 @@ class Llava(base.Model):
     def to_image(
         self, corners: tuple[float, float, float, float], size: tuple[int, int]
     ) -> Box | None:
-        """A box of a reply (fractions of the padded square) in fractions of the image."""
-        return from_padded_square(corners, size)
+        """A box of a reply (fractions of what the model saw) in fractions of the image."""
+        return from_frame(corners, self._frame(size))
+
+    def _frame(self, size: tuple[int, int]) -> Quad:
+        """The rectangle that the model sees of an image, in fractions of it."""
+        return padded_square(size) if self.pixels.pad else centre_crop(size, self.pixels.side)
 
     def describe(self) -> dict[str, Any]:
         """What the manifest records about the model."""
