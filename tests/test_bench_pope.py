@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from mme_folders import write_jsonl
 
-from cof.bench import pope
+from cof.bench import _yes_no, pope
 from cof.cli import main
 from cof.errors import DataError
 from cof.types import Question
@@ -176,7 +176,7 @@ def test_versions_are_told_apart(tmp_path, random_rows, name):
     ],
 )
 def test_parsers(answer, llava, strict, word):
-    found = (pope.parse_llava(answer), pope.parse_strict(answer), pope.parse_word(answer))
+    found = (_yes_no.parse_llava(answer), _yes_no.parse_strict(answer), _yes_no.parse_word(answer))
     assert found == (llava, strict, word)
     assert oracles.pope_prediction(answer) == llava
 

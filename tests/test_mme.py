@@ -41,7 +41,7 @@ PUBLISHED = {
 def release(tmp_path):
     truths = mme_folders.make(tmp_path / "mme")
     (tmp_path / "mme" / "README.md").write_text("not a subtask")
-    (tmp_path / "mme" / "regions.jsonl").write_text("{}\n")
+    (tmp_path / "mme" / "eval_tool").mkdir()
     return tmp_path / "mme", truths
 
 
@@ -120,6 +120,26 @@ def test_llava_questions_keep_their_order_and_take_answers_from_the_release(rele
         DataError, match=r"llava_mme.jsonl:1: 'OCR' '.*' is not among the questions"
     ):
         questions_of(root, questions=str(file))
+
+
+def test_regions_beside_the_release_become_boxes(release):
+    root, truths = release
+    rows = [
+        {"image": path, "question": text, "boxes": [[0.1, 0.2, 0.3, k / 1000 + 0.5]]}
+        for k, (_, path, text) in enumerate(truths)
+    ]
+    mme_folders.write_jsonl(root / "regions.jsonl", reversed(rows))
+    tops = [question.boxes[0].y1 for question in questions_of(root)]
+    assert tops == [row["boxes"][0][3] for row in rows]
+    mme_folders.write_jsonl(root / "regions.jsonl", rows[1:])
+    with pytest.raises(
+        DataError, match=r"regions.jsonl: no line for question existence/0001.jpg#1"
+    ):
+        questions_of(root)
+    rows[3]["boxes"] = [[0.1, 0.2, 0.1, 0.4]]
+    mme_folders.write_jsonl(root / "regions.jsonl", rows)
+    with pytest.raises(DataError, match=r"regions.jsonl:4: boxes are not"):
+        questions_of(root)
 
 
 def test_some_subtasks_are_enough_and_the_others_are_named(tmp_path):

@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cof.bench._answers import Answers, Given, align, llava_answer
 from cof.bench._choice import LETTERS, ask
 from cof.bench._mmbench_table import Line, read_table
-from cof.bench.base import Answers, Given, Row, align, llava_answer, read_jsonl
+from cof.bench.base import Row, read_jsonl
 from cof.errors import DataError
 from cof.prompts import OPTION_LETTER, OPTION_LETTER_CN
 from cof.types import Question

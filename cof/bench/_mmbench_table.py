@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cof.bench._answers import unique
 from cof.bench._choice import LETTERS
-from cof.bench.base import unique
 from cof.errors import DataError
 
 ROTATION = 1_000_000

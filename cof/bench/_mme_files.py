@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from cof.bench.base import Given, Row, read_jsonl, read_lines, reworded
+from cof.bench._answers import Given, reworded, with_boxes
+from cof.bench.base import Row, read_jsonl, read_lines
 from cof.errors import DataError
 from cof.prompts import SHORT_ANSWER
 from cof.types import Question
@@ -178,6 +179,17 @@ def result_folder(folder: Path) -> list[tuple[Question, str, str]]:
     if not rows:
         raise DataError(f"{folder}: no result files ({SUBTASKS[0]}.txt, {SUBTASKS[1]}.txt, ...)")
     return rows
+
+
+def with_regions(questions: Sequence[Question], root: Path) -> list[Question]:
+    """The release's questions with the boxes of a regions.jsonl (image, question as released)."""
+    keys = [key(question.category, question.image, question.text) for question in questions]
+    return with_boxes(questions, root, keys, _region_key)
+
+
+def _region_key(row: Row) -> tuple[str, str, str]:
+    path = PurePosixPath(row.text("image"))
+    return key(path.parts[0], path.name, row.text("question"))
 
 
 def as_llava(file: Path, questions: Sequence[Question]) -> list[Question]:

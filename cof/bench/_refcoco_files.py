@@ -1,4 +1,8 @@
-"""RefCOCO's annotation files: the official pickle with instances.json, or one JSON-lines file."""
+"""RefCOCO's annotation files: the official pickle with instances.json, or one JSON-lines file.
+
+Two forms of the latter: `*_<split>.jsonl`, widely used for RefCOCO (image, sent, bbox as corners in
+pixels, width, height), and `grounding.jsonl`, which `cof data mini` writes.
+"""
 
 from __future__ import annotations
 
@@ -42,6 +46,9 @@ def phrases(config: Config) -> Iterator[Phrase]:
     elif len(tables) == 1:
         for number, row in enumerate(read_jsonl(tables[0]), start=1):
             yield _tabled(row, number, config.split, config.images)
+    elif (root / "grounding.jsonl").is_file():
+        for number, row in enumerate(read_jsonl(root / "grounding.jsonl"), start=1):
+            yield _mini(row, number, root)
     else:
         raise DataError(f"{root}: neither {name}.p nor one *_{config.split}.jsonl")
 
@@ -93,6 +100,21 @@ def _tabled(row: Row, number: int, split: str, images: str) -> Phrase:
     image = f"{images}/{Path(row.text('image')).name}"
     text = (f"{split}/{number}", image, row.text("sent"), split)
     return _phrase(text, [x0, y0, x1 - x0, y1 - y0], size, row.where)  # type: ignore[arg-type]
+
+
+def _mini(row: Row, number: int, root: Path) -> Phrase:
+    """A row with image (relative to root), expression and bbox (corners in fractions)."""
+    from PIL import Image
+
+    image = row.text("image")
+    try:
+        with Image.open(root / image) as opened:
+            size = opened.size
+        box = Box(*row.values["bbox"])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{row.where}: {error}") from error
+    text = DESCRIBED.format(text=row.text("expression"))
+    return Question(str(number), image, text, "mini", boxes=(box,)), size
 
 
 def _phrase(

@@ -1,33 +1,14 @@
-"""What benchmarks share: files with line numbers in every error, and answers put to questions."""
+"""Files that benchmarks read and write: every error names the file, and the line."""
 
 from __future__ import annotations
 
-import functools
 import json
-import operator
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from cof.errors import DataError
-from cof.types import Question
-
-
-class Answers(NamedTuple):
-    """Answers beside their questions; `missing` are the ids of questions without one."""
-
-    questions: list[Question]
-    texts: list[str]
-    missing: tuple[str, ...] = ()
-
-
-class Given(NamedTuple):
-    """One answer of a file: which question it names, the raw text, and its file:line."""
-
-    key: Hashable
-    text: str
-    where: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,106 +134,3 @@ def write_text(path: Path, text: str) -> Path:
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
     """One JSON object a line, keys in the order given; returns the path."""
     return write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
-
-
-def llava_answer(question_id: str | int, question: Question, answer: str) -> dict[str, Any]:
-    """A row of LLaVA's answer files; the published random answer_id is our stable id."""
-    return {
-        "question_id": question_id,
-        "prompt": question.text,
-        "text": answer,
-        "answer_id": question.id,
-        "model_id": "cof",
-        "metadata": {},
-    }
-
-
-def add_up(values: Iterable[float]) -> float:
-    """Sum from left to right, as the published scripts do.
-
-    `sum` is not used for floats: since Python 3.12 it compensates, and last digits differ.
-    """
-    return functools.reduce(operator.add, values, 0.0)
-
-
-def align(
-    questions: Sequence[Question],
-    keys: Sequence[Hashable],
-    given: Iterable[Given],
-    source: Path,
-    allow_missing: bool = False,
-) -> Answers:
-    """Put each answer to its question, in the order of the questions.
-
-    Args:
-        questions: everything that was asked.
-        keys: how an answer names each question, same length; where k questions share a key, the
-            first k answers with that key are theirs in order.
-        given: the answers.
-        source: the file they came from, for messages.
-        allow_missing: leave out questions without an answer, and name them in `missing`.
-
-    Raises:
-        DataError: an answer to an unknown question, one answer too many, or one too few.
-    """
-    given = list(given)
-    texts = {place: item.text for place, item in zip(claim(keys, given), given, strict=True)}
-    missing = tuple(q.id for place, q in enumerate(questions) if place not in texts)
-    if missing and not (allow_missing and texts):
-        raise DataError(
-            f"{source}: {len(missing)} of {len(questions)} questions have no answer, the first is "
-            f"{missing[0]}" + ("; --allow-missing scores the others" if texts else "")
-        )
-    order = sorted(texts)
-    return Answers([questions[i] for i in order], [texts[i] for i in order], missing)
-
-
-def claim(keys: Sequence[Hashable], given: Iterable[Given]) -> list[int]:
-    """For each item the place in `keys` that it names; the k-th of a shared key takes its k-th.
-
-    Raises:
-        DataError: an item names no key, or one that earlier items have used up.
-    """
-    places: dict[Hashable, list[int]] = {}
-    for place, key in reversed(list(enumerate(keys))):
-        places.setdefault(key, []).append(place)
-    claimed = []
-    for key, _, where in given:
-        if key not in places:
-            raise DataError(f"{where}: {_show(key)} is not among the questions")
-        if not places[key]:
-            raise DataError(f"{where}: {_show(key)} occurs once too often")
-        claimed.append(places[key].pop())
-    return claimed
-
-
-def reworded(
-    questions: Sequence[Question], keys: Sequence[Hashable], given: Sequence[Given]
-) -> list[Question]:
-    """The questions that a question file names, in its order and wording (`Given.text`).
-
-    Raises:
-        DataError: as `claim`.
-    """
-    places = claim(keys, given)
-    return [
-        replace(questions[place], text=item.text) for place, item in zip(places, given, strict=True)
-    ]
-
-
-def unique(keys: Sequence[Hashable], source: str | Path) -> None:
-    """Refuse a key that occurs twice.
-
-    Raises:
-        DataError: names the file and the key.
-    """
-    seen: set[Hashable] = set()
-    for key in keys:
-        if key in seen:
-            raise DataError(f"{source}: {_show(key)} occurs twice")
-        seen.add(key)
-
-
-def _show(key: Hashable) -> str:
-    """A key in a message: its parts, readable."""
-    return " ".join(repr(part) for part in key) if isinstance(key, tuple) else repr(key)

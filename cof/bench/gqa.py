@@ -14,20 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cof.bench.base import (
-    Answers,
-    Given,
-    Row,
-    add_up,
-    align,
-    llava_answer,
-    read_json,
-    read_json_rows,
-    read_jsonl,
-    unique,
-    write_jsonl,
-    write_text,
-)
+from cof.bench._answers import Answers, Given, add_up, align, llava_answer, unique
+from cof.bench.base import Row, read_json, read_json_rows, read_jsonl, write_jsonl, write_text
 from cof.errors import DataError
 from cof.prompts import SHORT_ANSWER
 from cof.types import Question

@@ -16,9 +16,10 @@ from typing import Any, Literal
 
 from cof.bench import _mmbench_files as files
 from cof.bench import _mmbench_table as tables
+from cof.bench._answers import Answers, with_boxes
 from cof.bench._choice import UNRESOLVED, extract
 from cof.bench._mmbench_table import ROTATION
-from cof.bench.base import Answers, write_jsonl
+from cof.bench.base import write_jsonl
 from cof.errors import ConfigError
 from cof.types import Question
 
@@ -58,13 +59,15 @@ def read(config: Config) -> list[Question]:
     lines = tables.read_table(path)
     names = tables.extract_images(lines, Path(config.root) / folder)
     chinese = config.lang == "cn" or (config.lang == "auto" and "_cn" in path.stem)
-    return [
+    questions = [
         question
         for line in lines
         for question in files.questions(
             line, (folder / names[line.index]).as_posix(), config.rotate, chinese
         )
     ]
+    bases = [str(files.index_of(question) % ROTATION) for question in questions]
+    return with_boxes(questions, Path(config.root), bases, lambda row: row.key("index"))
 
 
 def credit(question: Question, answer: str, config: Config | None = None) -> float:

@@ -20,17 +20,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cof.bench import _mme_files as files
+from cof.bench._answers import Answers, Given, add_up, align, llava_answer
 from cof.bench._mme_files import COGNITION, PERCEPTION, RELEASE_SUFFIX, SUBTASKS
-from cof.bench.base import (
-    Answers,
-    Given,
-    add_up,
-    align,
-    llava_answer,
-    read_jsonl,
-    write_jsonl,
-    write_text,
-)
+from cof.bench.base import read_jsonl, write_jsonl, write_text
 from cof.errors import DataError
 from cof.prompts import SHORT_ANSWER
 from cof.types import Question
@@ -63,7 +55,9 @@ def read(config: Config) -> list[Question]:
             that is not question TAB Yes|No, an odd number of questions.
     """
     root = Path(config.root)
-    questions = list(files.release(files.release_root(root), root, strict=True))
+    questions = files.with_regions(
+        list(files.release(files.release_root(root), root, strict=True)), root
+    )
     return files.as_llava(Path(config.questions), questions) if config.questions else questions
 
 

@@ -11,25 +11,25 @@ predicted yes: an answer that a parser cannot read is wrong, and no prediction o
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from cof.bench import _pope_files as files
-from cof.bench._pope_files import SETTINGS
-from cof.bench.base import (
+from cof.bench._answers import (
+    NO_ANSWER,
     Answers,
     Given,
-    Row,
     add_up,
     align,
     llava_answer,
-    read_jsonl,
     unique,
-    write_jsonl,
+    with_boxes,
 )
+from cof.bench._pope_files import SETTINGS
+from cof.bench._yes_no import PARSERS
+from cof.bench.base import Row, read_jsonl, write_jsonl
 from cof.errors import DataError
 from cof.prompts import SHORT_ANSWER
 from cof.types import Question
@@ -67,38 +67,16 @@ def read(config: Config) -> list[Question]:
             that does not belong to the label files.
     """
     labels = files.labelled(Path(config.root), config.source, config.images)
-    if not config.questions:
-        return [question for rows in labels.values() for question in rows]
-    return files.as_llava(Path(config.questions), labels)
+    if config.questions:
+        questions = files.as_llava(Path(config.questions), labels)
+    else:
+        questions = [question for rows in labels.values() for question in rows]
+    keys = [(q.image.rpartition("/")[2], q.text.removesuffix(SHORT_ANSWER)) for q in questions]
+    return with_boxes(questions, Path(config.root), keys, _region_key)
 
 
-# --- answers ---------------------------------------------------------------------------------
-
-
-def parse_llava(answer: str) -> str:
-    """LLaVA's rule, and POPE's own: a `No`, `no` or `not` in the first sentence, else yes."""
-    words = answer.split(".")[0].replace(",", "").split(" ")
-    return "no" if {"No", "no", "not"} & set(words) else "yes"
-
-
-def parse_strict(answer: str) -> str:
-    """lmms-eval's rule: the whole answer is yes or no, else `other`."""
-    bare = answer.lower().strip()
-    return bare if bare in ("yes", "no") else "other"
-
-
-def parse_word(answer: str) -> str:
-    """VLMEvalKit's rule: exactly one of the words yes and no occurs, else `other`."""
-    words = set(re.findall(r"[^\W_]+", answer.lower()))
-    found = [word for word in ("yes", "no") if word in words]
-    return found[0] if len(found) == 1 else "other"
-
-
-PARSERS: Mapping[str, Callable[[str], str]] = {
-    "llava": parse_llava,
-    "strict": parse_strict,
-    "word": parse_word,
-}
+def _region_key(row: Row) -> tuple[str, str]:
+    return row.text("image").rpartition("/")[2], row.text("question")
 
 
 def credit(question: Question, answer: str, config: Config | None = None) -> float:
@@ -145,7 +123,9 @@ def table(scores: dict[str, Any]) -> list[tuple[str, float, int]]:
 
 
 def _parser(config: Config | None) -> Callable[[str], str]:
-    return PARSERS[config.parser if config else "llava"]
+    """The chosen parser; a question that failed has no answer to parse."""
+    parse = PARSERS[config.parser if config else "llava"]
+    return lambda answer: "other" if answer == NO_ANSWER else parse(answer)
 
 
 def _metrics(rows: Sequence[tuple[str, str, str]]) -> dict[str, Any]:

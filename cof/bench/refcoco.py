@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cof.bench import _refcoco_files as files
-from cof.bench.base import Answers, Given, add_up, align, llava_answer, read_jsonl, write_jsonl
+from cof.bench._answers import Answers, Given, add_up, align, llava_answer
+from cof.bench.base import read_jsonl, write_jsonl
 from cof.boxes import clip, from_padded_square
 from cof.errors import DataError
 from cof.replies import parse_boxes

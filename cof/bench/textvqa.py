@@ -14,21 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from cof.bench._answers import Answers, Given, add_up, align, llava_answer, reworded
 from cof.bench._vqa_words import normalise
-from cof.bench.base import (
-    Answers,
-    Given,
-    Row,
-    add_up,
-    align,
-    llava_answer,
-    read_json,
-    read_json_rows,
-    read_jsonl,
-    reworded,
-    write_jsonl,
-    write_text,
-)
+from cof.bench.base import Row, read_json, read_json_rows, read_jsonl, write_jsonl, write_text
 from cof.errors import DataError
 from cof.prompts import SHORT_ANSWER
 from cof.types import Question

@@ -14,17 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from cof.bench._answers import Answers, Given, align, llava_answer
 from cof.bench._choice import LETTERS, UNRESOLVED, ask, extract
-from cof.bench.base import (
-    Answers,
-    Given,
-    Row,
-    align,
-    llava_answer,
-    read_json,
-    read_jsonl,
-    write_jsonl,
-)
+from cof.bench.base import Row, read_json, read_jsonl, write_jsonl
 from cof.errors import DataError
 from cof.types import Box, Question
 
