@@ -333,5 +333,5 @@ def test_command_line_options(tmp_path):
     assert scores["pooled"]["yes_ratio"] == 0
     refused = cof(*given, "colour=red")
     assert refused.exit_code == 2
-    assert "pope has no option 'colour'; there is: root, questions" in refused.stderr
+    assert "pope.colour: unknown key (value 'red'); there is: images, parser" in refused.stderr
     assert "needs --labels" in cof("score", "pope", file).stderr

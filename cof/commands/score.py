@@ -1,18 +1,18 @@
-"""`cof score`: score answer files, ours or LLaVA's."""
+"""`cof score`: score answer files, LLaVA's or ours, and runs."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import click
-import yaml
 from tabulate import tabulate
 
 from cof import plugins
-from cof.errors import ConfigError
+from cof.commands._config import bench_config
+from cof.errors import RunError
 
 
 @click.command()
@@ -37,45 +37,51 @@ def score(
 ) -> None:
     """Score the answers in PATH by the published rules of BENCHMARK.
 
+    PATH is an answer file or folder in a published format, or a run folder of `cof eval`.
     KEY=VALUE sets an option of the benchmark's config, as in `parser=word` for POPE.
     """
-    module = plugins.load("bench", benchmark)
-    named = {"root": root, "questions": questions}
-    config = _config(module, benchmark, named, options)
-    found = module.read_answers(path, config, allow_missing)
-    scores = module.score(found.questions, found.texts, config)
-    if found.missing:
-        scores = {**scores, "unanswered": len(found.missing)}
-    click.echo(json.dumps(scores, indent=2) if as_json else _text(module.table(scores)))
+    bench = plugins.load("bench", benchmark)
+    if (path / "config.yaml").is_file():
+        scores, text = _run(bench, benchmark, path, options, allow_missing)
+    else:
+        named = {"root": root or "", "questions": questions}
+        config = bench_config(bench, benchmark, named, options)
+        found = bench.read_answers(path, config, allow_missing)
+        scores = bench.score(found.questions, found.texts, config)
+        scores |= {"unanswered": len(found.missing)} if found.missing else {}
+        text = tabulate(bench.table(scores), ["measure", "value", "n"], floatfmt=".4f")
+    click.echo(json.dumps(scores, indent=2) if as_json else text)
     _notes(scores)
 
 
-def _config(
-    module: Any, benchmark: str, named: dict[str, str | None], options: tuple[str, ...]
-) -> Any:
-    """The benchmark's Config from the options that were given."""
-    given: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
-    for option in options:
-        key, equals, value = option.partition("=")
-        if not equals:
-            raise ConfigError(f"{option!r} is not KEY=VALUE")
-        given[key] = yaml.safe_load(value)
-    known = [field.name for field in dataclasses.fields(module.Config)]
-    for key in given:
-        if key not in known:
-            raise ConfigError(f"{benchmark} has no option {key!r}; there is: {', '.join(known)}")
-    return module.Config(**{"root": "", **given})
+def _run(
+    bench: ModuleType, name: str, path: Path, options: tuple[str, ...], allow_missing: bool
+) -> tuple[dict[str, Any], str]:
+    """Scores of a run from its records alone, as JSON and as text."""
+    from cof.runs.folder import load_run
+    from cof.runs.scores import summary, table
 
-
-def _text(rows: list[tuple[str, float, int]]) -> str:
-    """Rows as a table."""
-    return tabulate(rows, headers=["measure", "value", "n"], floatfmt=".4f")
+    run = load_run(path)
+    section = dict(run.config["bench"])
+    if section.pop("name") != name:
+        raise RunError(f"{path}: a run of {run.config['bench']['name']}, not of {name}")
+    section.pop("limit", None)
+    total = run.manifest.get("dataset", {}).get("question_count", 0)
+    if len(run.results) < total and not (allow_missing and run.results):
+        raise RunError(
+            f"{path}: {len(run.results)} of {total} questions have a record; `cof eval` goes on "
+            "with the others, --allow-missing scores without them"
+        )
+    config = bench_config(bench, name, section, options)
+    scores = summary(bench, run.results, run.config["plain"], run.config["seed"], config)
+    scores |= {"unanswered": total - len(run.results)} if len(run.results) < total else {}
+    return scores, table(bench, scores, run.results)
 
 
 def _notes(scores: dict[str, Any]) -> None:
     """What a reader of the numbers has to know, on the error stream."""
-    if scores.get("missing_subtasks"):
-        names = ", ".join(scores["missing_subtasks"])
-        click.echo(f"note: not in this data, and not in the sums: {names}", err=True)
+    absent = {**scores.get("cof", {}), **scores}.get("missing_subtasks")
+    if absent:
+        click.echo(f"note: not in this data, and not in the sums: {', '.join(absent)}", err=True)
     if scores.get("unanswered"):
         click.echo(f"note: {scores['unanswered']} questions without an answer left out", err=True)

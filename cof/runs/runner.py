@@ -92,8 +92,10 @@ def _score(folder: RunFolder, config: RunConfig) -> None:
     questions = [result.question for result in results]
     passes: list[Pass] = ["plain", "cof"] if general.plain else ["cof"]
     for which in passes:
-        bench.export(questions, answers(results, which), folder.path / ANSWERS / which)
-    folder.write_json(SCORES, summary(bench, results, general.plain, general.seed))
+        given = answers(bench, results, which)
+        bench.export(questions, given, folder.path / ANSWERS / which, config.bench)
+    scores = summary(bench, results, general.plain, general.seed, config.bench)
+    folder.write_json(SCORES, scores)
 
 
 def _name(config: RunConfig, dataset: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, Literal, get_args
 
+from cof.bench._answers import NO_ANSWER
 from cof.runs.statistics import paired_difference
 from cof.types import FocusStatus, Result
 
@@ -16,7 +17,7 @@ STATUSES = get_args(FocusStatus)
 
 
 def summary(
-    bench: ModuleType, results: Sequence[Result], plainly: bool, seed: int
+    bench: ModuleType, results: Sequence[Result], plainly: bool, seed: int, config: Any = None
 ) -> dict[str, Any]:
     """What scores.json holds. A question that failed counts as wrong in both passes.
 
@@ -29,32 +30,41 @@ def summary(
         results: one a question.
         plainly: whether the questions were also asked without the highlight.
         seed: of the bootstrap.
+        config: the benchmark's Config, for the rules that it names; None is its defaults.
     """
     questions = [result.question for result in results]
-    cof = answers(results, "cof")
+    cof = answers(bench, results, "cof", NO_ANSWER)
     counts: Counter[str] = Counter(result.status for result in results if not result.error)
     scores: dict[str, Any] = {
         "questions": len(results),
         "errors": sum(bool(result.error) for result in results),
         "status": {status: counts[status] for status in STATUSES},
-        "cof": bench.score(questions, cof),
+        "cof": bench.score(questions, cof, config),
         "plain": None,
         "paired": None,
     }
     if plainly:
-        plain = answers(results, "plain")
-        before = [bench.credit(*row) for row in zip(questions, plain, strict=True)]
-        after = [bench.credit(*row) for row in zip(questions, cof, strict=True)]
+        plain = answers(bench, results, "plain", NO_ANSWER)
+        before = [bench.credit(*row, config) for row in zip(questions, plain, strict=True)]
+        after = [bench.credit(*row, config) for row in zip(questions, cof, strict=True)]
         clusters = [question.image for question in questions]
-        scores["plain"] = bench.score(questions, plain)
+        scores["plain"] = bench.score(questions, plain, config)
         scores["paired"] = paired_difference(before, after, clusters, seed)
     return scores
 
 
-def answers(results: Sequence[Result], which: Pass) -> list[str]:
-    """The texts of one pass, "" for a question that failed."""
+def answers(
+    bench: ModuleType, results: Sequence[Result], which: Pass, failed: str = ""
+) -> list[str]:
+    """What the benchmark scores of one pass, `failed` for a question that failed.
+
+    That is the answer's text; for a benchmark of the coarse stage its region, in both passes.
+    """
+    if hasattr(bench, "region_answer"):
+        regions = [result.region for result in results]
+        return [bench.region_answer(region) if region else failed for region in regions]
     found = [getattr(result, which) for result in results]
-    return [answer.text if answer else "" for answer in found]
+    return [answer.text if answer else failed for answer in found]
 
 
 def table(bench: ModuleType, scores: dict[str, Any], results: Sequence[Result]) -> str:
