@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,18 +13,15 @@ from typing import TYPE_CHECKING, Any
 from cof import config as configs
 from cof import plugins
 from cof.config import RunConfig
-from cof.errors import DataError, RunError
-from cof.images import load_image
+from cof.errors import ConfigError, RunError
 from cof.runs import manifest
+from cof.runs.answering import Cell, answer_all, settings_of
 from cof.runs.folder import ANSWERS, SCORES, WAY_OUT, Run, RunFolder, load_run
 from cof.runs.plan import Batch, fingerprint, plan_batches, read_questions
-from cof.runs.records import to_record
 from cof.runs.scores import Pass, answers, summary
-from cof.types import Result
+from cof.types import Question
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from cof.pipeline import CoF
 
 
@@ -37,12 +34,14 @@ class Options:
         overwrite: forget what the folder holds and start anew.
         retry_failed: ask the questions again that failed; their images may have been mended.
         command: the command line, for the manifest.
+        rows: of several settings at once, most rows in one fine pass; None puts all into one.
     """
 
     strict: bool = False
     overwrite: bool = False
     retry_failed: bool = False
     command: str = ""
+    rows: int | None = None
 
 
 def run(config: RunConfig, options: Options | None = None) -> Run:
@@ -53,36 +52,100 @@ def run(config: RunConfig, options: Options | None = None) -> Run:
         RunError: the folder belongs to another config or dataset, is being written by another
             process, or, with `strict`, a question failed.
     """
+    return run_cells([config], options)[0]
+
+
+def run_cells(settings: Sequence[RunConfig], options: Options | None = None) -> list[Run]:
+    """`run` for several settings over the same questions, each in its own folder.
+
+    Settings that differ in `locate`, `boxes` and `refine` only are answered together, batch by
+    batch. Answers may differ by rounding from those of a setting that runs alone.
+
+    Raises:
+        ConfigError: settings that ask different questions.
+        RunError: as `run`.
+    """
     options = options or Options()
-    questions = read_questions(config)
-    dataset = fingerprint(questions, Path(config.bench.root))
+    first = settings[0]
+    if any(_asks(one) != _asks(first) for one in settings):
+        raise ConfigError("bench: settings that are compared must ask the same questions")
+    questions = read_questions(first)
+    for one in settings:
+        _check(one, questions)
+    dataset = fingerprint(questions, Path(first.bench.root))
+    with contextlib.ExitStack() as locks:
+        cells = [_open(one, dataset, options, locks) for one in settings]
+        for group in _together(cells):
+            _fill(group, questions, dataset, options)
+        for cell in cells:
+            _score(cell.folder, cell.config)
+    return [load_run(cell.folder.path) for cell in cells]
+
+
+def _asks(config: RunConfig) -> tuple[Any, ...]:
+    return config.names["bench"], config.bench, config.subset
+
+
+def _check(config: RunConfig, questions: Sequence[Question]) -> None:
+    """Let the coarse stage refuse the benchmark, before anything is loaded or written."""
+    check = getattr(plugins.load("locate", config.names["locate"]), "check", None)
+    if check is not None:
+        check(config.names["bench"], questions, config.locate)
+
+
+def _open(
+    config: RunConfig, dataset: Mapping[str, Any], options: Options, locks: contextlib.ExitStack
+) -> Cell:
+    """The setting's folder, locked and prepared."""
     folder = RunFolder(Path(config.general.out) / (config.general.name or _name(config, dataset)))
-    with folder.locked():
-        _prepare(folder, config, dataset, options)
-        batches = plan_batches(questions, config.general.batch_size)
-        if options.retry_failed:
-            _drop_failed(folder, batches)
-        done = folder.records().keys()
-        open_batches = [batch for batch in batches if any(index not in done for index, _ in batch)]
-        if open_batches:
-            pipeline = build_pipeline(config)
-            here = manifest.describe(config, dataset, pipeline.model, options.command)
-            manifest.write(folder, here, len(done))
-            (folder.path / SCORES).unlink(missing_ok=True)
-            _answer_all(pipeline, folder, open_batches, len(questions), config, options)
-        _score(folder, config)
-    return load_run(folder.path)
+    locks.enter_context(folder.locked())
+    _prepare(folder, config, dataset, options)
+    return Cell(config, folder)
+
+
+def _together(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Cells that can share batches, group by group."""
+    groups: dict[tuple[Any, ...], list[Cell]] = {}
+    for cell in cells:
+        one = cell.config
+        key = (one.names["model"], one.model, one.limits, one.general.plain, one.general.batch_size)
+        groups.setdefault(key, []).append(cell)
+    return list(groups.values())
+
+
+def _fill(
+    cells: Sequence[Cell],
+    questions: Sequence[Question],
+    dataset: Mapping[str, Any],
+    options: Options,
+) -> None:
+    """Answer what has no record yet.
+
+    Cells that are complete but not scored stay in the company: a kill fell into the last batch.
+    """
+    batches = plan_batches(questions, cells[0].config.general.batch_size)
+    if options.retry_failed:
+        for cell in cells:
+            _drop_failed(cell.folder, batches)
+    cells = [cell for cell in cells if not cell.scored or cell.lacks(len(questions))]
+    if not any(cell.lacks(len(questions)) for cell in cells):
+        return
+    pipeline = build_pipeline(cells[0].config)
+    for cell in cells:
+        here = manifest.describe(cell.config, dataset, pipeline.model, options.command)
+        manifest.write(cell.folder, here, len(cell.folder.records()))
+        (cell.folder.path / SCORES).unlink(missing_ok=True)
+    answer_all(pipeline, cells, batches, options.strict, options.rows)
 
 
 def build_pipeline(config: RunConfig) -> CoF:
     """Load the model and put the two stages around it."""
     from cof.cache import ReplyCache
-    from cof.pipeline import CoF, Settings
+    from cof.pipeline import CoF
 
     model = plugins.load("models", config.names["model"]).load(config.model)
-    stages = (config.locate, config.boxes, config.refine)
     cache = ReplyCache(Path(config.general.cache)) if config.general.cache else None
-    return CoF(model, Settings(*stages, config.limits, config.general.plain), cache)
+    return CoF(model, settings_of(config), cache)
 
 
 def _score(folder: RunFolder, config: RunConfig) -> None:
@@ -130,52 +193,3 @@ def _drop_failed(folder: RunFolder, batches: Sequence[Batch]) -> None:
     failed = {index for index, record in folder.records().items() if record["error"]}
     grouped = [{index for index, _ in batch} for batch in batches]
     folder.drop(set().union(*(group for group in grouped if group & failed)))
-
-
-def _answer_all(
-    pipeline: CoF,
-    folder: RunFolder,
-    batches: Sequence[Batch],
-    total: int,
-    config: RunConfig,
-    options: Options,
-) -> None:
-    """Answer batch after batch and write each before the next begins.
-
-    A batch of which a part was written before a kill is answered again as a whole, so that every
-    question is answered in the company that it has in an undisturbed run; only what is missing is
-    written.
-    """
-    from tqdm import tqdm
-
-    done = set(folder.records())
-    bar = tqdm(total=total, initial=len(done), unit="question", desc=folder.path.name)
-    root = Path(config.bench.root)
-    opened = functools.lru_cache(maxsize=2)(load_image)
-    with bar:
-        for batch in batches:
-            results = _answer(pipeline, batch, root, opened)
-            rows = [row for row in zip(batch, results, strict=True) if row[0][0] not in done]
-            failed = next((result for _, result in rows if result.error), None)
-            if failed and options.strict:
-                raise RunError(f"question {failed.question.id}: {failed.error} (--strict)")
-            folder.append([to_record(index, result) for (index, _), result in rows])
-            bar.update(len(rows))
-
-
-def _answer(
-    pipeline: CoF, batch: Batch, root: Path, opened: Callable[[Path], Image]
-) -> list[Result]:
-    """One result a question, in order; an image that cannot be opened fails its own alone."""
-    results: dict[int, Result] = {}
-    pictures: dict[int, Image] = {}
-    for index, question in batch:
-        try:
-            pictures[index] = opened(root / question.image)
-        except DataError as error:
-            results[index] = Result(question, error=str(error))
-    asked = {index: question for index, question in batch if index in pictures}
-    if asked:
-        answered = pipeline.answer_batch(list(asked.values()), list(pictures.values()))
-        results |= zip(asked, answered, strict=True)
-    return [results[index] for index, _ in batch]

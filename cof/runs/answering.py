@@ -1,0 +1,133 @@
+"""The loop of every run: batch after batch, one setting or several, each record on disk at once.
+
+A cell is one setting with its run folder. Cells that are answered together share images, vision,
+plain pass and coarse stages (`CoF.answer_many`); `cof eval` is a single cell, `cof sweep` a grid.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cof.config import RunConfig
+from cof.errors import DataError, RunError
+from cof.images import load_image
+from cof.runs.folder import SCORES, RunFolder
+from cof.runs.plan import Batch
+from cof.runs.records import to_record
+from cof.types import Question, Result
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from cof.pipeline import CoF, Settings
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One setting, and the run folder of its records."""
+
+    config: RunConfig
+    folder: RunFolder
+
+    def lacks(self, total: int) -> bool:
+        """True where some of the `total` questions have no record yet."""
+        return len(self.folder.records()) < total
+
+    @property
+    def scored(self) -> bool:
+        """True once the run was finished and scored."""
+        return (self.folder.path / SCORES).exists()
+
+
+def settings_of(config: RunConfig) -> Settings:
+    """The pipeline's part of a config."""
+    from cof.pipeline import Settings
+
+    stages = (config.locate, config.boxes, config.refine)
+    return Settings(*stages, config.limits, config.general.plain)
+
+
+def answer_all(
+    pipeline: CoF,
+    cells: Sequence[Cell],
+    batches: Sequence[Batch],
+    strict: bool = False,
+    rows: int | None = None,
+) -> None:
+    """Answer batch after batch and write each before the next begins.
+
+    A batch of which a part was written before a kill is answered again as a whole, for all cells,
+    so that every question is answered in the company that it has in an undisturbed run; only what
+    is missing is written.
+
+    Args:
+        pipeline: built for the first cell.
+        cells: settings that may share a batch, their folders locked.
+        batches: the whole dataset.
+        strict: stop at the first question that fails.
+        rows: most rows of one fine pass, see `CoF.answer_many`.
+
+    Raises:
+        RunError: with `strict`, a question failed.
+    """
+    from tqdm import tqdm
+
+    known = [set(cell.folder.records()) for cell in cells]
+    root = Path(cells[0].config.bench.root)
+    opened = functools.lru_cache(maxsize=2)(load_image)
+    ask = _asker(pipeline, cells, rows)
+    name = cells[0].folder.path.name if len(cells) == 1 else f"{len(cells)} settings"
+    done = set.intersection(*known)
+    total = sum(map(len, batches))
+    with tqdm(total=total, initial=len(done), unit="question", desc=name) as bar:
+        for batch in batches:
+            missing = sum(index not in done for index, _ in batch)
+            if not missing:
+                continue
+            answered = _answer(ask, batch, len(cells), root, opened)
+            for cell, there, results in zip(cells, known, answered, strict=True):
+                _write(cell.folder, batch, results, there, strict)
+            bar.update(missing)
+
+
+Ask = Callable[[Sequence[Question], Sequence["Image"]], list[list[Result]]]
+"""Questions and images of a batch -> for each cell the results."""
+
+
+def _asker(pipeline: CoF, cells: Sequence[Cell], rows: int | None) -> Ask:
+    if len(cells) == 1:
+        return lambda questions, images: [pipeline.answer_batch(questions, images)]
+    variants = [settings_of(cell.config) for cell in cells]
+    return lambda questions, images: pipeline.answer_many(questions, images, variants, rows)
+
+
+def _answer(
+    ask: Ask, batch: Batch, cells: int, root: Path, opened: Callable[[Path], Image]
+) -> list[list[Result]]:
+    """For each cell one result a question; an image that cannot be opened fails its own alone."""
+    failed: dict[int, Result] = {}
+    pictures: dict[int, Image] = {}
+    for index, question in batch:
+        try:
+            pictures[index] = opened(root / question.image)
+        except DataError as error:
+            failed[index] = Result(question, error=str(error))
+    asked = [question for index, question in batch if index in pictures]
+    answered = ask(asked, list(pictures.values())) if asked else [[]] * cells
+    by_index = [failed | dict(zip(pictures, results, strict=True)) for results in answered]
+    return [[results[index] for index, _ in batch] for results in by_index]
+
+
+def _write(
+    folder: RunFolder, batch: Batch, results: Sequence[Result], done: set[int], strict: bool
+) -> None:
+    """Append the records that are missing."""
+    rows = [row for row in zip(batch, results, strict=True) if row[0][0] not in done]
+    failed = next((result for _, result in rows if result.error), None)
+    if failed and strict:
+        raise RunError(f"question {failed.question.id}: {failed.error} (--strict)")
+    folder.append([to_record(index, result) for (index, _), result in rows])
