@@ -220,6 +220,19 @@ def test_a_broken_checkpoint_is_named(copy, change, message):
         open_model(copy)
 
 
+def test_a_broken_transformers_folder_is_named(copy):
+    as_transformers(copy)
+    tensors = take(copy)
+    removed = next(name for name in tensors if name.endswith("norm.weight"))
+    kept = {name: tensor for name, tensor in tensors.items() if name != removed}
+    save_file(kept, copy / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match="missing_keys.*norm.weight"):
+        open_model(copy)
+    cut_file(copy)
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        open_model(copy)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

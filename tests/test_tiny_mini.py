@@ -8,6 +8,7 @@ import json
 import pytest
 from PIL import Image
 
+from cof.errors import DataError
 from cof.tiny.mini.common import MiniConfig
 from cof.tiny.mini.write import write_all
 
@@ -22,7 +23,7 @@ def folder(tmp_path_factory):
 def test_the_same_command_writes_the_same_files(folder, tmp_path):
     write_all(tmp_path / "b", MiniConfig(seed=5, size=3))
     assert (folder / "sha256.json").read_bytes() == (tmp_path / "b/sha256.json").read_bytes()
-    with pytest.raises(FileExistsError):
+    with pytest.raises(DataError, match="not empty"):
         write_all(tmp_path / "b", MiniConfig())
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from PIL.Image import Image
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
     AutoTokenizer,
@@ -25,6 +26,7 @@ from transformers import (
     LlavaForConditionalGeneration,
     set_seed,
 )
+from transformers.utils import logging as logging_hf
 
 from cof import prompts
 from cof.bias import Highlight
@@ -70,11 +72,28 @@ def load(config: Config) -> Llava:
     if checkpoint.layout == "original":
         network = load_original(checkpoint, dtype, device, config.device_map)
     else:
-        network = LlavaForConditionalGeneration.from_pretrained(
-            checkpoint.folder, dtype=dtype, device_map=config.device_map or {"": device}
-        )
+        network = _load_transformers(checkpoint, dtype, config.device_map or {"": device})
     log.info("loaded %s (%s layout, %s, %s)", config.path, checkpoint.layout, device, dtype)
     return Llava(network.eval(), load_tokenizer(checkpoint), checkpoint, config)
+
+
+def _load_transformers(checkpoint: Checkpoint, dtype: torch.dtype, device_map: Any) -> Any:
+    """Load the transformers layout; tensors it would make up at random are an error."""
+    folder, bars = checkpoint.folder, logging_hf.is_progress_bar_enabled()
+    logging_hf.disable_progress_bar()
+    try:
+        network, said = LlavaForConditionalGeneration.from_pretrained(
+            folder, dtype=dtype, device_map=device_map, output_loading_info=True
+        )
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        raise ModelError(f"{folder}: cannot be loaded ({str(error).splitlines()[0]})") from error
+    finally:
+        if bars:
+            logging_hf.enable_progress_bar()
+    wrong = {kind: said[kind] for kind in ("missing_keys", "mismatched_keys") if said[kind]}
+    if wrong:
+        raise ModelError(f"{folder}: weights do not fit the config: {wrong}")
+    return network
 
 
 def pick_device(name: str) -> str:

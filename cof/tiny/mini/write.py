@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
+from cof.errors import DataError
 from cof.tiny.mini.common import MiniConfig, write_hashes
 
 PARTS = {
@@ -32,10 +33,10 @@ def write_all(out: Path, config: MiniConfig) -> dict[str, int]:
     """Write every part below `out`; returns the number of questions by part.
 
     Raises:
-        FileExistsError: `out` exists and is not empty.
+        DataError: `out` exists and is not empty.
     """
     if out.exists() and any(out.iterdir()):
-        raise FileExistsError(f"{out} is not empty; choose another folder")
+        raise DataError(f"{out}: is not empty; choose another folder")
     counts = {}
     for name, module in PARTS.items():
         part = importlib.import_module(f"cof.tiny.mini.{module}")
