@@ -6,7 +6,9 @@ same on every machine, in any batch, in any order; splits use different hash dom
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -145,7 +147,7 @@ def scene_keys(seed: int, split: str, indices: NDArray[np.int64]) -> NDArray[np.
 
 
 def describe(
-    indices: NDArray[np.int64] | list[int],
+    indices: NDArray[np.int64] | Sequence[int],
     difficulty: str | Difficulty,
     split: str = "train",
     seed: int = 0,
@@ -255,7 +257,7 @@ def _place(
 def join(parts: list[Scenes]) -> Scenes:
     """One batch out of several of the same side; object slots are padded to the widest."""
     room = max(part.present.shape[1] for part in parts)
-    merged = {}
+    merged: dict[str, Any] = {}
     for name in Scenes.__dataclass_fields__:
         if name != "side":
             values = [getattr(part, name) for part in parts]
