@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import TypeVar
 
 from cof.tiny import wording
 from cof.tiny.world import COLORS, GLYPHS, SHAPES, Thing
+
+Option = TypeVar("Option")
 
 GAP = 4.0  # pixels between two boxes' centres, beyond half their extents, to call a side
 
@@ -66,7 +69,7 @@ class Asker:
         """Fill a template of this kind."""
         return wording.template(kind, self.random.random(), self.held_out).format(**words)
 
-    def pick(self, options: Sequence) -> object:
+    def pick(self, options: Sequence[Option]) -> Option:
         """One of the options; UnaskableError if there are none."""
         if not options:
             raise UnaskableError
