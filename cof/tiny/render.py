@@ -134,8 +134,8 @@ def _draw_objects(canvas: Tensor, scenes: Scenes) -> Tensor:
 
 def _object_layers(scenes: Scenes, x: Tensor, y: Tensor, device: str) -> tuple[Tensor, Tensor]:
     """Coverage [B, K, h, w] and colour [B, 3, K, h, w] of each object, x and y from its centre."""
-    radius = scenes.radius.clip(min=1).astype(np.float32)  # an absent slot may hold zero
-    radius = torch.from_numpy(radius).to(device)[:, :, None, None]
+    half = scenes.radius.clip(min=1).astype(np.float32)  # an absent slot may hold zero
+    radius = torch.from_numpy(half).to(device)[:, :, None, None]
     present = torch.from_numpy(scenes.present).to(device)[:, :, None, None]
     shape = torch.from_numpy(scenes.shape).to(device)[:, :, None, None]
     distance = _distance(shape, x / radius, y / radius) * radius
