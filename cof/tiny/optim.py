@@ -81,8 +81,8 @@ class Optimizer:
     def step(self, factor: float) -> float:
         """One update at `factor` times the peak rates, then clear gradients; returns their norm."""
         norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
-        for group in self.adam.param_groups:
-            group["lr"] = self.config.adam * factor * group["scale"]
+        for settings in self.adam.param_groups:
+            settings["lr"] = self.config.adam * factor * settings["scale"]
         self.adam.step()
         for (rows, columns, scale), group in self.matrices.items():
             self._muon(group, self.config.muon * factor * scale * 0.2 * max(rows, columns) ** 0.5)
@@ -91,14 +91,14 @@ class Optimizer:
         return float(norm)
 
     def _muon(self, group: list[tuple[str, Tensor]], rate: float) -> None:
-        group = [(name, p) for name, p in group if p.grad is not None]
-        if not group:
+        fresh = [(name, p, p.grad) for name, p in group if p.grad is not None]
+        if not fresh:
             return
         momentum = self.config.momentum
-        for name, p in group:
-            self.momentum[name].lerp_(p.grad, 1 - momentum)
-        updates = torch.stack([p.grad.lerp(self.momentum[n], momentum) for n, p in group])
-        for (_, p), update in zip(group, orthogonalise(updates), strict=True):
+        for name, _, grad in fresh:
+            self.momentum[name].lerp_(grad, 1 - momentum)
+        updates = torch.stack([grad.lerp(self.momentum[n], momentum) for n, _, grad in fresh])
+        for (_, p, _), update in zip(fresh, orthogonalise(updates), strict=True):
             p.mul_(1 - rate * self.config.decay).add_(update, alpha=-rate)
 
     def state_dict(self) -> dict:
