@@ -79,7 +79,7 @@ def packed_attention(
     attention_mask: Tensor | None,
     scaling: float,
     dropout: float = 0.0,
-    **_: object,
+    **_others: object,
 ) -> tuple[Tensor, None]:
     """Transformers' attention interface; tensors [B, H, T, d], result [B, T, H, d]."""
     layout, probe = _active.get()
