@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cof.tiny import wording
 from cof.tiny.questions import (
@@ -204,7 +204,7 @@ def long_sample(asker: Asker, diet: Diet, side: int) -> Sample:
     return grounding_sample(asker, question, suffix, side)
 
 
-def _retry(make: object) -> Sample:
+def _retry(make: Callable[[], Sample]) -> Sample:
     for _ in range(100):
         try:
             return make()
@@ -231,7 +231,7 @@ def tokenize(batch: Sequence[Sample], tokenizer: PreTrainedTokenizerFast) -> lis
     """Encode samples; the prompt chunk is tokenized on its own, as LLaVA does after <image>."""
     texts = [sample.prompt + sample.reply for sample in batch]
     encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
-    word = tokenizer.convert_tokens_to_ids
+    word: Any = tokenizer.convert_tokens_to_ids
     result = []
     for sample, ids, offsets in zip(
         batch, encoded["input_ids"], encoded["offset_mapping"], strict=True
