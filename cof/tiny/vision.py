@@ -6,7 +6,7 @@ A throw-away readout sits on the patch features; afterwards the tower is a stand
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from cof.tiny.loop import Schedule
 from cof.tiny.model import ModelConfig, normalise, vision_features
 from cof.tiny.render import render
 from cof.tiny.world import COLORS, GLYPHS, SHAPES, Scenes, describe, join
+
+if TYPE_CHECKING:
+    from transformers import LlavaForConditionalGeneration
 
 
 @dataclass(frozen=True)
@@ -136,13 +139,21 @@ class VisionStage:
     name = "vision"
 
     def __init__(
-        self, model: nn.Module, config: ModelConfig, schedule: Schedule, seed: int, device: str
+        self,
+        model: LlavaForConditionalGeneration,
+        config: ModelConfig,
+        schedule: Schedule,
+        seed: int,
+        device: str,
     ) -> None:
         self.model, self.config, self.schedule = model, config, schedule
         self.seed, self.device = seed, device
         torch.manual_seed(seed)
         self.readout = Readout(config.vision_width).to(device)
-        self.modules = {"tower": model.model.vision_tower, "readout": self.readout}
+        self.modules: dict[str, nn.Module] = {
+            "tower": model.model.vision_tower,
+            "readout": self.readout,
+        }
         self.scales: dict[str, float] = {}
 
     def _forward(self, scenes: Scenes, glyph_weight: float) -> tuple[Tensor, dict[str, float]]:
