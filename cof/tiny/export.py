@@ -58,7 +58,7 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 def _transformers(model: LlavaForConditionalGeneration, folder: Path) -> None:
     from transformers import LlavaForConditionalGeneration
 
-    config = type(model.config).from_dict(model.config.to_dict())
+    config: Any = type(model.config).from_dict(model.config.to_dict())
     clone = LlavaForConditionalGeneration(config).half()
     clone.load_state_dict(_half(model))
     clone.save_pretrained(folder)
@@ -106,7 +106,8 @@ def _original(model: LlavaForConditionalGeneration, folder: Path) -> None:
 
     state = {original_name(name): value for name, value in _half(model).items()}
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    text, vision = model.config.text_config, model.config.vision_config
+    config: Any = model.config
+    text, vision = config.text_config, config.vision_config
     _write(folder / "config.json", {**_llama(text), **_multimodal(vision.hidden_size)})
     ids = {name: getattr(text, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     _write(folder / "generation_config.json", ids)
