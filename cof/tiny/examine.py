@@ -68,7 +68,8 @@ def load(folder: Path) -> tuple[LlavaForConditionalGeneration, PreTrainedTokeniz
     from transformers import AutoTokenizer, LlavaForConditionalGeneration
 
     model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-    return model.eval(), AutoTokenizer.from_pretrained(folder)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    return model.eval(), tokenizer
 
 
 def cases(difficulty: str, scenes: int, held_out: bool, side: int) -> list[Case]:
@@ -104,7 +105,7 @@ def _both(question: Question, scene: int, boxes: list[list[float]]) -> list[Case
 
 @torch.inference_mode()
 def replies(
-    model: LlavaForConditionalGeneration,
+    model: Any,  # LlavaForConditionalGeneration
     tokenizer: PreTrainedTokenizerFast,
     asked: Sequence[Case],
     difficulty: str,
@@ -154,7 +155,7 @@ def overlaps(reply: str, boxes: Sequence[Sequence[float]]) -> list[float]:
 
 
 def examine(
-    model: LlavaForConditionalGeneration,
+    model: Any,  # LlavaForConditionalGeneration
     tokenizer: PreTrainedTokenizerFast,
     scenes: int = 100,
     held_out: bool = False,
