@@ -98,8 +98,10 @@ def pack(
                 looks += [(image, start + at, start, things) for at, things in tokens.refs]
     probe, look = _looks(looks, layout, coverage(scenes, patch), scenes, first_image)
     probe.layer, probe.heads = probe_layer, probe_heads
-    rows = (_rows(kind) for kind in (replies, hints, names))
-    return Packed(layout, ids, *rows, probe, look, _points(looks, scenes), answers)
+    return Packed(
+        layout, ids, _rows(replies), _rows(hints), _rows(names),
+        probe, look, _points(looks, scenes), answers,
+    )  # fmt: skip
 
 
 def _reply_rows(tokens: Tokens, image: int, start: int, kinds: dict[int, str]) -> list[tuple]:
@@ -111,9 +113,9 @@ def _reply_rows(tokens: Tokens, image: int, start: int, kinds: dict[int, str]) -
 
 
 def _rows(rows: list[tuple[int, int, int, float]]) -> Rows:
-    image, row, target, weight = zip(*rows, strict=True) if rows else ((), (), (), ())
-    index = [torch.tensor(values, dtype=torch.long) for values in (image, row, target)]
-    return Rows(*index, torch.tensor(weight, dtype=torch.float32))
+    *index, weight = zip(*rows, strict=True) if rows else ((), (), (), ())
+    image, row, target = (torch.tensor(values, dtype=torch.long) for values in index)
+    return Rows(image, row, target, torch.tensor(weight, dtype=torch.float32))
 
 
 def _looks(
@@ -131,8 +133,8 @@ def _looks(
             target[k, 0] = 1
     image, row, start, _ = zip(*looks, strict=True)
     reach = max(r - s for r, s in zip(row, start, strict=True)) + 1
-    index = [torch.tensor(values) for values in (image, row, start)]
-    return Probe(0, 0, *index, reach), torch.from_numpy(target)
+    images, rows, starts = (torch.tensor(values) for values in (image, row, start))
+    return Probe(0, 0, images, rows, starts, reach), torch.from_numpy(target)
 
 
 def _points(looks: list[tuple], scenes: Scenes) -> tuple[Tensor, Tensor, Tensor]:
