@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from random import Random
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -192,7 +192,7 @@ class LanguageStage:
             total = total + config.points * gap
             report["point"] = float(gap.detach())
         if attend:
-            gap = -(batch.look[:, None] * batch.probe.log_mass).sum(-1).mean()
+            gap = -(batch.look[:, None] * batch.probe.log_mass).sum(-1).mean()  # type: ignore[operator]
             total = total + attend * gap
             report["look"] = float(gap.detach())
         if config.patches:
@@ -272,7 +272,7 @@ class Coordinates:
 
 def _token_kinds(tokenizer: PreTrainedTokenizerFast) -> tuple[dict[int, str], Coordinates]:
     """Loss-weight class of tokens that are not plain words."""
-    word = tokenizer.convert_tokens_to_ids
+    word: Any = tokenizer.convert_tokens_to_ids
     numbers = [word(f"{k / 100:.2f}") for k in range(101)]
     kinds = dict.fromkeys(numbers, "coordinate")
     samples = [' {"bbox": ' + body for body in ("[0.10, 0.10]}", "[[0.10], [0.10]]}", "[]}")]
