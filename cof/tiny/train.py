@@ -8,7 +8,7 @@ import logging
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -54,7 +54,7 @@ PRESETS: dict[str, TrainConfig] = {
         language=Schedule(6000, 64),
     ),
 }
-VARIANTS: dict[str, dict[str, object]] = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
     "gap": {"reader": "easy"},
     "control": {"attention": 0.0},
@@ -91,7 +91,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     _pin(config, folder / "config.json")
     model, tokenizer = fresh(config)
-    model.to(device)
+    model.to(device)  # type: ignore[arg-type]  # the library's wrapper loses `self`
     vision = VisionStage(model, config.model, config.vision, config.seed, device)
     fit(vision, folder, config.optim)
     language = LanguageStage(
@@ -126,7 +126,7 @@ def read_config(folder: Path) -> TrainConfig:
     """The configuration that a run folder was trained with."""
     raw = json.loads((folder / "config.json").read_text())
     raw["optim"]["betas"] = tuple(raw["optim"]["betas"])
-    parts = {
+    parts: dict[str, Any] = {
         "model": ModelConfig(**raw["model"]),
         "optim": OptimConfig(**raw["optim"]),
         "vision": Schedule(**raw["vision"]),
