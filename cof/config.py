@@ -142,6 +142,11 @@ def resolve(data: Mapping[str, Any]) -> RunConfig:
         key: build(plugin_config(key, names[key]), parts[key], key, known=("name", *known))
         for key, known in _OTHER_KEYS.items()
     }
+    if boxes.rules == "reference" and getattr(configs["locate"], "stop", None) == "boxes":
+        raise ConfigError(
+            "locate.stop: 'boxes' may end a reply before the box that boxes.rules=reference reads; "
+            "set locate.stop to first or never"
+        )
     return RunConfig(
         general=general, names=names, subset=subset, boxes=boxes, limits=limits, **configs
     )

@@ -37,16 +37,17 @@ from cof.bias import Highlight
 NAME = "cof_highlight"
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Active:
-    """One `with` block; `biased` is the current forward pass's mask when layers are narrowed."""
+    """One `with` block."""
 
     config: PreTrainedConfig
     highlight: Highlight
-    biased: Tensor | None = None
 
 
 _ACTIVE: ContextVar[tuple[_Active, ...]] = ContextVar("cof_highlight_active", default=())
+_BIASED: ContextVar[Tensor | None] = ContextVar("cof_highlight_biased", default=None)
+"""The current forward pass's biased mask, for attention in the chosen layers and heads."""
 
 
 @contextmanager
@@ -68,6 +69,7 @@ def highlighted(language_model: nn.Module, highlight: Highlight) -> Iterator[Non
         yield
     finally:
         _ACTIVE.reset(token)
+        _BIASED.set(None)
 
 
 def current(language_model: nn.Module) -> Highlight | None:
@@ -108,7 +110,7 @@ def _mask(*args: Any, config: Any = None, dtype: torch.dtype = torch.float32, **
     biased = torch.where(keep, bias, lowest)
     if not active.highlight.narrowed:
         return biased
-    active.biased = biased
+    _BIASED.set(biased)
     return torch.where(keep, torch.zeros((), dtype=dtype, device=keep.device), lowest)
 
 
@@ -123,7 +125,8 @@ def _bias(highlight: Highlight, keep: Tensor, q_offset: int | Tensor, kv_offset:
     """
     batch, _, length, keys = keep.shape
     rows, known = highlight.bias.shape
-    if batch % rows or (length > 1 and int(q_offset) + length < known):
+    prefill = length > 1 and int(q_offset) < known
+    if batch % rows or (prefill and int(q_offset) + length != known):
         raise ValueError(
             f"the highlight is for {rows} rows of {known} positions, "
             f"the forward pass has {batch} rows of {int(q_offset) + length}"
@@ -152,10 +155,10 @@ def _attention(
 
 def _narrow(active: _Active, layer: int, heads: int, plain: Tensor) -> Tensor:
     """Mask [B, 1 or heads, Q, K] of one layer when only some layers or heads are biased."""
-    chosen = active.highlight
-    if active.biased is None or (chosen.layers is not None and layer not in chosen.layers):
+    chosen, biased = active.highlight, _BIASED.get()
+    if biased is None or (chosen.layers is not None and layer not in chosen.layers):
         return plain
-    biased = active.biased.to(plain.device)
+    biased = biased.to(plain.device)
     if chosen.heads is None:
         return biased
     lit = torch.zeros(heads, dtype=torch.bool, device=plain.device)

@@ -63,7 +63,7 @@ def load_image(
     if url and not allow_url:
         raise DataError(
             f"image {str(path)!r} is a URL and is not fetched unless asked; "
-            "download it, or allow URLs (allow_url)"
+            "download it, or allow it (--allow-url; load_image(url, allow_url=True))"
         )
     source = _fetch(str(path)) if url else _file(path)
     try:

@@ -9,6 +9,7 @@ the question's text and the raw coarse reply.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from cof import prompts
@@ -135,7 +137,20 @@ class Parity:
         self.checks: dict[str, Check] = {}
 
     def run(self, tolerance: float = TOLERANCE) -> Report:
-        """Every check that the folder has files for."""
+        """Every check that the folder has files for, without TF32 (it rounds far above 1e-4).
+
+        Raises:
+            DataError: a file that cases.json promises is missing or damaged.
+        """
+        matmul = torch.backends.cuda.matmul
+        before, matmul.allow_tf32 = matmul.allow_tf32, False
+        try:
+            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+                return self._run(tolerance)
+        finally:
+            matmul.allow_tf32 = before
+
+    def _run(self, tolerance: float) -> Report:
         for name in CHECKS:
             self.checks[name] = Check(name, binding=name != "beam tokens")
         self._pixels()
@@ -149,7 +164,17 @@ class Parity:
 
     def _json(self, name: str) -> list[dict[str, Any]]:
         file = self.folder / name
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+        try:
+            return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+        except ValueError as error:
+            raise DataError(f"{file}: not JSON ({error})") from error
+
+    def _tensors(self, case: dict[str, Any]) -> dict[str, Tensor]:
+        file = self.folder / "cases" / f"{case['id']}.safetensors"
+        try:
+            return load_file(file)
+        except (OSError, SafetensorError) as error:
+            raise DataError(f"{file}: missing or damaged, but cases.json names it") from error
 
     def _pixels(self) -> None:
         how = self.model.pixels
@@ -177,23 +202,28 @@ class Parity:
         self.checks["prompt text"].items([said], [text])
 
     def _mask_rows(self) -> None:
+        """Every recorded reply, on its grid; where the published code crashed, all tokens."""
         rows = self._json("mask_cases.json")
         file = self.folder / "mask_cases.safetensors"
         if not rows or not file.is_file():
             return
-        masks = load_file(file)["masks"]
-        for row, mask in zip(rows, masks, strict=True):
-            if row["error"] is None:
-                ours = reference_mask(
-                    parse_reference(row["raw"]),
-                    (mask.shape[0], mask.shape[1]),
-                    row["expansion_rate"],
-                    row["square_bbox"],
-                )
-                self.checks["mask rows"].arrays(ours.int().numpy(), mask.flatten().numpy())
+        tensors = load_file(file)
+        for row, mask in zip(rows, tensors["masks"], strict=True):
+            self._mask_row(row, torch.ones_like(mask) if row["error"] else mask)
+        for name, masks in tensors.items():
+            found = re.fullmatch(r"masks_rows(\d+)_(\d+)_shape_.*", name)
+            chosen = rows[int(found[1]) : int(found[2]) + 1] if found else []
+            for row, mask in zip(chosen, masks, strict=bool(chosen)):
+                self._mask_row(row, torch.ones_like(mask) if row["error"] else mask)
+
+    def _mask_row(self, row: dict[str, Any], mask: Tensor) -> None:
+        grid = (mask.shape[0], mask.shape[1])
+        quad, said = parse_reference(row["raw"]), (row["expansion_rate"], row["square_bbox"])
+        ours = reference_mask(quad, grid, *said)
+        self.checks["mask rows"].arrays(ours.int().numpy(), mask.flatten().numpy())
 
     def _case(self, case: dict[str, Any]) -> None:
-        recorded = load_file(self.folder / "cases" / f"{case['id']}.safetensors")
+        recorded = self._tensors(case)
         self._template(
             case["settings"]["conv_mode"],
             bool(self.model.checkpoint.config.get("mm_use_im_start_end", False)),
@@ -236,8 +266,10 @@ class Parity:
         self.checks[f"{stage} tokens"].items(row.tokens, recorded[f"{key}_tokens"].tolist())
 
     def _beam(self, row: dict[str, Any]) -> None:
-        case = next(c for c in self._json("cases.json") if c["id"] == row["case"])
-        recorded = load_file(self.folder / "cases" / f"{case['id']}.safetensors")
+        case = next((c for c in self._json("cases.json") if c["id"] == row["case"]), None)
+        if case is None:
+            return
+        recorded = self._tensors(case)
         limits = replace(Limits(case["settings"]["max_new_tokens"]), num_beams=row["num_beams"])
         view = self.model.look([load_image(self.folder / case["image"])])[0]
         encoded = self.model.encode([view], [case["question"]])

@@ -18,7 +18,7 @@ from cof.locate import prompt
 from cof.models.base import Config, Limits, Model
 from cof.outcome import Outcome
 from cof.refine import highlight
-from cof.stages import Batch
+from cof.stages import Batch, check
 from cof.types import Box, Focus, Question, Region, Result
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class CoF:
         self, model: Model, settings: Settings | None = None, cache: ReplyCache | None = None
     ) -> None:
         self.model, self.settings, self.cache = model, settings or Settings(), cache
+        check(model, self.settings.refine)
 
     @classmethod
     def from_pretrained(

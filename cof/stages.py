@@ -98,6 +98,17 @@ class Batch:
         return [_result(*row) for row in rows]
 
 
+def check(model: Model, config: Any) -> None:
+    """Let a stage hold its config against the model, if it knows how.
+
+    Raises:
+        ConfigError: a setting that this model cannot have.
+    """
+    holds = getattr(_stage(config), "check", None)
+    if holds is not None:
+        holds(model, config)
+
+
 def _stage(config: Any) -> Any:
     """The plug-in that owns a config: the module in which its class is written."""
     return importlib.import_module(type(config).__module__)

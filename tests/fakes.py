@@ -93,7 +93,7 @@ class StubModel(Model):
 
     def __init__(self, reply: str = '{"box": [0.25, 0.25, 0.5, 0.5]}') -> None:
         self.name, self.frame, self.reply = "stub", "image", reply
-        self.counters = Counters()
+        self.layers, self.heads, self.counters = 2, 2, Counters()
         self.seen: list[Seen] = []
         self.highlights: list[Any] = []
 

@@ -290,6 +290,31 @@ def test_threads_have_their_own_highlight(model, prompt, bias):
     assert torch.equal(results["copied"], lit)
 
 
+def test_threads_do_not_share_the_mask_of_narrowed_layers(model, prompt, bias):
+    """Two batches with different padding in one block, each in its own copy of the context."""
+    embeds, mask = prompt
+    other = (embeds.flip(0), mask.flip(0))
+    plan = Highlight(torch.ones_like(bias), layers=(1,))
+    with highlighted(model.model, plan):
+        alone = run(model, prompt)[0], run(model, other)[0]
+        found = [None, None]
+
+        def work(slot, batch):
+            for _ in range(3):
+                found[slot] = run(model, batch)[0]
+
+        threads = [
+            threading.Thread(target=contextvars.copy_context().run, args=(work, slot, batch))
+            for slot, batch in enumerate((prompt, other))
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    for ours, expected in zip(found, alone, strict=True):
+        assert torch.allclose(ours, expected, atol=TOLERANCE)
+
+
 @pytest.mark.parametrize("weight", [0, -1, float("nan"), float("inf")])
 def test_impossible_weights_are_named(weight):
     with pytest.raises(ValueError, match=f"positive.*{weight}"):
@@ -313,11 +338,12 @@ def test_layers_and_heads_out_of_range_are_named(model, bias, options, message):
 
 
 def test_a_highlight_for_another_prompt_is_refused(model, prompt, bias):
-    with (
-        highlighted(model.model, Highlight(torch.zeros(BATCH, LENGTH + 1))),
-        pytest.raises(ValueError, match=f"{LENGTH + 1} positions"),
-    ):
-        run(model, prompt)
+    for length in (LENGTH + 1, LENGTH - 7):
+        with (
+            highlighted(model.model, Highlight(torch.zeros(BATCH, length))),
+            pytest.raises(ValueError, match=f"{length} positions"),
+        ):
+            run(model, prompt)
     with (
         highlighted(model.model, Highlight(bias[:2])),
         pytest.raises(ValueError, match="2 rows"),

@@ -158,7 +158,16 @@ def test_digest_follows_the_weights(copy, golden):
     tensors = take(copy)
     tensors["lm_head.weight"] += 1
     save_file(tensors, copy / "model.safetensors")
-    assert open_model(copy).describe()["revision"] != before
+    changed = open_model(copy).describe()["revision"]
+    settings = json.loads((copy / "vision_tower" / "preprocessor_config.json").read_text())
+    (copy / "vision_tower" / "preprocessor_config.json").write_text(json.dumps(settings))
+    assert len({before, changed, open_model(copy).describe()["revision"]}) == 3
+
+
+def test_only_padding_checkpoints_pad(copy):
+    assert open_model(copy).frame == "padded_square"
+    drop_key("image_aspect_ratio")(copy)
+    assert open_model(copy).frame == "centre_crop"
 
 
 def drop_tensor(folder):
@@ -191,6 +200,34 @@ def cut_bin(folder):
     (folder / "pytorch_model.bin").write_bytes(b"PK\x03\x04 cut off")
 
 
+def pointer_bin(folder):
+    take(folder)
+    text = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    (folder / "pytorch_model.bin").write_text(text)
+
+
+def empty_bin(folder):
+    take(folder)
+    (folder / "pytorch_model.bin").write_bytes(b"")
+
+
+def drop_tokenizer(folder):
+    (folder / "tokenizer.model").unlink()
+
+
+def pointer_tokenizer(folder):
+    (folder / "tokenizer.model").write_text("version https://git-lfs.github.com/spec/v1\n")
+
+
+def drop_key(key):
+    def change(folder):
+        config = json.loads((folder / "config.json").read_text())
+        del config[key]
+        (folder / "config.json").write_text(json.dumps(config))
+
+    return change
+
+
 def set_config(**values):
     def change(folder):
         config = json.loads((folder / "config.json").read_text()) | values
@@ -208,6 +245,11 @@ def set_config(**values):
         (drop_shard, r"shards are missing: pytorch_model-1-of-3.bin"),
         (cut_file, r"model.safetensors: damaged"),
         (cut_bin, r"pytorch_model.bin: damaged"),
+        (pointer_bin, r"pytorch_model.bin: damaged, or not fully downloaded"),
+        (empty_bin, r"pytorch_model.bin: damaged"),
+        (drop_tokenizer, r"no tokenizer.model and no tokenizer.json"),
+        (pointer_tokenizer, r"the tokenizer cannot be loaded"),
+        (drop_key("mm_vision_select_layer"), r"no mm_vision_select_layer"),
         (take, r"no \*.safetensors and no pytorch_model"),
         (set_config(model_type="opt"), r"model_type 'opt' is not a LLaVA"),
         (set_config(mm_projector_type="linear"), r"mm_projector_type 'linear'"),
@@ -226,7 +268,7 @@ def test_a_broken_transformers_folder_is_named(copy):
     removed = next(name for name in tensors if name.endswith("norm.weight"))
     kept = {name: tensor for name, tensor in tensors.items() if name != removed}
     save_file(kept, copy / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ModelError, match="missing_keys.*norm.weight"):
+    with pytest.raises(ModelError, match=r"missing_keys.*norm.weight"):
         open_model(copy)
     cut_file(copy)
     with pytest.raises(ModelError, match="cannot be loaded"):
@@ -238,6 +280,7 @@ def test_a_broken_transformers_folder_is_named(copy):
     [
         ({"dtype": "int8"}, "dtype 'int8'"),
         ({"device": "abacus"}, "device 'abacus'"),
+        ({"device": "meta"}, "device 'meta'"),
         ({"conv": "mpt"}, "conv 'mpt'.*llava_v1, vicuna_v1"),
     ],
 )
@@ -258,5 +301,5 @@ def test_device_and_dtype_defaults():
     assert pick_device("auto") == device
     assert pick_dtype("auto", "cpu") is torch.float32
     if device == "cpu":
-        with pytest.raises(ModelError, match="no CUDA device"):
+        with pytest.raises(ModelError, match="0 CUDA devices"):
             pick_device("cuda:0")

@@ -10,7 +10,8 @@ from PIL import Image
 
 from cof.boxes import BoxConfig
 from cof.cli import main
-from cof.errors import DataError, ModelError
+from cof.errors import ConfigError, DataError, ModelError
+from cof.locate import prompt
 from cof.models.base import Limits
 from cof.pipeline import CoF, Settings
 from cof.refine import highlight, plain
@@ -145,10 +146,26 @@ def test_settings_are_frozen_and_replaceable():
         settings.plain = True
 
 
-@pytest.mark.parametrize("weight", [0.0, -2.0, float("nan")])
+@pytest.mark.parametrize("weight", [0.0, -2.0, float("nan"), float("inf")])
 def test_impossible_weights_are_refused(weight):
     with pytest.raises(ValueError, match="positive"):
         highlight.Config(weight)
+    with pytest.raises(ValueError, match="perturb"):
+        highlight.Config(perturb=float("inf"))
+
+
+@pytest.mark.parametrize("narrow", [{"layers": (4,)}, {"heads": (-1,)}, {"heads": ()}])
+def test_layers_and_heads_are_held_against_the_model(llava, narrow):
+    name = next(iter(narrow))
+    with pytest.raises(ConfigError, match=f"refine.{name}.*0 to 3"):
+        CoF(llava, Settings(refine=highlight.Config(**narrow)))
+
+
+def test_reference_rules_read_the_whole_reply(llava):
+    """A box in integers ends a clean reply; the published pattern goes on looking."""
+    reply = "[0, 0, 0.5, 1] roughly; more exactly the region is [0.10, 0.20, 0.30, 0.40]"
+    assert not prompt._first_box(reply[:40])
+    assert prompt._first_box(reply)
 
 
 def test_ask_prints_both_answers(command, picture):
@@ -177,7 +194,8 @@ def test_ask_json_and_plot(command, picture, tmp_path):
         (("--expand", "-1"), "-1"),
         (("--box", "0.1,0.2"), "x0,y0,x1,y1"),
         (("--box", "0.5,0,0.2,1"), "0 <= x0 < x1"),
-        (("--plot", "no/such/folder/x.png", "--box", "0,0,0.5,0.5"), "no/such/folder"),
+        (("--plot", "no/such/folder/x.png", "--box", "0,0,0.5,0.5"), "no folder no/such/folder"),
+        (("--weight", "inf"), "positive"),
         (("--dtype", "int4"), "int4"),
     ],
 )
@@ -204,6 +222,13 @@ def test_doctor_parity_exit_codes(golden, tmp_path):
     assert json.loads(good.output)["passed"] is True
     strict = ["doctor", "--parity", str(golden), "--device", "cpu", "--tolerance", "1e-12"]
     assert run.invoke(main, strict).exit_code == 1
+    for item in golden.iterdir():
+        (tmp_path / item.name).symlink_to(item)
+    (tmp_path / "cases").unlink()
+    lost = run.invoke(main, ["doctor", "--parity", str(tmp_path), "--device", "cpu"])
+    assert lost.exit_code == 2
+    assert "p01.safetensors: missing" in lost.output
+    (tmp_path / "cases.json").unlink()
     empty = run.invoke(main, ["doctor", "--parity", str(tmp_path)])
     assert empty.exit_code == 2
     assert "cases.json" in empty.output

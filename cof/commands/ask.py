@@ -56,6 +56,8 @@ def ask(image: str, question: str, **options: Any) -> None:
     from cof.images import load_image
 
     picture = load_image(image, allow_url=options["allow_url"])
+    if options["plot"] and not options["plot"].absolute().parent.is_dir():
+        raise ConfigError(f"--plot {options['plot']}: there is no folder {options['plot'].parent}")
     pipeline = _pipeline(options)
     outcome = pipeline(picture, question, box=options["box"], plain=options["compare"])
     if options["plot"]:
@@ -68,13 +70,16 @@ def ask(image: str, question: str, **options: Any) -> None:
 
 def _pipeline(options: dict[str, Any]) -> CoF:
     from cof.boxes import BoxConfig
+    from cof.locate import prompt
     from cof.models.base import Limits
     from cof.pipeline import CoF, Settings
     from cof.refine.highlight import Config
 
     try:
+        rules = options["rules"]
         settings = Settings(
-            boxes=BoxConfig(options["rules"], options["expand"], options["square"]),
+            locate=prompt.Config(stop="first" if rules == "reference" else "boxes"),
+            boxes=BoxConfig(rules, options["expand"], options["square"]),
             refine=Config(options["weight"], options["scope"]),
             limits=Limits(options["max_new_tokens"]),
         )

@@ -13,7 +13,8 @@ from cof.errors import ModelError
 EMBEDDED = "cof-tiny"
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 _SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
-_EDGE = 1 << 20
+_IDENTITY = ("config.json", "tokenizer*", "preprocessor_config.json")
+_BLOCK, _WHOLE = 1 << 16, 1 << 26
 
 Layout = Literal["transformers", "original"]
 
@@ -26,7 +27,7 @@ class Checkpoint:
         folder: where its files are.
         layout: `transformers` (llava-hf) or `original` (liuhaotian).
         config: its config.json.
-        revision: hub commit, or a digest of the files (see `digest`).
+        revision: a digest of the files (see `digest`).
     """
 
     folder: Path
@@ -46,7 +47,9 @@ def find(path: str) -> Checkpoint:
     """
     folder = locate(path, (*_SMALL_FILES, *_WEIGHTS))
     config = read_json(folder / "config.json")
-    return Checkpoint(folder, _layout(folder, config), config, digest(folder))
+    layout = _layout(folder, config)
+    folders = [folder, tower_folder(folder, config)] if layout == "original" else [folder]
+    return Checkpoint(folder, layout, config, digest(*folders))
 
 
 def locate(path: str, patterns: tuple[str, ...]) -> Path:
@@ -104,22 +107,35 @@ def _layout(folder: Path, config: dict[str, Any]) -> Layout:
     )
 
 
-def digest(folder: Path) -> str:
-    """Identify a checkpoint: its hub commit, else a digest of its config and weight files.
+def tower_folder(folder: Path, config: dict[str, Any]) -> Path:
+    """The CLIP tower of an original checkpoint: a folder beside it, or a model of its own."""
+    name = str(config["mm_vision_tower"])
+    beside = folder / name
+    return beside if beside.is_dir() else locate(name, (*_SMALL_FILES, *_WEIGHTS))
 
-    The digest covers names, sizes, and the first and last MiB of each file, so that it takes a
-    moment for 13B parameters too.
+
+def digest(*folders: Path) -> str:
+    """Identify what was loaded: a digest of config, tokenizer, preprocessor and weight files.
+
+    Files of up to `_WHOLE` bytes are read in full; of larger ones the size and blocks at even
+    distances, the first and the last included, so that it takes a moment for 13B parameters too.
     """
-    if folder.parent.name == "snapshots":
-        return folder.name
     seen = hashlib.sha256()
-    for file in sorted(
-        file for pattern in ("config.json", *_WEIGHTS) for file in folder.glob(pattern)
-    ):
-        size = file.stat().st_size
-        seen.update(f"{file.name}:{size}:".encode())
-        with file.open("rb") as stream:
-            seen.update(stream.read(_EDGE))
-            stream.seek(max(size - _EDGE, 0))
-            seen.update(stream.read(_EDGE))
+    for folder in folders:
+        found = {file for pattern in (*_WEIGHTS, *_IDENTITY) for file in folder.glob(pattern)}
+        for file in sorted(found):
+            size = file.stat().st_size
+            seen.update(f"{file.name}:{size}:".encode())
+            with file.open("rb") as stream:
+                for start in _starts(size):
+                    stream.seek(start)
+                    seen.update(stream.read(_BLOCK))
     return f"sha256:{seen.hexdigest()[:16]}"
+
+
+def _starts(size: int) -> list[int]:
+    """Where the blocks that identify a file begin."""
+    if size <= _WHOLE:
+        return list(range(0, size, _BLOCK))
+    count = _WHOLE // _BLOCK
+    return [index * (size - _BLOCK) // (count - 1) for index in range(count)]

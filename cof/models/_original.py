@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from accelerate import dispatch_model, infer_auto_device_map, init_empty_weights
-from accelerate.utils import set_module_tensor_to_device
+from accelerate.utils import get_balanced_memory, set_module_tensor_to_device
 from torch import Tensor
 from transformers import (
     CLIPVisionConfig,
@@ -24,7 +25,7 @@ from transformers import (
 )
 
 from cof.errors import ModelError
-from cof.models._checkpoint import Checkpoint, locate, read_json
+from cof.models._checkpoint import Checkpoint, read_json, tower_folder
 
 _RENAMES = (
     (r"^(?:model\.)?vision_tower\.vision_tower\.vision_model\.", "model.vision_tower."),
@@ -35,7 +36,6 @@ _RENAMES = (
 )
 _BUFFERS = re.compile(r"(rotary_emb\.inv_freq|position_ids)$")
 _TEXT_TOWER = re.compile(r"^(text_model\.|text_projection|visual_projection|logit_scale)")
-_TOWER_FILES = ("*.json", "*.safetensors", "pytorch_model*.bin")
 
 
 def load_original(
@@ -53,7 +53,7 @@ def load_original(
         ModelError: an unsupported projector or feature choice, tensors that are unknown, missing
             or of the wrong shape (all listed).
     """
-    tower = _tower_folder(checkpoint)
+    tower = tower_folder(checkpoint.folder, checkpoint.config)
     with init_empty_weights():
         model = LlavaForConditionalGeneration(_config(checkpoint, tower))
     places = _places(model, dtype, device, device_map)
@@ -61,17 +61,6 @@ def load_original(
     if device_map is None:
         return model.to(device)  # type: ignore[arg-type, no-any-return]
     return dispatch_model(model, places)  # type: ignore[no-any-return]
-
-
-def tower_folder(checkpoint: Checkpoint) -> Path:
-    """The CLIP tower's folder, whose preprocessor_config.json says how images are prepared."""
-    return _tower_folder(checkpoint)
-
-
-def _tower_folder(checkpoint: Checkpoint) -> Path:
-    name = str(checkpoint.config["mm_vision_tower"])
-    beside = checkpoint.folder / name
-    return beside if beside.is_dir() else locate(name, _TOWER_FILES)
 
 
 def _config(checkpoint: Checkpoint, tower: Path) -> LlavaConfig:
@@ -82,6 +71,8 @@ def _config(checkpoint: Checkpoint, tower: Path) -> LlavaConfig:
             raise ModelError(
                 f"{checkpoint.folder}: {key} {raw[key]!r}; only {value!r} is supported"
             )
+    if "mm_vision_select_layer" not in raw:
+        raise ModelError(f"{checkpoint.folder}: config.json has no mm_vision_select_layer")
     clip = read_json(tower / "config.json")
     return LlavaConfig(
         text_config=LlamaConfig.from_dict({**raw, "model_type": "llama"}),
@@ -99,7 +90,13 @@ def _places(
     if device_map is None:
         return {"": device}
     whole = ["LlamaDecoderLayer", "CLIPEncoderLayer"]
-    return infer_auto_device_map(model, no_split_module_classes=whole, dtype=dtype)  # type: ignore[no-any-return]
+    room = get_balanced_memory(model, dtype=dtype, no_split_module_classes=whole)
+    places = infer_auto_device_map(
+        model, max_memory=room, no_split_module_classes=whole, dtype=dtype
+    )
+    if "disk" in places.values():
+        raise ModelError("the model does not fit into the memory of GPUs and CPU together")
+    return dict(places)
 
 
 def _fill(
@@ -141,7 +138,7 @@ def _place(
     if shape != value.shape:
         raise ModelError(f"{source}: shape {tuple(value.shape)}, the config says {tuple(shape)}")
     where = next((places[key] for key in _prefixes(name) if key in places), "cpu")
-    set_module_tensor_to_device(model, name, "cpu" if where == "disk" else where, value, dtype)
+    set_module_tensor_to_device(model, name, where, value, dtype)
     return []
 
 
@@ -192,18 +189,27 @@ def _read_safe(shard: Path) -> Iterator[tuple[str, Tensor]]:
 
 def _read_bin(shard: Path) -> Iterator[tuple[str, Tensor]]:
     try:
-        tensors = torch.load(shard, map_location="cpu", weights_only=True, mmap=True)
+        tensors = _load(shard, mmap=True)
     except RuntimeError:  # files older than torch 1.6 cannot be mapped
-        tensors = _load_legacy(shard)
+        tensors = _load(shard, mmap=False)
     for name in list(tensors):
         yield name, tensors.pop(name)
 
 
-def _load_legacy(shard: Path) -> dict[str, Tensor]:
+def _load(shard: Path, mmap: bool) -> dict[str, Tensor]:
+    """A shard's tensors.
+
+    Raises:
+        ModelError: not a file of tensors; a download that git-lfs left as a pointer, for example.
+        RuntimeError: the file cannot be mapped, where `mmap`.
+    """
     try:
-        return torch.load(shard, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
-    except (RuntimeError, EOFError, ValueError) as error:
-        raise ModelError(f"{shard}: damaged file ({str(error).splitlines()[0]})") from error
+        return torch.load(shard, map_location="cpu", weights_only=True, mmap=mmap)  # type: ignore[no-any-return]
+    except (RuntimeError, EOFError, ValueError, UnpicklingError) as error:
+        if mmap and isinstance(error, RuntimeError):
+            raise
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ModelError(f"{shard}: damaged, or not fully downloaded ({reason})") from error
 
 
 def _listing(what: str, names: Any) -> str:

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from cof.types import Answer, Box
 
@@ -115,10 +115,15 @@ class Model(ABC):
     Attributes:
         name: what the user called it (a path or hub name).
         frame: the frame its box replies use, recorded with every region.
+        layers: decoder layers.
+        heads: query heads of each.
+        counters: what it has computed so far.
     """
 
     name: str
     frame: str
+    layers: int
+    heads: int
     counters: Counters
 
     @abstractmethod
@@ -175,6 +180,6 @@ class Config:
     path: str = "cof-tiny"
     device: str = "auto"
     dtype: str = "auto"
-    device_map: str | None = None
+    device_map: Literal["auto"] | None = None
     conv: str = "vicuna_v1"
     compile: bool = False

@@ -11,22 +11,13 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
 from PIL.Image import Image
-from safetensors import SafetensorError
 from torch import Tensor
-from transformers import (
-    AutoTokenizer,
-    GenerationConfig,
-    LlamaTokenizer,
-    LlavaForConditionalGeneration,
-    set_seed,
-)
-from transformers.utils import logging as logging_hf
+from transformers import GenerationConfig, set_seed
 
 from cof import prompts
 from cof.bias import Highlight
@@ -35,28 +26,22 @@ from cof.errors import ModelError
 from cof.highlight import NAME, attach, highlighted
 from cof.images import preprocess
 from cof.models import base
-from cof.models._checkpoint import Checkpoint, find, read_json
+from cof.models._checkpoint import Checkpoint, find
 from cof.models._decode import Greedy, Prefix, Row
-from cof.models._original import load_original, tower_folder
+from cof.models._loading import (
+    load_tokenizer,
+    load_transformers,
+    pick_device,
+    pick_dtype,
+    read_pixels,
+)
+from cof.models._original import load_original
 from cof.models.base import Counters, Encoded, Limits, View
 from cof.tokens import grid_cells
 from cof.types import Answer, Box
 
 Config = base.Config
 log = logging.getLogger(__name__)
-
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-
-
-@dataclass(frozen=True, slots=True)
-class Pixels:
-    """How an image becomes pixel values: side in pixels, channel statistics, padded or cropped."""
-
-    side: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    pad: bool
 
 
 def load(config: Config) -> Llava:
@@ -72,68 +57,9 @@ def load(config: Config) -> Llava:
     if checkpoint.layout == "original":
         network = load_original(checkpoint, dtype, device, config.device_map)
     else:
-        network = _load_transformers(checkpoint, dtype, config.device_map or {"": device})
+        network = load_transformers(checkpoint, dtype, config.device_map or {"": device})
     log.info("loaded %s (%s layout, %s, %s)", config.path, checkpoint.layout, device, dtype)
     return Llava(network.eval(), load_tokenizer(checkpoint), checkpoint, config)
-
-
-def _load_transformers(checkpoint: Checkpoint, dtype: torch.dtype, device_map: Any) -> Any:
-    """Load the transformers layout; tensors it would make up at random are an error."""
-    folder, bars = checkpoint.folder, logging_hf.is_progress_bar_enabled()
-    logging_hf.disable_progress_bar()
-    try:
-        network, said = LlavaForConditionalGeneration.from_pretrained(
-            folder, dtype=dtype, device_map=device_map, output_loading_info=True
-        )
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise ModelError(f"{folder}: cannot be loaded ({str(error).splitlines()[0]})") from error
-    finally:
-        if bars:
-            logging_hf.enable_progress_bar()
-    wrong = {kind: said[kind] for kind in ("missing_keys", "mismatched_keys") if said[kind]}
-    if wrong:
-        raise ModelError(f"{folder}: weights do not fit the config: {wrong}")
-    return network
-
-
-def pick_device(name: str) -> str:
-    """`auto` is CUDA where there is one, else the CPU; anything else is passed through, checked."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ModelError(f"device {name!r}: use auto, cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ModelError(f"device {name!r}: no CUDA device is available here; use auto or cpu")
-    return name
-
-
-def pick_dtype(name: str, device: str) -> torch.dtype:
-    """`auto` is float16 on CUDA, as published, and float32 on the CPU."""
-    if name == "auto":
-        return torch.float32 if pick_device(device) == "cpu" else torch.float16
-    dtype = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
-    if name not in dtype:
-        raise ModelError(f"dtype {name!r}: use auto, {', '.join(dtype)}")
-    return dtype[name]
-
-
-def load_tokenizer(checkpoint: Checkpoint) -> Any:
-    """The checkpoint's own tokenizer.
-
-    `AutoTokenizer` on an original LLaVA folder drops the leading-space piece, and every id that
-    starts a chunk is wrong; sentencepiece files are therefore read by `LlamaTokenizer`.
-    """
-    folder = checkpoint.folder
-    settings = folder / "tokenizer_config.json"
-    kind = read_json(settings).get("tokenizer_class", "") if settings.is_file() else ""
-    is_llama = (folder / "tokenizer.model").is_file() or str(kind).startswith("LlamaTokenizer")
-    if is_llama:
-        return LlamaTokenizer.from_pretrained(folder)
-    if not (folder / "tokenizer.json").is_file():
-        raise ModelError(f"{folder}: no tokenizer.model and no tokenizer.json")
-    return AutoTokenizer.from_pretrained(folder)
 
 
 class Llava(base.Model):
@@ -155,12 +81,13 @@ class Llava(base.Model):
         self.network, self.tokenizer, self.checkpoint = network, tokenizer, checkpoint
         self.name, self.conv, self.compile = config.path, config.conv, config.compile
         self.compile_options: dict[str, Any] = {"dynamic": False}
-        self.pixels = _pixels(checkpoint, network.config.vision_config.image_size)
+        self.pixels = read_pixels(checkpoint, network.config.vision_config.image_size)
         self.frame = "padded_square" if self.pixels.pad else "centre_crop"
         self.start_end = bool(checkpoint.config.get("mm_use_im_start_end", False))
         self.counters = Counters()
         self.decoder = network.model.language_model
-        attach(self.decoder)
+        text = attach(self.decoder)
+        self.layers, self.heads = text.num_hidden_layers, text.num_attention_heads
         network.generation_config = self._generation_config()
 
     def _generation_config(self) -> GenerationConfig:
@@ -350,14 +277,3 @@ class Llava(base.Model):
             "frame": self.frame,
             "compile": self.compile,
         }
-
-
-def _pixels(checkpoint: Checkpoint, side: int) -> Pixels:
-    """Image settings: the tower's preprocessor_config.json, CLIP's statistics where it has none."""
-    original = checkpoint.layout == "original"
-    folder = tower_folder(checkpoint) if original else checkpoint.folder
-    file = folder / "preprocessor_config.json"
-    said = read_json(file) if file.is_file() else {}
-    mean, std = said.get("image_mean", CLIP_MEAN), said.get("image_std", CLIP_STD)
-    pad = checkpoint.config.get("image_aspect_ratio", "pad") == "pad"
-    return Pixels(side, tuple(mean), tuple(std), pad)

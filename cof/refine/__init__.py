@@ -5,4 +5,7 @@ A fine stage is a module with a frozen dataclass `Config` and
     def refine(model, questions, views, focuses, config, limits) -> list[Answer]
 
 where `questions`, `views` and `focuses` are the rows of one batch and `limits` says how to decode.
+
+A module may also have `check(model, config)`, which raises a ConfigError for settings that the
+loaded model cannot have; it is called before any question is asked.
 """

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from cof.bias import Highlight, Scope
+from cof.bias import Highlight, Scope, log_weight
+from cof.errors import ConfigError
 from cof.models.base import Encoded, Limits, Model, View
 from cof.tokens import key_bias
 from cof.types import Answer, Focus, Question
@@ -34,8 +36,29 @@ class Config:
     perturb: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.weight > 0:
-            raise ValueError(f"weight (lambda) must be positive, got {self.weight}")
+        log_weight(self.weight)
+        if not math.isfinite(self.perturb):
+            raise ValueError(f"perturb must be finite, got {self.perturb}")
+
+
+def check(model: Model, config: Config) -> None:
+    """Hold a config against a model before any question is asked.
+
+    Raises:
+        ConfigError: a layer or head that the model does not have, or a choice of layers or heads
+            for a model that decodes through `torch.compile`.
+    """
+    for name, chosen, count in (
+        ("layers", config.layers, model.layers),
+        ("heads", config.heads, model.heads),
+    ):
+        wrong = [index for index in chosen or () if not 0 <= index < count]
+        if wrong or chosen == ():
+            raise ConfigError(
+                f"refine.{name}={list(chosen or ())}: the model has {name} 0 to {count - 1}"
+            )
+        if chosen and model.describe().get("compile"):
+            raise ConfigError(f"refine.{name} needs model.compile=false")
 
 
 def refine(
