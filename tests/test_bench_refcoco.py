@@ -12,7 +12,7 @@ from mme_folders import write_jsonl
 from cof.bench import refcoco
 from cof.boxes import to_padded_square
 from cof.errors import DataError
-from cof.types import Box, Region
+from cof.types import Box, Question, Region
 
 SIZE = (200, 100)
 XYWH = {11: [20, 10, 60, 40], 12: [100, 50, 100, 50]}
@@ -82,7 +82,9 @@ def test_iou_equals_a_pixel_count(seed):
     for _ in range(2):
         xs, ys = sorted(rng.sample(range(21), 2)), sorted(rng.sample(range(21), 2))
         boxes.append((xs[0], ys[0], xs[1], ys[1]))
-    found = refcoco.iou(*(Box(*(value / 20 for value in box)) for box in boxes))
+    spelt, truth = (Box(*(value / 20 for value in box)) for box in boxes)
+    question = Question("1", "i", "?", boxes=(truth,))
+    found = refcoco.overlap(question, refcoco.spell(spelt, "image"))
     assert found == pytest.approx(oracles.pixel_iou(*boxes, 20), abs=1e-12)
 
 

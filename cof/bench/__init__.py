@@ -10,7 +10,7 @@ A benchmark is a module with a frozen dataclass `Config` (its `root` and options
     def export(questions, answers, folder, config=None) -> list[Path]  # published answer formats
     def read_answers(path, config, allow_missing) -> Answers    # foreign files, for `cof score`
 
-and, where the benchmark scores the coarse stage and not the answer,
+and, where the benchmark scores the coarse stage and not the answer (RefCOCO),
 
     def region_answer(region) -> str                      # what stands for the answer
 
@@ -19,9 +19,11 @@ and, where the benchmark scores the coarse stage and not the answer,
 (same length, same order) and of those options of `config` that choose a rule, None for the
 defaults; it needs no field of a question that a record does not keep. What it returns is JSON-able,
 in a fixed key order, and starts with `benchmark` and `version`. Scoring what `export` wrote gives
-what `score` gave. Everything that is wrong with a file is a `cof.errors.DataError` that names it,
-with the line where there is one. `base.py` has the parts that benchmarks share.
+what `score` gave. `NO_ANSWER` stands for the answer to a question that failed: wrong everywhere.
 
-`EXPECTED` (questions a category), `SOURCE` (where to get it) and `KNOWN_MD5` (file name -> MD5) are
-for `cof data check`.
+Everything that is wrong with a file is a `cof.errors.DataError` that names it, with the line where
+there is one. `base.py` reads and writes files, `_answers.py` puts answers to questions.
+
+For `cof data check`: `SOURCE` (where to get it), `expected(config)` (published numbers of questions
+a category, "" for all), and where known `KNOWN_MD5` (file name -> MD5).
 """

@@ -22,7 +22,6 @@ from cof.types import Question
 
 VERSION = "1"
 SOURCE = "cs.stanford.edu/people/dorarad/gqa (questions1.2.zip, images.zip)"
-EXPECTED = {"": (12578,)}
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,11 @@ def read(config: Config) -> list[Question]:
 def plain(answer: str) -> str:
     """What LLaVA's converter hands to the official scorer."""
     return answer.rstrip(".").lower()
+
+
+def expected(config: Config) -> dict[str, tuple[int, ...]]:
+    """Published numbers of questions a category, "" for all."""
+    return {"": (12578,)}
 
 
 def credit(question: Question, answer: str, config: Config | None = None) -> float:

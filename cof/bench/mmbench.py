@@ -24,6 +24,10 @@ from cof.errors import ConfigError
 from cof.types import Question
 
 VERSION = "1"
+KNOWN_MD5 = {
+    "MMBench_DEV_EN.tsv": "b6caf1133a01c6bb705cf753bb527ed8",
+    "MMBench_DEV_EN_V11.tsv": "30c05be8f2f347a50be25aa067248184",
+}
 SOURCE = "download.openmmlab.com/mmclassification/datasets/mmbench/<file> (one TSV, images inside)"
 SHEET = ("index", "question", "A", "B", "C", "D", "prediction", "answer", "split")
 """Columns of the submission, in the order of LLaVA's converter."""
@@ -68,6 +72,11 @@ def read(config: Config) -> list[Question]:
     ]
     bases = [str(files.index_of(question) % ROTATION) for question in questions]
     return with_boxes(questions, Path(config.root), bases, lambda row: row.key("index"))
+
+
+def expected(config: Config) -> dict[str, tuple[int, ...]]:
+    """The published number of rows, where it is known."""
+    return {"": (4377,)} if config.file == "mmbench_dev_20230712.tsv" else {}
 
 
 def credit(question: Question, answer: str, config: Config | None = None) -> float:

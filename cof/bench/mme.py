@@ -28,6 +28,7 @@ from cof.prompts import SHORT_ANSWER
 from cof.types import Question
 
 VERSION = "1"
+SOURCE = "github.com/BradyFU/Awesome-Multimodal-Large-Language-Models (Evaluation, MME)"
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,12 @@ def label(answer: str) -> str:
     """`yes`, `no` or `other`, as published: lower-cased, not stripped, first four characters."""
     start = answer.lower()[:4]
     return "yes" if "yes" in start else "no" if "no" in start else "other"
+
+
+def expected(config: Config) -> dict[str, tuple[int, ...]]:
+    """Published numbers of questions a subtask."""
+    counts = (60, 60, 60, 60, 294, 340, 400, 400, 400, 40, 140, 40, 40, 40)
+    return {name: (count,) for name, count in zip(SUBTASKS, counts, strict=True)}
 
 
 def credit(question: Question, answer: str, config: Config | None = None) -> float:

@@ -36,7 +36,6 @@ from cof.types import Question
 
 VERSION = "1"
 SOURCE = "github.com/RUCAIBox/POPE (output/coco); images: COCO val2014, cocodataset.org"
-EXPECTED = {"adversarial": (3000,), "random": (2910, 3000), "popular": (3000,)}
 METRICS = ("accuracy", "precision", "recall", "f1", "yes_ratio")
 
 
@@ -77,6 +76,11 @@ def read(config: Config) -> list[Question]:
 
 def _region_key(row: Row) -> tuple[str, str]:
     return row.text("image").rpartition("/")[2], row.text("question")
+
+
+def expected(config: Config) -> dict[str, tuple[int, ...]]:
+    """Published numbers of questions a category, "" for all."""
+    return {"adversarial": (3000,), "random": (2910, 3000), "popular": (3000,)}
 
 
 def credit(question: Question, answer: str, config: Config | None = None) -> float:

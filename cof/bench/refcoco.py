@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,14 +20,15 @@ from typing import Any, Literal
 from cof.bench import _refcoco_files as files
 from cof.bench._answers import Answers, Given, add_up, align, llava_answer
 from cof.bench.base import read_jsonl, write_jsonl
-from cof.boxes import clip, from_padded_square
+from cof.boxes import Quad, centre_crop, from_frame, padded_square, shared_area, union_area
 from cof.errors import DataError
 from cof.replies import parse_boxes
 from cof.types import Box, Question, Region
 
 VERSION = "1"
-_SPELT = re.compile(r"[a-z_]+:( \[|$)")
 SOURCE = "github.com/lichengunc/refer (refs(unc|umd).p, instances.json); images: COCO train2014"
+
+_SPELT = re.compile(r"[a-z_]+:( \[|$)")
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Config:
     split: Literal["val", "testA", "testB", "test"] = "val"
     split_by: Literal["", "unc", "umd", "google"] = ""
     images: str = "train2014"
-    frame: Literal["padded_square", "image"] = "padded_square"
+    frame: Literal["padded_square", "centre_crop", "image"] = "padded_square"
 
 
 def read(config: Config) -> list[Question]:
@@ -56,18 +57,6 @@ def read(config: Config) -> list[Question]:
         DataError: no such files or split, or a reference without its annotation, image or box.
     """
     return [question for question, _ in files.phrases(config)]
-
-
-def iou(first: Box, second: Box) -> float:
-    """Intersection over union of two boxes of one image, in [0, 1].
-
-    The same in pixels as in fractions of the image, which scale each axis by a constant.
-    """
-    width = min(first.x1, second.x1) - max(first.x0, second.x0)
-    height = min(first.y1, second.y1) - max(first.y0, second.y0)
-    shared = max(width, 0.0) * max(height, 0.0)
-    areas = [(box.x1 - box.x0) * (box.y1 - box.y0) for box in (first, second)]
-    return shared / (areas[0] + areas[1] - shared)
 
 
 def region_answer(region: Region) -> str:
@@ -83,7 +72,20 @@ def spell(box: Box | None, frame: str) -> str:
 def overlap(question: Question, answer: str) -> float:
     """IoU of an answer's first box with the annotated one; 0 where it has none."""
     box = _box(answer)
-    return iou(box, question.boxes[0]) if box else 0.0
+    if box is None:
+        return 0.0
+    return shared_area([box], [question.boxes[0]]) / union_area([box, question.boxes[0]])
+
+
+def expected(config: Config) -> dict[str, tuple[int, ...]]:
+    """Published numbers of phrases of a split in RefCOCO, RefCOCO+ and RefCOCOg."""
+    counts = {
+        "val": (10834, 10758, 4896),
+        "testA": (5657, 5726),
+        "testB": (5095, 4889),
+        "test": (9602,),
+    }
+    return {config.split: counts[config.split]}
 
 
 def credit(question: Question, answer: str, config: Config | None = None) -> float:
@@ -148,12 +150,17 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     return align(questions, [question.id for question in questions], given, path, allow_missing)
 
 
+_FRAMES: dict[str, Callable[[tuple[int, int]], Quad]] = {
+    "padded_square": padded_square,
+    "centre_crop": centre_crop,
+    "image": lambda size: (0.0, 0.0, 1.0, 1.0),
+}
+
+
 def _unpadded(text: str, size: tuple[int, int], frame: str) -> Box | None:
     """The first box of a reply, in fractions of the image."""
     found = parse_boxes(text)
-    if not found:
-        return None
-    return from_padded_square(found[0], size) if frame == "padded_square" else clip(found[0])
+    return from_frame(found[0], _FRAMES[frame](size)) if found else None
 
 
 def _box(answer: str) -> Box | None:

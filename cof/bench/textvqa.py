@@ -23,7 +23,6 @@ from cof.types import Question
 
 VERSION = "1"
 SOURCE = "textvqa.org (TextVQA_0.5.1_val.json, train_val_images.zip)"
-EXPECTED = {"": (5000,)}
 
 _OCR = "Reference OCR token: "
 
@@ -63,6 +62,11 @@ def read(config: Config) -> list[Question]:
     rows = read_jsonl(Path(config.questions))
     asked = [Given(_row_key(row, "text"), row.text("text"), row.where) for row in rows]
     return reworded(annotated, _keys(annotated), asked)
+
+
+def expected(config: Config) -> dict[str, tuple[int, ...]]:
+    """Published numbers of questions a category, "" for all."""
+    return {"": (5000,)}
 
 
 def credit(question: Question, answer: str, config: Config | None = None) -> float:

@@ -25,7 +25,6 @@ TYPES = ("direct_attributes", "relative_position")
 SOURCE = (
     "huggingface.co/datasets/craigwu/vstar_bench (folders direct_attributes, relative_position)"
 )
-EXPECTED = {"direct_attributes": (115,), "relative_position": (76,)}
 
 _IMAGES = (".jpg", ".jpeg", ".png")
 
@@ -61,6 +60,11 @@ def read(config: Config) -> list[Question]:
         for kind in present
         for row, image in _files(root / kind)
     ]
+
+
+def expected(config: Config) -> dict[str, tuple[int, ...]]:
+    """Published numbers of questions a category, "" for all."""
+    return {"direct_attributes": (115,), "relative_position": (76,)}
 
 
 def credit(question: Question, answer: str, config: Config | None = None) -> float:

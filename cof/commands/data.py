@@ -6,10 +6,15 @@ from pathlib import Path
 
 import click
 
+from cof.commands.data_check import check
+
 
 @click.group()
 def data() -> None:
     """Mini benchmarks, checks of benchmark folders."""
+
+
+data.add_command(check)
 
 
 @data.command()
