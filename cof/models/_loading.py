@@ -32,9 +32,10 @@ def load_transformers(checkpoint: Checkpoint, dtype: torch.dtype, device_map: An
     folder, bars = checkpoint.folder, logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        network, said = LlavaForConditionalGeneration.from_pretrained(
+        loaded: Any = LlavaForConditionalGeneration.from_pretrained(
             folder, dtype=dtype, device_map=device_map, output_loading_info=True
         )
+        network, said = loaded  # the library's annotation knows the network alone
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise ModelError(f"{folder}: cannot be loaded ({str(error).splitlines()[0]})") from error
     finally:
