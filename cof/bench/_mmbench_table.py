@@ -16,6 +16,12 @@ from cof.bench._answers import unique
 from cof.bench._choice import LETTERS
 from cof.errors import DataError
 
+COLUMNS = (
+    *("index", "question", "hint", "A", "B", "C", "D", "answer", "category", "source"),
+    *("l2-category", "comment", "split", "image"),
+)
+"""Columns of the published TSV."""
+
 ROTATION = 1_000_000
 """A rotated copy of question i has index k * ROTATION + i."""
 

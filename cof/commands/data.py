@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from cof.commands.data_check import check
+from cof.commands.data_fetch import fetch
 
 
 @click.group()
@@ -15,6 +16,7 @@ def data() -> None:
 
 
 data.add_command(check)
+data.add_command(fetch)
 
 
 @data.command()

@@ -1,0 +1,122 @@
+"""From Hub rows to the layouts that the readers read; the Hub itself is not asked."""
+
+import io
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from cof import plugins
+from cof.bench import _hub
+from cof.cli import main
+from cof.errors import ConfigError
+
+
+def image(colour="red"):
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 20), colour).save(buffer, "JPEG")
+    return {"bytes": buffer.getvalue(), "path": None}
+
+
+def mme():
+    asked = (("Is it? Please answer yes or no.", "Yes"), ("Not? Please answer yes or no.", "No"))
+    for path in ("artwork/images/1.jpg", "count/0001.jpg"):
+        for question, answer in asked:
+            yield {
+                **{"question_id": path, "image": image(), "question": question},
+                **{"answer": answer, "category": path.split("/")[0]},
+            }
+
+
+def pope():
+    for answer in ("yes", "no"):
+        yield {
+            **{"question": f"Is there a {answer} in the image?", "answer": answer},
+            **{"image_source": "COCO_val2014_000000000001", "image": image()},
+        }
+
+
+def mmbench():
+    for index, answer in ((5, "A"), (1_000_005, "B")):
+        options = {"A": "red", "B": "blue"} if answer == "A" else {"A": "blue", "B": "red"}
+        yield {
+            **{"index": index, "question": "What?", "hint": "nan", "answer": answer, **options},
+            **{"C": None, "D": None, "category": "fine", "L2-category": "broad", "split": "dev"},
+            "image": image(),
+        }
+
+
+def textvqa():
+    yield {
+        **{"image_id": "a1", "question_id": 7, "question": "what?", "answers": ["stop"] * 10},
+        **{"image": image(), "ocr_tokens": ["STOP"]},
+    }
+
+
+def refcoco():
+    yield {
+        **{
+            "question_id": "1",
+            "image": image(),
+            "answer": ["red cup", "left"],
+            "bbox": [4, 2, 8, 4],
+        },
+        "file_name": "COCO_train2014_000000000001_3.jpg",
+    }
+
+
+def gqa(subset):
+    if subset.endswith("_images"):
+        return [{"id": "n1", "image": image()}]
+    types = {"structural": "query", "semantic": "obj"}
+    return [{"id": "1", "imageId": "n1", "question": "What?", "answer": "cup", "types": types}]
+
+
+ROWS = {"mme": mme, "pope": pope, "mmbench": mmbench, "textvqa": textvqa, "refcoco": refcoco}
+COUNTS = {"mme": 4, "pope": 6, "mmbench": 2, "textvqa": 1, "refcoco": 2, "gqa": 1}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_what_is_fetched_can_be_read(name, tmp_path, monkeypatch):
+    def rows(repository, subset, split):
+        assert repository == _hub.RECIPES[name][0]
+        return gqa(subset) if name == "gqa" else ROWS[name]()
+
+    monkeypatch.setattr(_hub, "read_hub", rows)
+    result = CliRunner().invoke(main, ["data", "fetch", name, str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    bench = plugins.load("bench", name)
+    options = {"file": "mmbench_en_dev.tsv"} if name == "mmbench" else {}
+    questions = bench.read(bench.Config(str(tmp_path / "out"), **options))
+    assert len(questions) == COUNTS[name]
+    for question in questions:
+        file = tmp_path / "out" / question.image
+        assert file.read_bytes() == image()["bytes"], "stored bytes, not encoded again"
+    answers = [question.reference for question in questions]
+    if name in ("mme", "pope", "mmbench", "gqa"):
+        assert all(bench.credit(*pair) == 1 for pair in zip(questions, answers, strict=True))
+    if name == "refcoco":
+        assert questions[0].boxes[0].as_tuple() == pytest.approx((0.1, 0.1, 0.3, 0.3))
+
+
+def test_parquet_files_in_the_lmms_lab_form(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    source = tmp_path / "source" / "Full"
+    source.mkdir(parents=True)
+    for setting in ("random", "popular", "adversarial"):
+        table = datasets.Dataset.from_list(list(pope())).cast_column("image", datasets.Image())
+        table.to_parquet(source / f"{setting}-00000-of-00001.parquet")
+    text = "".join(
+        f"  - split: {setting}\n    path: Full/{setting}-*\n"
+        for setting in ("random", "popular", "adversarial")
+    )
+    card = f"---\nconfigs:\n- config_name: Full\n  data_files:\n{text}---\n"
+    (tmp_path / "source" / "README.md").write_text(card)
+    _hub.fetch("pope", tmp_path / "out", str(tmp_path / "source"))
+    bench = plugins.load("bench", "pope")
+    assert len(bench.read(bench.Config(str(tmp_path / "out")))) == 6
+
+
+def test_an_unknown_name_lists_what_there_is(tmp_path):
+    with pytest.raises(ConfigError, match="there is: mme, pope, mmbench, vstar"):
+        _hub.fetch("imagenet", tmp_path)
