@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cof import config, load_run
 from cof.cli import main
-from cof.errors import DataError, RunError
+from cof.errors import DataError, ModelError, RunError
 from cof.runs import manifest, runner
 from cof.runs.folder import RunFolder
 from cof.runs.plan import fingerprint, plan_batches, read_questions
@@ -300,6 +300,30 @@ class TestRefusal:
         with pytest.raises(RunError, match=r"another model \(model\.revision: 'absent' there, '2'"):
             run(settings())
         assert len(lines(path)) == 1
+
+    def test_a_mended_image_is_told_from_another_dataset(self, settings, data):
+        run(settings())
+        shutil.copy(data / "color" / "0001.png", data / "color" / "0003.png")
+        with pytest.raises(RunError, match="--retry-failed"):
+            run(settings())
+
+    def test_a_run_that_recorded_nothing_takes_the_corrected_config(self, settings, monkeypatch):
+        def broken(config):
+            raise ModelError("no model at 'typo'")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(runner, "build_pipeline", broken)
+            with pytest.raises(ModelError, match="typo"):
+                run(settings(batch_size=2))
+        assert len(run(settings()).results) == 10
+
+    def test_an_error_of_the_model_is_not_blamed_on_the_folder(self, settings, monkeypatch):
+        def broken(config):
+            raise OSError("weights are gone")
+
+        monkeypatch.setattr(runner, "build_pipeline", broken)
+        with pytest.raises(OSError, match="weights are gone"):
+            run(settings())
 
     def test_overwrite_starts_anew(self, settings):
         run(settings())

@@ -20,7 +20,7 @@ import shutil
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -92,18 +92,24 @@ class RunFolder:
         Raises:
             RunError: somebody else is writing, it holds other files, or it cannot be made.
         """
+        with self._lock():
+            yield
+
+    def _lock(self) -> IO[str]:
+        """The open lock file; only what happens here is blamed on the folder."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             strangers = [name for name in os.listdir(self.path) if not name.startswith(".")]
             if strangers and not (self.path / CONFIG).exists():
                 raise RunError(f"{self.path}: holds {strangers[0]!r} but no run; choose a new name")
-            with (self.path / ".lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                yield
+            lock = (self.path / ".lock").open("w")
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            lock.close()
             raise RunError(f"{self.path}: another process is writing this run") from None
         except OSError as error:
             raise RunError(f"{self.path}: cannot be written: {error}") from None
+        return lock
 
     def clear(self) -> None:
         """Delete the run's own files and nothing else."""

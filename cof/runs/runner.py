@@ -177,14 +177,19 @@ def _prepare(
         folder.clear()
     resolved = config.as_dict()
     there = folder.config()
-    if there is None:
+    if there is None or not folder.records():
         folder.write_config(resolved)
     elif configs.content_hash(there) != config.hash:
         keys = "; ".join(configs.differences(there, resolved))
         raise RunError(f"{folder.path}: made with another config ({keys}); {WAY_OUT}")
-    changes = "; ".join(manifest.dataset_changes(folder, dataset, options.retry_failed))
-    if changes:
-        raise RunError(f"{folder.path}: made with another dataset ({changes}); {WAY_OUT}")
+    changes = manifest.dataset_changes(folder, dataset, options.retry_failed)
+    if changes and folder.records():
+        way = f"--retry-failed asks again about mended images; or {WAY_OUT}"
+        only_images = all(change.startswith("images:") for change in changes)
+        raise RunError(
+            f"{folder.path}: made with another dataset ({'; '.join(changes)}); "
+            f"{way if only_images else WAY_OUT}"
+        )
     folder.repair()
 
 
