@@ -15,8 +15,10 @@ be pixels, thousandths or per cent, whose scale only a guess could tell, and the
 
 _REFERENCE = re.compile(r"\[-?\d+\.\d+(?:, -?\d+\.\d+){3}\]")
 
-# Quantifiers are possessive (no backtracking), so that a megabyte of brackets is one scan.
-_NUMBER = r"[-+]?(?:\d++(?:\.\d*+)?+|\.\d++)(?:e[-+]?\d++)?+"
+# No backtracking, so that a megabyte of brackets is one scan: quantifiers on single characters are
+# possessive, an optional group has a negative look-ahead as its other branch. (A possessive
+# quantifier on a group would say it shorter, but fails to match in Python 3.11.0 to 3.11.4.)
+_NUMBER = r"[-+]?(?:\d++(?:\.\d*+|(?!\.))|\.\d++)(?:e[-+]?\d++|(?!e[-+]?\d))"
 _GAP = r"\s*+(?:[,;]\s*+|(?<=\s))"
 _WORD = r"(?<!\w)[a-z_]\w*+"
 _IS = r"\s*+[:=]\s*+"
@@ -24,7 +26,7 @@ _KEY = _WORD + _IS
 _ROW = rf"{_NUMBER}(?:{_GAP}{_NUMBER}){{3}}"
 _PAIR = rf"\s*+{_NUMBER}{_GAP}{_NUMBER}\s*+"
 _POINT = rf"(?:\({_PAIR}\)|\[{_PAIR}\])"
-_INSIDE = rf"\s*+(?:(?:({_WORD}){_IS})?+({_ROW})|({_POINT}\s*+,?+\s*+{_POINT}))\s*+[,;]?+\s*+"
+_INSIDE = rf"\s*+(?:(?:({_WORD}){_IS})?({_ROW})|({_POINT}\s*+,?+\s*+{_POINT}))\s*+[,;]?+\s*+"
 _GROUPS = [
     re.compile(start + _INSIDE + end, re.I)
     for start, end in (
@@ -36,8 +38,8 @@ _GROUPS = [
 ]
 _CORNER = re.compile(rf"({_WORD}){_IS}({_NUMBER})", re.I)
 _CORNERS = re.compile(
-    rf"{_KEY}{_NUMBER}(?:{_GAP}{_KEY}{_NUMBER}){{3,}}+"
-    r"(?:(?P<closed>[.!?]?[\s,;\])}/>])|(?P<end>[.!?]?\Z))?+",
+    rf"{_KEY}{_NUMBER}(?:{_GAP}{_KEY}{_NUMBER}){{3,}}"
+    r"(?:(?P<closed>[.!?]?[\s,;\])}/>])|(?P<end>[.!?]?\Z))?",
     re.I,
 )
 _SCHEMAS = (
