@@ -25,10 +25,10 @@ data.add_command(fetch)
 @click.option("--size", default=60, show_default=True, help="Images of each part.")
 @click.option(
     "--difficulty",
-    type=click.Choice(["easy", "fine", "crowded"]),
+    type=click.Choice(["easy", "fine", "crowded", "noise"]),
     default="easy",
     show_default=True,
-    help="Large objects; small targets; many distractors.",
+    help="Large objects; small targets; many distractors; the same under noise.",
 )
 def mini(out: Path, seed: int, size: int, difficulty: str) -> None:
     """Write MiniMME, MiniPOPE, MiniMMBench, MiniVStar and a grounding set to OUT."""

@@ -15,7 +15,7 @@ from cof.tiny.tokenizer import PAD
 from cof.tiny.world import Scenes
 
 # Loss weight of one reply token, by what it is.
-WEIGHT = {"yes_no": 3.0, "word": 1.0, "coordinate": 0.5, "syntax": 0.05, "eos": 0.1}
+WEIGHT = {"yes_no": 3.0, "word": 1.0, "coordinate": 1.5, "syntax": 0.05, "eos": 0.1}
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class LanguageConfig:
     names: float = 0.5
     names_layer: int = 3  # the phrase's attribute can be read after so many layers
     hints_layer: int = 4  # and the fact behind the question after so many
-    points: float = 2.0  # a linear map of the phrase's state there should give the thing's box
+    points: float = 4.0  # a linear map of the phrase's state there should give the thing's box
     patches: float = 0.3  # keeps the tower from losing fine digits while it trains along
     vision_scale: float = 0.2  # 0 freezes the tower
     reader: Literal["all", "easy"] = "all"

@@ -53,6 +53,9 @@ DIFFICULTIES: dict[str, Difficulty] = {
     "easy": Difficulty((2, 5), small=(22.0, 26.0), small_share=0.4, bars=2),
     "fine": Difficulty((4, 9), small=(13.0, 15.0), small_share=1.0),
     "crowded": Difficulty((10, 14), small=(13.0, 17.0), large=(20.0, 26.0), small_share=0.75),
+    "noise": Difficulty(
+        (10, 14), small=(13.0, 17.0), large=(20.0, 26.0), small_share=0.75, noise=40.0
+    ),
     "mixed": Difficulty((4, 9)),
 }
 

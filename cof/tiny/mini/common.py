@@ -24,7 +24,7 @@ class MiniConfig:
     """What to write.
 
     size: images of each part (each MME subtask, each POPE setting's image set, ...).
-    difficulty: easy, fine or crowded.
+    difficulty: easy, fine, crowded or noise.
     side: long side of every image in pixels; the embedded model reads 140 without resizing.
     """
 
