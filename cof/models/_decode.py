@@ -144,7 +144,7 @@ class Greedy:
 
     def _steps(self, encoded: Encoded, rows: list[Row], limit: int, narrowed: ExitStack) -> None:
         mask = encoded.attention_mask
-        cache: Cache = self._start(encoded)
+        cache: Cache = self.start(encoded)
         known = cache.get_seq_length()
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         embeds, places = encoded.embeds[:, known:], positions[:, known:]
@@ -162,7 +162,7 @@ class Greedy:
                 mask, places = mask[keep], places[keep]
                 self._drop(cache, keep, narrowed)
             newest = torch.tensor([[row.tokens[-1]] for row in active], device=mask.device)
-            embeds, places = self._embed(newest, encoded), places[:, -1:] + 1
+            embeds, places = self.embed(newest, encoded), places[:, -1:] + 1
             mask = torch.cat([mask, mask.new_ones(len(active), 1)], dim=1)
 
     def _forward(
@@ -178,7 +178,7 @@ class Greedy:
         full = create_causal_mask(self.decoder.config, embeds, mask, cache, places)
         return forward(self.step, self.counters, attention_mask=full, **inputs)
 
-    def _start(self, encoded: Encoded) -> DynamicCache:
+    def start(self, encoded: Encoded) -> DynamicCache:
         """The keys and values that the batch may start from."""
         if encoded.prefix is None:
             return DynamicCache()
@@ -186,7 +186,8 @@ class Greedy:
         usable = encoded.prefix.length if plan is None else plan.untouched()
         return encoded.prefix.take(encoded.rows, min(usable, encoded.prefix.length))
 
-    def _embed(self, ids: Tensor, encoded: Encoded) -> Tensor:
+    def embed(self, ids: Tensor, encoded: Encoded) -> Tensor:
+        """Input embeddings of ids, like the prompt's."""
         return self.network.get_input_embeddings()(ids).to(encoded.embeds)  # type: ignore[no-any-return]
 
     def _drop(self, cache: Cache, keep: Tensor, narrowed: ExitStack) -> None:

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from cof.errors import ModelError
 from cof.types import Answer, Box
 
 if TYPE_CHECKING:
@@ -152,6 +153,14 @@ class Model(ABC):
         Returns:
             Answers in the order of the rows; `seconds` is a row's share of the wall time.
         """
+
+    def losses(self, encoded: Encoded, texts: Sequence[str]) -> list[float]:
+        """Mean token loss, in nats, of one given answer a row, its end of reply included.
+
+        Raises:
+            ModelError: this family cannot weigh given answers.
+        """
+        raise ModelError(f"{self.name}: this model family cannot weigh given answers")
 
     @abstractmethod
     def to_image(

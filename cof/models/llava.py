@@ -35,6 +35,7 @@ from cof.models._loading import (
     pick_dtype,
     read_pixels,
 )
+from cof.models._losses import continuation_losses
 from cof.models._original import load_original
 from cof.models.base import Counters, Encoded, Limits, View
 from cof.tokens import grid_cells
@@ -198,7 +199,27 @@ class Llava(base.Model):
         keep_logits: bool = False,
     ) -> list[Row]:
         """Greedy decoding on shared keys and values: tokens (and logits) of every row."""
-        loop = Greedy(
+        return self._loop(done, keep_logits).run(encoded, max_new_tokens)
+
+    def losses(self, encoded: Encoded, texts: Sequence[str]) -> list[float]:
+        """Mean token loss, in nats, of one given answer a row, its end of reply included.
+
+        As V*Bench's published script: the loss of the tokens that the chat template puts behind
+        `ASSISTANT:`, the end-of-sequence token among them.
+        """
+        ids = [self._answer_ids(text) for text in texts]
+        return continuation_losses(self._loop(), encoded, ids)
+
+    def _answer_ids(self, text: str) -> list[int]:
+        """Ids of an answer as it follows the prompt; tokenized behind its last word."""
+        head, both = (
+            list(self.tokenizer(chunk, add_special_tokens=False).input_ids)
+            for chunk in ("ASSISTANT:", f"ASSISTANT: {text}")
+        )
+        return [*both[len(head) :], self.tokenizer.eos_token_id]
+
+    def _loop(self, done: Callable[[str], bool] | None = None, keep_logits: bool = False) -> Greedy:
+        return Greedy(
             self.network,
             self.decoder,
             self.counters,
@@ -209,7 +230,6 @@ class Llava(base.Model):
             keep_logits,
             self._compiled if self.compile else None,
         )
-        return loop.run(encoded, max_new_tokens)
 
     @torch.inference_mode()
     def generate_raw(self, encoded: Encoded, limits: Limits, **options: Any) -> Any:

@@ -6,6 +6,9 @@ A fine stage is a module with a frozen dataclass `Config` and
 
 where `questions`, `views` and `focuses` are the rows of one batch and `limits` says how to decode.
 
+A question with `choose` is answered by the likeliest of its options: `_reply.py` does either, so a
+stage that answers through it need not know.
+
 A module may also have `check(model, config)`, which raises a ConfigError for settings that the
 loaded model cannot have; it is called before any question is asked.
 """

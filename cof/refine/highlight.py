@@ -12,6 +12,7 @@ from torch import Tensor
 from cof.bias import Highlight, Scope, log_weight
 from cof.errors import ConfigError
 from cof.models.base import Encoded, Limits, Model, View
+from cof.refine._reply import Reply, best, reply, rows_of
 from cof.tokens import key_bias
 from cof.types import Answer, Focus, Question
 
@@ -95,15 +96,17 @@ def refine_many(
         Per config the B answers.
     """
     answers: dict[int, list[Answer]] = {}
+    asked = rows_of(questions)
     for group in _alike(configs):
-        rows = [(number, row) for number in group for row in range(len(questions))]
-        picked = [row for _, row in rows]
+        rows = [(number, row, option) for number in group for row, option in asked]
+        picked = [row for _, row, _ in rows]
         encoded = model.encode([views[i] for i in picked], [questions[i].text for i in picked])
-        masks = [focuses[number][row].mask for number, row in rows]
-        weights = [configs[number].weight for number, _ in rows]
-        said = _answer(model, encoded, masks, weights, configs[group[0]], limits)
+        masks = [focuses[number][row].mask for number, row, _ in rows]
+        weights = [configs[number].weight for number, _, _ in rows]
+        options = [option for _, _, option in rows]
+        said = _answer(model, encoded, masks, weights, options, configs[group[0]], limits)
         for place, number in enumerate(group):
-            answers[number] = said[place * len(questions) :][: len(questions)]
+            answers[number] = best(asked, said[place * len(asked) :][: len(asked)])
     return [answers[number] for number in range(len(configs))]
 
 
@@ -120,15 +123,16 @@ def _answer(
     encoded: Encoded,
     masks: Sequence[Tensor],
     weights: Sequence[float],
+    options: Sequence[str | None],
     config: Config,
     limits: Limits,
-) -> list[Answer]:
+) -> list[Reply]:
     encoded = perturbed(encoded, masks, config.perturb)
     chosen = plan(encoded, masks, config, weights)
     if not chosen.bias.any():  # nothing to highlight in any row: the plain model, bit by bit
-        return model.generate(encoded, limits)
+        return reply(model, encoded, options, limits)
     with model.highlight(chosen):
-        return model.generate(encoded, limits)
+        return reply(model, encoded, options, limits)
 
 
 def plan(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cof.models.base import Limits, Model, View
+from cof.refine._reply import best, reply, rows_of
 from cof.types import Answer, Focus, Question
 
 
@@ -23,5 +24,7 @@ def refine(
     limits: Limits,
 ) -> list[Answer]:
     """Answer each question in one pass."""
-    encoded = model.encode(views, [question.text for question in questions])
-    return model.generate(encoded, limits)
+    rows = rows_of(questions)
+    shown, asked = [views[row] for row, _ in rows], [questions[row].text for row, _ in rows]
+    encoded = model.encode(shown, asked)
+    return best(rows, reply(model, encoded, [option for _, option in rows], limits))
