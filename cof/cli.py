@@ -11,6 +11,10 @@ from cof.errors import CofError
 COMMANDS = {
     "ask": "One question about one image, in two passes.",
     "eval": "Plain and CoF over a benchmark, from a YAML config.",
+    "sweep": "A grid of settings over the same questions, one table, one figure.",
+    "controls": "A setting beside its controls: was it the region?",
+    "compare": "Paired differences between runs, with intervals and tests.",
+    "report": "Tables, figures and a gallery of runs, from their records.",
     "score": "Score answer files, ours or LLaVA's.",
     "data": "Mini benchmarks, checks of benchmark folders.",
     "tiny": "Train, examine and export the embedded model.",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from cof.errors import ConfigError, RunError
 from cof.runs import manifest
 from cof.runs.answering import Cell, answer_all, settings_of
 from cof.runs.folder import ANSWERS, SCORES, WAY_OUT, Run, RunFolder, load_run
-from cof.runs.plan import Batch, fingerprint, plan_batches, read_questions
+from cof.runs.plan import Batch, fingerprint, plan_batches, read_questions, short_hash
 from cof.runs.scores import Pass, answers, summary
 from cof.types import Question
 
@@ -163,7 +162,7 @@ def _score(folder: RunFolder, config: RunConfig) -> None:
 
 def _name(config: RunConfig, dataset: Mapping[str, Any]) -> str:
     """`<bench>-<model>-<refine>-<hash>`, the same for the same config and questions."""
-    digest = hashlib.sha256(f"{config.hash} {dataset['questions']}".encode()).hexdigest()[:8]
+    digest = short_hash(config.hash, dataset["questions"])
     model = Path(str(config.model.path)).name
     parts = [config.names["bench"], model, config.names["refine"], digest]
     return "-".join(re.sub(r"[^\w.-]", "_", part) for part in parts)

@@ -1,0 +1,188 @@
+"""Is the difference real? Answers to the same questions, compared question by question."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from cof.runs.sides import Side, align
+from cof.runs.statistics import Estimate, difference, holm, mcnemar, mean
+from cof.runs.tables import Table, percent, plural, points
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`second` against `first`; credits are fractions.
+
+    Attributes:
+        first: name of the side that is compared with.
+        second: name of the side that is judged.
+        before: mean credit of the first.
+        after: mean credit of the second.
+        difference: of the two, paired; the interval is a bootstrap over images.
+        gained: ids of questions with more credit in the second.
+        lost: ids of questions with less.
+        p: of McNemar's exact test on gained against lost.
+        p_holm: p corrected for the family that was compared with the same first side.
+        images: clusters behind the interval.
+        left_out: questions that only one side has, or that are not answered yet.
+        categories: the same for each of the benchmark's own groups, where it has several.
+    """
+
+    first: str
+    second: str
+    before: Estimate
+    after: Estimate
+    difference: Estimate
+    gained: tuple[str, ...]
+    lost: tuple[str, ...]
+    p: float
+    p_holm: float
+    images: int
+    left_out: int = 0
+    categories: Mapping[str, Comparison] = field(default_factory=dict)
+
+
+def compare(first: Side, second: Side, seed: int, allow_missing: bool = False) -> Comparison:
+    """Compare two sides.
+
+    Raises:
+        RunError: see `align`.
+    """
+    first, second, alone = align(first, second, allow_missing)
+    left_out = alone + max(first.missing, second.missing)
+    whole = replace(_pair(first, second, seed), left_out=left_out)
+    groups: dict[str, list[int]] = {}
+    for place, question in enumerate(first.questions):
+        groups.setdefault(question.category, []).append(place)
+    if len(groups) < 2:
+        return whole
+    parts = {
+        name: _pair(first.take(places), second.take(places), seed)
+        for name, places in groups.items()
+    }
+    return replace(whole, categories=parts)
+
+
+def compare_with_first(
+    sides: Sequence[Side], seed: int, allow_missing: bool = False
+) -> list[Comparison]:
+    """Every side against the first one; their p-values are corrected by Holm's method."""
+    found = [compare(sides[0], side, seed, allow_missing) for side in sides[1:]]
+    return corrected(found)
+
+
+def corrected(found: Sequence[Comparison]) -> list[Comparison]:
+    """The comparisons as one family, `p_holm` filled in."""
+    values = holm([one.p for one in found])
+    return [replace(one, p_holm=p) for one, p in zip(found, values, strict=True)]
+
+
+def _pair(first: Side, second: Side, seed: int) -> Comparison:
+    images = first.images
+    gained, lost = changes(first, second)
+    p = mcnemar(len(gained), len(lost))
+    return Comparison(
+        first=first.name,
+        second=second.name,
+        before=mean(first.credits, images, seed),
+        after=mean(second.credits, images, seed),
+        difference=difference(first.credits, second.credits, images, seed),
+        gained=gained,
+        lost=lost,
+        p=p,
+        p_holm=p,
+        images=len(set(images)),
+    )
+
+
+def changes(first: Side, second: Side) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Ids of questions with more, and with less, credit in the second of two aligned sides."""
+    rows = list(zip(first.questions, first.credits, second.credits, strict=True))
+    gained = tuple(question.id for question, before, after in rows if after > before)
+    return gained, tuple(question.id for question, before, after in rows if after < before)
+
+
+def as_json(one: Comparison) -> dict[str, Any]:
+    """Everything in it, as plain data; credits are fractions."""
+    return asdict(one)
+
+
+HEAD = ("", "n", "first, %", "second, %", "difference, points", "gained", "lost")
+
+
+def category_table(one: Comparison) -> Table:
+    """The whole, then each category."""
+    rows = {"all": one, **one.categories}
+    body = [
+        (
+            name,
+            part.before.n,
+            percent(part.before),
+            percent(part.after),
+            points(part.difference),
+            len(part.gained),
+            len(part.lost),
+        )
+        for name, part in rows.items()
+    ]
+    caption = f"{one.second} (second) against {one.first} (first)"
+    return Table("comparison", caption, HEAD, tuple(body))
+
+
+def family_table(found: Sequence[Comparison], name: str = "comparisons") -> Table:
+    """One row a comparison with the same first side."""
+    head = ("", "n", "%", "difference, points", "gained", "lost", "p (McNemar)", "p (Holm)")
+    rows: list[tuple[Any, ...]] = [
+        (found[0].first, found[0].before.n, percent(found[0].before), *[None] * 5)
+    ]
+    for one in found:
+        counts = (len(one.gained), len(one.lost))
+        rows.append(
+            (
+                one.second,
+                one.after.n,
+                percent(one.after),
+                points(one.difference),
+                *counts,
+                one.p,
+                one.p_holm,
+            )
+        )
+    return Table(name, f"Against {found[0].first}", head, tuple(rows))
+
+
+SHOWN = 10
+"""Most ids of gained and lost questions in a text; JSON has all."""
+
+
+def text(one: Comparison) -> str:
+    """A comparison for the terminal."""
+    lines = [
+        category_table(one).text(),
+        "",
+        f"first: {one.first}; second: {one.second}; intervals: 95 %, bootstrap over "
+        f"{plural(one.images, 'image')}",
+        f"McNemar's exact test: p = {one.p:.3g} (questions taken as independent)",
+        f"gained {len(one.gained)}: {_ids(one.gained)}",
+        f"lost {len(one.lost)}: {_ids(one.lost)}",
+    ]
+    if one.left_out:
+        lines.append(f"left out: {plural(one.left_out, 'question')} without a partner")
+    return "\n".join(lines)
+
+
+def family_text(found: Sequence[Comparison]) -> str:
+    """Several comparisons with one first side, for the terminal."""
+    left_out = {one.second: one.left_out for one in found if one.left_out}
+    notes = [
+        f"left out for {name}: {plural(count, 'question')}" for name, count in left_out.items()
+    ]
+    return "\n".join([family_table(found).text(), "", f"first: {found[0].first}", *notes])
+
+
+def _ids(names: Sequence[str]) -> str:
+    more = len(names) - SHOWN
+    shown = ", ".join(names[:SHOWN]) or "none"
+    return shown + (f" and {more} more (--json lists all)" if more > 0 else "")

@@ -1,0 +1,186 @@
+"""`cof controls`: a setting beside its controls, to tell "the region was right" from "any will do".
+
+    runs/<name>/own/         the setting itself, a run folder as `cof eval` writes it
+    runs/<name>/oracle/ ...  the same with another coarse stage; all controls share their batches
+    runs/<name>/controls.md, .csv, .tex, .png
+
+| control | region |
+|---|---|
+| oracle | the benchmark's true boxes |
+| whole | every visual token |
+| random | the setting's own boxes moved elsewhere, same size |
+| shuffled | the setting's own boxes of another question |
+| centre | one box in the middle, of the mean area of the setting's own boxes |
+
+The plain answers come from the same model over the same batches; questions whose plain answer is
+not the same in all runs are counted.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cof import config as configs
+from cof import plugins
+from cof.config import RunConfig
+from cof.errors import DataError
+from cof.runs import grounding
+from cof.runs.compare import Comparison, compare, corrected
+from cof.runs.figures import forest
+from cof.runs.folder import Run
+from cof.runs.grid import Grid
+from cof.runs.page import write_page
+from cof.runs.plan import read_questions
+from cof.runs.runner import Options, run_cells
+from cof.runs.sides import side
+from cof.runs.statistics import Estimate
+from cof.runs.tables import Cell, Table, percent, points
+from cof.types import Question
+
+CONTROLS = ("oracle", "whole", "random", "shuffled", "centre")
+OWN = "own"
+
+
+@dataclass(frozen=True)
+class Controls:
+    """A setting's run and those of its controls.
+
+    Attributes:
+        folder: that holds them.
+        runs: `own` first.
+        skipped: control -> why this benchmark cannot have it.
+    """
+
+    folder: Path
+    runs: dict[str, Run]
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+def run_controls(path: Path, overrides: Sequence[str], options: Options | None = None) -> Controls:
+    """Run a setting, then its controls, or what is missing of them.
+
+    Args:
+        path: the config of the setting.
+        overrides: `key=value`.
+        options: see `cof.runs.runner.run_cells`.
+
+    Raises:
+        ConfigError, DataError, ModelError, RunError: see `run_cells`.
+    """
+    base = configs.load(path, overrides)
+    folder = Path(base.general.out) / (base.general.name or _name(base))
+    fixed = [*overrides, f"out={json.dumps(str(folder))}", "plain=true"]
+    own = run_cells([configs.load(path, [*fixed, f"name={OWN}"])], options)[0]
+    questions = read_questions(base)
+    cells, skipped = [], {}
+    for name in CONTROLS:
+        chosen = [f"locate.{key}={json.dumps(value)}" for key, value in _settings(name, own)]
+        cell = configs.load(path, [*fixed, f"name={name}", *chosen])
+        reason = _refusal(cell, questions)
+        if reason:
+            skipped[name] = reason
+        else:
+            cells.append(cell)
+    runs = run_cells(cells, options)
+    return Controls(folder, {OWN: own} | {run.path.name: run for run in runs}, skipped)
+
+
+def _settings(control: str, own: Run) -> list[tuple[str, Any]]:
+    """The keys of a control's `locate` section."""
+    found: list[tuple[str, Any]] = [("name", control)]
+    if control in ("random", "shuffled"):
+        found.append(("of", str(own.path)))
+    if control == "centre":
+        measured = [grounding.measure(result) for result in own.results]
+        areas = [one.area for one in measured if one is not None and one.area > 0]
+        if areas:
+            found.append(("area", round(sum(areas) / len(areas), 4)))
+    return found
+
+
+def _refusal(cell: RunConfig, questions: Sequence[Question]) -> str:
+    """Why a control cannot be had on this benchmark, "" where it can."""
+    stage = plugins.load("locate", cell.names["locate"])
+    try:
+        if hasattr(stage, "check"):
+            stage.check(cell.names["bench"], questions, cell.locate)
+    except DataError as error:
+        return str(error)
+    return ""
+
+
+def _name(base: RunConfig) -> str:
+    """`<bench>-<model>-controls-<hash of the setting>`."""
+    model = re.sub(r"[^\w.-]", "_", Path(str(base.model.path)).name)
+    return f"{base.names['bench']}-{model}-controls-{base.hash[:8]}"
+
+
+class Report:
+    """The controls side by side.
+
+    Args:
+        done: the runs.
+        seed: of the intervals.
+    """
+
+    def __init__(self, done: Controls, seed: int = 0) -> None:
+        self.done, self.seed = done, seed
+        self.grid = Grid(list(done.runs.values()), seed)
+        own = side(done.runs[OWN], "cof")
+        others = [side(run, "cof") for name, run in done.runs.items() if name != OWN]
+        self.to_own = corrected([compare(other, own, seed) for other in others])
+
+    def table(self) -> Table:
+        """One row a coarse stage, under the plain answers."""
+        head: tuple[str, ...] = (
+            "region",
+            "n",
+            "%",
+            "difference to plain, points",
+            "own minus this, points",
+        )
+        head += ("p (Holm), own against this", "hit, %", "tokens lit, %")
+        plain = self.grid.found[0].before
+        nothing: list[Cell] = [None] * 5
+        rows: list[tuple[Cell, ...]] = [("plain", plain.n, percent(plain), *nothing)]
+        against: list[Comparison | None] = [None, *self.to_own]
+        for (name, run), one, own in zip(
+            self.done.runs.items(), self.grid.found, against, strict=True
+        ):
+            measured = grounding.summarise(run.results, self.seed)
+            seen = [measured.get(key) for key in ("hit", "lit")]
+            rows.append(
+                (
+                    name,
+                    one.after.n,
+                    percent(one.after),
+                    points(one.difference),
+                    points(own.difference) if own else None,
+                    own.p_holm if own else None,
+                    *(percent(value, n=True) if value else None for value in seen),
+                )
+            )
+        caption = (
+            "The setting's own regions and its controls; accuracy (mean credit), 95 % intervals "
+            "over images"
+        )
+        return Table("controls", caption, head, tuple(rows))
+
+    def notes(self) -> list[str]:
+        """What a reader of the numbers has to know."""
+        skipped = [f"Left out: {name} ({why})." for name, why in self.done.skipped.items()]
+        return [*self.grid.notes(), *skipped]
+
+    def write(self) -> list[Path]:
+        """Write controls.md, .csv, .tex and .png."""
+        rows: dict[str, Estimate] = {
+            name: one.difference.times(100)
+            for name, one in zip(self.done.runs, self.grid.found, strict=True)
+        }
+        figure = forest(rows, "difference to the plain answers, points", self.grid.hashes)
+        return write_page(self.done.folder, "controls", self.table(), figure, self.notes())

@@ -1,0 +1,168 @@
+"""Figures of runs: score against λ, differences with their intervals; each carries its runs' hash.
+
+Colours are Okabe and Ito's, told apart with every kind of colour blindness, and every series also
+has a marker and a line style of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cof.runs.statistics import Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS, DASHES = "osD^vPX", ("-", "--", "-.", ":")
+GREY = "#595959"
+
+PANEL = (4.2, 3.2)
+"""Width and height of one panel in inches."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a figure: estimates at places on the x axis.
+
+    Attributes:
+        label: for the legend.
+        x: ascending.
+        y: as many.
+    """
+
+    label: str
+    x: tuple[float, ...]
+    y: tuple[Estimate, ...]
+
+
+def curves(
+    panels: Mapping[str, Sequence[Curve]], plain: Estimate | None, x: str, y: str, hashes: str
+) -> Figure:
+    """Score against a setting: a panel each group, a line each series, bands for intervals.
+
+    Args:
+        panels: title of a panel -> its lines; titles may be "".
+        plain: the model without the highlight, a horizontal line with its band.
+        x: name of the x axis, which is logarithmic.
+        y: name of the y axis.
+        hashes: which runs, see `stamp`.
+    """
+    from matplotlib.figure import Figure
+
+    columns = min(len(panels), 3)
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(PANEL[0] * columns + 0.4, PANEL[1] * rows + 0.6), layout="constrained")
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for number, (title, lines) in enumerate(panels.items()):
+        panel = axes[number // columns][number % columns]
+        panel.set_title(title, fontsize=10)
+        if plain is not None:
+            _level(panel, plain)
+        for place, line in enumerate(lines):
+            _line(panel, line, place)
+        panel.set_xscale("log")
+        _ticks(panel, sorted({value for line in lines for value in line.x}))
+        panel.grid(axis="y", color="#DDDDDD", linewidth=0.6)
+    for spare in axes.flat[len(panels) :]:
+        spare.set_visible(False)
+    figure.supxlabel(x, fontsize=10)
+    figure.supylabel(y, fontsize=10)
+    handles, names = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=4, fontsize=9, frameon=False)
+    stamp(figure, hashes)
+    return figure
+
+
+def _line(panel: Axes, line: Curve, place: int) -> None:
+    colour = COLOURS[place % len(COLOURS)]
+    values = [one.value for one in line.y]
+    panel.plot(
+        line.x,
+        values,
+        color=colour,
+        marker=MARKERS[place % len(MARKERS)],
+        linestyle=DASHES[place % len(DASHES)],
+        markersize=5,
+        linewidth=1.6,
+        label=line.label,
+    )
+    low = [one.value if one.low is None else one.low for one in line.y]
+    high = [one.value if one.high is None else one.high for one in line.y]
+    panel.fill_between(line.x, low, high, color=colour, alpha=0.15, linewidth=0)
+
+
+def _level(panel: Axes, plain: Estimate) -> None:
+    panel.axhline(plain.value, color=GREY, linewidth=1.2, linestyle=(0, (5, 1)), label="plain")
+    if plain.low is not None and plain.high is not None:
+        panel.axhspan(plain.low, plain.high, color=GREY, alpha=0.1, linewidth=0)
+
+
+def _ticks(panel: Axes, places: Sequence[float]) -> None:
+    """The settings that were run, and no others."""
+    panel.set_xticks(places, [f"{place:g}" for place in places])
+    panel.minorticks_off()
+
+
+def forest(rows: Mapping[str, Estimate], x: str, hashes: str) -> Figure:
+    """Differences as points with their intervals, one below the other, around zero.
+
+    Args:
+        rows: name -> difference, from top to bottom.
+        x: name of the x axis.
+        hashes: which runs, see `stamp`.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 0.9 + 0.34 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    axes.axvline(0, color=GREY, linewidth=1)
+    for place, one in enumerate(rows.values()):
+        low, high = (one.value if end is None else end for end in (one.low, one.high))
+        certain = low > 0 or high < 0
+        axes.plot([low, high], [place, place], color=COLOURS[0], linewidth=1.8)
+        face = COLOURS[0] if certain else "white"
+        axes.plot(one.value, place, marker="o", color=COLOURS[0], markerfacecolor=face)
+    names = [f"{name}  (n = {one.n})" for name, one in rows.items()]
+    axes.set_yticks(range(len(rows)), names, parse_math=False)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlabel(x)
+    axes.grid(axis="x", color="#DDDDDD", linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    stamp(figure, hashes)
+    return figure
+
+
+def stamp(figure: Figure, hashes: str) -> None:
+    """Write under a figure which runs it shows."""
+    strip = 0.16 / figure.get_figheight()
+    engine: Any = figure.get_layout_engine()
+    if engine is not None:
+        engine.set(rect=(0, strip, 1, 1 - strip))
+    figure.text(0.995, 0.005, hashes, ha="right", va="bottom", fontsize=6, color=GREY)
+
+
+def name_of(hashes: Sequence[str]) -> str:
+    """`run 1a2b3c4d`; of several, all up to three, else one hash of the hashes."""
+    if len(hashes) <= 3:
+        return f"run{'s' * (len(hashes) > 1)} {' '.join(hashes)}"
+    together = hashlib.sha256(" ".join(hashes).encode()).hexdigest()[:8]
+    return f"{len(hashes)} runs, together {together}"
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write PNG or PDF, without the day and the program's version."""
+    metadata: dict[str, Any] = (
+        {"Software": None} if path.suffix == ".png" else {"CreationDate": None}
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150, metadata=metadata)
+    return path

@@ -1,0 +1,141 @@
+"""Runs that differ in their settings side by side: one table, one figure.
+
+The runs of a sweep, or any runs over the same questions. Every setting is compared with the plain
+answers of its own run; all of them are one family for Holm's correction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cof.config import flatten
+from cof.runs.compare import Comparison, compare, corrected
+from cof.runs.figures import Curve, curves, forest, name_of
+from cof.runs.folder import Run
+from cof.runs.page import write_page
+from cof.runs.published import published
+from cof.runs.settings import differing, sign, values
+from cof.runs.sides import align, labels, run_hash, side
+from cof.runs.statistics import Estimate
+from cof.runs.tables import Cell, Table, metric, percent, plural, points
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+WEIGHT, EXPAND = "refine.weight", "boxes.expand"
+SCORE = "accuracy (mean credit), %"
+
+
+class Grid:
+    """Runs over the same questions, with their comparisons.
+
+    Args:
+        runs: finished, each with its plain pass.
+        seed: of the intervals.
+
+    Raises:
+        RunError: a run that is not finished or has no plain pass, or runs over other questions.
+    """
+
+    def __init__(self, runs: Sequence[Run], seed: int = 0) -> None:
+        self.runs, self.seed = list(runs), seed
+        plains = [side(run, "plain") for run in runs]
+        for other in plains[1:]:
+            align(plains[0], other)
+        pairs = zip(plains, (side(run, "cof") for run in runs), strict=True)
+        self.found: list[Comparison] = corrected([compare(*pair, seed) for pair in pairs])
+        self.keys = differing([run.config for run in runs])
+        self.hashes = name_of([run_hash(run) for run in runs])
+
+    def labels(self) -> list[str]:
+        """What tells each run from the others; the folder's name where settings do not."""
+        told = [values(run.config, self.keys) for run in self.runs]
+        names = [
+            ", ".join(f"{sign(key)} {value}" for key, value in one.items() if value) for one in told
+        ]
+        return names if len(set(names)) == len(names) else labels(self.runs)
+
+    def plain_changes(self) -> int:
+        """Questions whose plain answer is not the same in all runs; rounding can do that."""
+        texts = [
+            {one.question.id: one.plain.text for one in run.results if one.plain}
+            for run in self.runs
+        ]
+        return sum(len({one.get(name) for one in texts}) > 1 for name in texts[0])
+
+    def table(self) -> Table:
+        """One row a run, under the plain answers of the first."""
+        heads = [published(run, "cof", self.seed) for run in self.runs]
+        plain = published(self.runs[0], "plain", self.seed)
+        main = next(iter(plain), None)
+        first = self.found[0].before
+        head = (*(sign(key) for key in self.keys or ["run"]), "n", "%", "difference, points")
+        head += ("gained", "lost", "p (McNemar)", "p (Holm)", *([main] if main else []))
+        names = ["plain", *[""] * (len(self.keys or [0]) - 1)]
+        top = [metric(plain[main])] if main else []
+        rows: list[tuple[Cell, ...]] = [
+            (*names, first.n, percent(first), None, None, None, None, None, *top)
+        ]
+        for run, one, scores in zip(self.runs, self.found, heads, strict=True):
+            settings = list(values(run.config, self.keys).values()) or [run.path.name]
+            numbers = (one.after.n, percent(one.after), points(one.difference))
+            tests = (len(one.gained), len(one.lost), one.p, one.p_holm)
+            rows.append((*settings, *numbers, *tests, *([metric(scores[main])] if main else [])))
+        caption = (
+            "Accuracy (mean credit) of each setting and its difference to the plain answers; "
+            "95 % intervals over images"
+        )
+        return Table("settings", caption, head, tuple(rows))
+
+    def figure(self) -> Figure:
+        """Score against λ, a line per α; without λ, each setting's difference to plain."""
+        hashes = self.hashes
+        if WEIGHT not in self.keys:
+            rows = {
+                name: one.difference.times(100)
+                for name, one in zip(self.labels(), self.found, strict=True)
+            }
+            return forest(rows, "difference to the plain answers, points", hashes)
+        plain = self.found[0].before.times(100)
+        return curves(self._panels(), plain, "λ", SCORE, hashes)
+
+    def notes(self) -> list[str]:
+        """What a reader of the numbers has to know."""
+        changed = self.plain_changes()
+        lines = [f"Runs {', '.join(map(run_hash, self.runs))} ({self.hashes})."]
+        if changed:
+            lines.append(f"The plain answers to {plural(changed, 'question')} differ between runs.")
+        failed = sum(len(run.failed) for run in self.runs)
+        if failed:
+            lines.append(f"{plural(failed, 'answer')} failed and counted as wrong.")
+        return lines
+
+    def write(self, folder: Path, stem: str) -> list[Path]:
+        """Write `stem`.md, .csv, .tex and .png into a folder."""
+        return write_page(folder, stem, self.table(), self.figure(), self.notes())
+
+    def _panels(self) -> dict[str, list[Curve]]:
+        """Title -> lines: α (or the first other setting) is the line, the others the panel."""
+        rest = [key for key in self.keys if key != WEIGHT]
+        line_key = EXPAND if EXPAND in rest else rest[0] if rest else None
+        panel_keys = [key for key in rest if key != line_key]
+        points: dict[str, dict[str, list[tuple[float, Estimate]]]] = {}
+        for run, one in zip(self.runs, self.found, strict=True):
+            told, weight = values(run.config, self.keys), flatten(run.config).get(WEIGHT)
+            if weight is None:
+                continue
+            title = ", ".join(f"{sign(key)} {told[key]}" for key in panel_keys if told[key])
+            line = f"{sign(line_key)} {told[line_key]}" if line_key else "CoF"
+            spots = points.setdefault(title, {}).setdefault(line, [])
+            spots.append((float(weight), one.after.times(100)))
+        return {
+            title: [_curve(name, spots) for name, spots in lines.items()]
+            for title, lines in points.items()
+        }
+
+
+def _curve(name: str, spots: Sequence[tuple[float, Estimate]]) -> Curve:
+    ordered = sorted(spots, key=lambda spot: spot[0])
+    return Curve(name, tuple(x for x, _ in ordered), tuple(y for _, y in ordered))

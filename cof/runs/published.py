@@ -1,0 +1,77 @@
+"""The benchmark's own metrics of a run, each with an interval over images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from cof.runs.folder import Run
+from cof.runs.scores import Pass
+from cof.runs.sides import bench_of, texts_of
+from cof.runs.statistics import Estimate, Metrics, jackknife
+
+
+def published(run: Run, which: Pass, seed: int) -> dict[str, Estimate]:
+    """Name -> metric, in the order and the units of the benchmark's table.
+
+    Args:
+        run: from records alone; its scores.json is not read.
+        which: the pass.
+        seed: of the jackknife's groups.
+
+    Raises:
+        RunError: the run has no such pass, or no records.
+    """
+    score = scorer(run, which)
+    return jackknife(score, [result.question.image for result in run.results], seed)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """One metric of both passes and its difference."""
+
+    plain: Estimate
+    cof: Estimate
+    difference: Estimate
+
+
+def paired(run: Run, seed: int) -> dict[str, Paired]:
+    """`published` for both passes, and the interval of their difference.
+
+    Raises:
+        RunError: as `published`.
+    """
+    plain, cof = scorer(run, "plain"), scorer(run, "cof")
+
+    def metrics(places: Sequence[int]) -> Metrics:
+        before, after = plain(places), cof(places)
+        found: dict[str, tuple[float, int]] = {}
+        for name, (value, n) in before.items():
+            later = after[name][0]
+            parts = {"plain": value, "cof": later, "difference": later - value}
+            found |= {f"{part} {name}": (number, n) for part, number in parts.items()}
+        return found
+
+    images = [result.question.image for result in run.results]
+    found = jackknife(metrics, images, seed)
+    names = [name.removeprefix("cof ") for name in found if name.startswith("cof ")]
+    return {
+        name: Paired(*(found[f"{part} {name}"] for part in ("plain", "cof", "difference")))
+        for name in names
+    }
+
+
+def scorer(run: Run, which: Pass) -> Callable[[Sequence[int]], Metrics]:
+    """The benchmark's table as a function of some of a run's questions, by their places."""
+    bench, config = bench_of(run)
+    texts = texts_of(run, which)
+    questions = [result.question for result in run.results]
+
+    def metrics(places: Sequence[int]) -> Metrics:
+        asked, said = [questions[i] for i in places], [texts[i] for i in places]
+        found: dict[str, tuple[float, int]] = {}
+        for name, value, n in bench.table(bench.score(asked, said, config)):
+            found[f"{name} (2)" if name in found else name] = (value, n)
+        return found
+
+    return metrics

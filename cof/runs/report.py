@@ -1,0 +1,177 @@
+"""`cof report`: everything about some runs on one page, from their records.
+
+    report.md            the tables, the figures, under what the runs were made
+    tables/*.csv, *.tex  the same tables, where asked for
+    figures/*.png        and *.pdf with LaTeX; every figure carries the hash of its runs
+    gallery.md           questions gained and lost, drawn
+
+Runs over the same questions stand together; others get sections of their own. Nothing is read from
+scores.json: the same records give the same bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cof.errors import DataError
+from cof.runs import sections
+from cof.runs.compare import category_table, compare_with_first, family_table
+from cof.runs.figures import forest, save
+from cof.runs.folder import Run
+from cof.runs.gallery import write_gallery
+from cof.runs.grid import Grid
+from cof.runs.plan import images_of, questions_hash
+from cof.runs.sides import has_both, labels, side
+from cof.runs.tables import Table, plural
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is written.
+
+    Attributes:
+        latex: tables/*.tex and figures/*.pdf.
+        csv: tables/*.csv.
+        gallery: most questions gained, and most lost, that are drawn of each run.
+        images: folder of the images, None for the one in each run's config.
+        seed: of the intervals.
+    """
+
+    latex: bool = False
+    csv: bool = False
+    gallery: int = 6
+    images: Path | None = None
+    seed: int = 0
+
+
+@dataclass
+class Section:
+    """Runs over the same questions.
+
+    Attributes:
+        title: benchmark and size.
+        tables: in order; each has a name of its own within the report.
+        figures: name -> figure.
+        notes: what a reader has to know.
+    """
+
+    title: str
+    tables: list[Table] = field(default_factory=list)
+    figures: dict[str, Figure] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def write_report(runs: Sequence[Run], out: Path, options: Options | None = None) -> list[Path]:
+    """Write the report into a folder; returns the files, report.md first.
+
+    Raises:
+        RunError: a run without records, or one that is not finished.
+    """
+    options = options or Options()
+    found = [_section(group, number, options) for number, group in enumerate(_groups(runs), 1)]
+    out.mkdir(parents=True, exist_ok=True)
+    gallery, note = _gallery(runs, out, options)
+    lines = ["# Report", "", "Made by `cof report` from the records of the runs below.", ""]
+    for section in found:
+        lines += [f"## {section.title}", ""]
+        lines += [table.markdown() for table in section.tables]
+        lines += [f"![{name}](figures/{name}.png)\n" for name in section.figures]
+        lines += [*section.notes, ""]
+    page = out / "report.md"
+    page.write_text("\n".join([*lines, note, ""]), encoding="utf-8")
+    return [page, *gallery, *_files(found, out, options)]
+
+
+def _groups(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs with the same benchmark and questions, in order of first appearance."""
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        asked = questions_hash([result.question for result in run.results])
+        groups.setdefault((run.config["bench"]["name"], asked), []).append(run)
+    return list(groups.values())
+
+
+def _section(runs: Sequence[Run], number: int, options: Options) -> Section:
+    names, seed = labels(runs), options.seed
+    questions = [result.question for result in runs[0].results]
+    section = Section(
+        f"{runs[0].config['bench']['name']}: {plural(len(questions), 'question')}, "
+        f"{plural(len(images_of(questions)), 'image')}"
+    )
+    for run in runs:
+        side(run, "cof")  # refuses a run that is not finished
+    paired = [run for run in runs if has_both(run)]
+    if paired:
+        _settings(section, paired, seed)
+    if len(runs) > 1:
+        sides = [replace(side(run, "cof"), name=n) for run, n in zip(runs, names, strict=True)]
+        section.tables.append(family_table(compare_with_first(sides, seed), "against-first"))
+    for run, name in zip(runs, names, strict=True):
+        table = sections.scores_table(run, name, seed)
+        section.tables.append(replace(table, name=f"scores-{_slug(name)}"))
+    section.tables.append(sections.coarse_table(runs, names, seed))
+    if paired:
+        section.tables.append(sections.effect_table(paired, labels(paired), seed))
+    section.tables.append(sections.status_table(runs, names))
+    section.tables.append(sections.seconds_table(runs, names, seed))
+    section.tables.append(sections.provenance_table(runs, names))
+    section.tables = [replace(one, name=f"{number}-{one.name}") for one in section.tables]
+    section.figures = {f"{number}-{name}": one for name, one in section.figures.items()}
+    return section
+
+
+def _settings(section: Section, runs: Sequence[Run], seed: int) -> None:
+    """Each run against its own plain answers: in all, by category, and drawn."""
+    grid = Grid(runs, seed)
+    section.tables.append(grid.table())
+    section.figures["settings"] = grid.figure()
+    section.notes += grid.notes()
+    for name, one in zip(labels(runs), grid.found, strict=True):
+        if one.categories:
+            table = category_table(one)
+            section.tables.append(replace(table, name=f"categories-{_slug(name)}"))
+            rows = {key: part.difference.times(100) for key, part in one.categories.items()}
+            figure = forest(rows, f"{name}: CoF minus plain, points", grid.hashes)
+            section.figures[f"categories-{_slug(name)}"] = figure
+
+
+def _gallery(runs: Sequence[Run], out: Path, options: Options) -> tuple[list[Path], str]:
+    """Its files, and the line of the report that says where it is or why there is none."""
+    paired = [run for run in runs if has_both(run)]
+    if not (options.gallery and paired):
+        return [], "No gallery."
+    try:
+        page = write_gallery(paired, labels(paired), out, options.gallery, options.images)
+    except DataError as error:
+        return [], f"No gallery: {error}"
+    return [page], f"[Questions gained and lost]({page.name})"
+
+
+def _files(found: Sequence[Section], out: Path, options: Options) -> list[Path]:
+    """Tables and figures as files of their own."""
+    written = []
+    for section in found:
+        for name, figure in section.figures.items():
+            kinds = (".png", ".pdf") if options.latex else (".png",)
+            written += [save(figure, out / "figures" / f"{name}{kind}") for kind in kinds]
+        for table in section.tables:
+            texts = {".tex": table.latex()} if options.latex else {}
+            texts |= {".csv": table.csv()} if options.csv else {}
+            for kind, text in texts.items():
+                path = out / "tables" / f"{table.name}{kind}"
+                path.parent.mkdir(exist_ok=True)
+                path.write_text(text, encoding="utf-8")
+                written.append(path)
+    return written
+
+
+def _slug(name: str) -> str:
+    """A run's name as part of a file name."""
+    return re.sub(r"[^\w.=+-]", "_", name)

@@ -1,0 +1,123 @@
+"""The tables of a report, each from records alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from cof.runs import grounding
+from cof.runs.folder import Run
+from cof.runs.manifest import latest
+from cof.runs.published import paired, published
+from cof.runs.scores import STATUSES
+from cof.runs.sides import has_both, run_hash, side
+from cof.runs.statistics import Estimate, mean
+from cof.runs.tables import Cell, Number, Table, metric, percent, points
+
+MEASURES = {
+    "parsed": "parsed, %",
+    "boxes": "boxes a reply",
+    "area": "area, %",
+    "lit": "tokens lit, %",
+    "hit": "hit, %",
+    "iou": "IoU, %",
+    "recall": "recall of target tokens, %",
+}
+"""Measure of `cof.runs.grounding` -> head of its column."""
+
+
+def scores_table(run: Run, name: str, seed: int) -> Table:
+    """The benchmark's own metrics of one run, plain beside CoF."""
+    caption = f"{name}: the benchmark's own metrics, 95 % jackknife intervals over images"
+    rows: list[tuple[Cell, ...]]
+    if not has_both(run):
+        found = published(run, "cof", seed)
+        rows = [(key, one.n, metric(one)) for key, one in found.items()]
+        return Table("scores", caption, ("metric", "n", "CoF"), tuple(rows))
+    rows = []
+    for key, both in paired(run, seed).items():
+        digits = metric(max(both.plain, both.cof, key=lambda one: abs(one.value))).digits
+        before, after = (Number(one, digits) for one in (both.plain, both.cof))
+        change = Number(both.difference, digits, signed=True)
+        rows.append((key, both.plain.n, before, after, change))
+    return Table("scores", caption, ("metric", "n", "plain", "CoF", "difference"), tuple(rows))
+
+
+def coarse_table(runs: Sequence[Run], names: Sequence[str], seed: int) -> Table:
+    """The coarse stage of each run, see `cof.runs.grounding`."""
+    rows: list[tuple[Cell, ...]] = []
+    for run, name in zip(runs, names, strict=True):
+        found = grounding.summarise(run.results, seed)
+        rows.append((name, *(_measured(key, found.get(key)) for key in MEASURES)))
+    caption = "The coarse stage: boxes before expansion, tokens as highlighted; 95 % intervals"
+    return Table("coarse", caption, ("run", *MEASURES.values()), tuple(rows))
+
+
+def _measured(name: str, one: Estimate | None) -> Number | None:
+    if one is None:
+        return None
+    return Number(one, digits=2, n=True) if name == "boxes" else percent(one, n=True)
+
+
+def effect_table(runs: Sequence[Run], names: Sequence[str], seed: int) -> Table:
+    """CoF's effect where its region was right, where it was wrong, where no truth is known."""
+    rows: list[tuple[Cell, ...]] = []
+    for run, name in zip(runs, names, strict=True):
+        before, after = (side(run, which, True).credits for which in ("plain", "cof"))  # type: ignore[arg-type]
+        found = grounding.effect_by_hit(run.results, before, after, seed)
+        cells = [found.get(group) for group in grounding.GROUPS.values()]
+        rows.append((name, *(points(one, n=True) if one else None for one in cells)))
+    caption = "CoF minus plain in points of accuracy, by whether the region hit; 95 % intervals"
+    return Table("effect", caption, ("run", *grounding.GROUPS.values()), tuple(rows))
+
+
+def status_table(runs: Sequence[Run], names: Sequence[str]) -> Table:
+    """How regions became masks, and what failed: counts of questions."""
+    rows: list[tuple[Cell, ...]] = []
+    for run, name in zip(runs, names, strict=True):
+        counts = Counter(result.status for result in run.results if not result.error)
+        found = [counts[status] for status in STATUSES]
+        rows.append((name, run_hash(run), len(run.results), *found, len(run.failed)))
+    head = ("run", "hash", "n", *STATUSES, "failed")
+    return Table("status", "How regions became masks: questions", head, tuple(rows))
+
+
+def seconds_table(runs: Sequence[Run], names: Sequence[str], seed: int) -> Table:
+    """Mean seconds a question of each part, its share of its batch."""
+    parts = ("region", "cof", "plain")
+    rows: list[tuple[Cell, ...]] = []
+    for run, name in zip(runs, names, strict=True):
+        row: list[Cell] = [name]
+        for part in parts:
+            found = [
+                (getattr(one, part).seconds, one.question.image)
+                for one in run.results
+                if getattr(one, part)
+            ]
+            row.append(_seconds(found, seed) if found else None)
+        rows.append(tuple(row))
+    caption = "Seconds a question; a coarse reply from the cache takes none"
+    return Table("seconds", caption, ("run", "locating", "CoF answer", "plain answer"), tuple(rows))
+
+
+def _seconds(found: Sequence[tuple[float, str]], seed: int) -> Number:
+    values, images = zip(*found, strict=True)
+    return Number(mean(values, images, seed), digits=4, n=True)
+
+
+def provenance_table(runs: Sequence[Run], names: Sequence[str]) -> Table:
+    """Under what each run was made, from its manifest."""
+    rows: list[tuple[Cell, ...]] = []
+    for run, name in zip(runs, names, strict=True):
+        made = latest(run.manifest)
+        code, model, versions = made["code"], made["model"], made["versions"]
+        commit = f"{str(code['commit'])[:8]}{' with changes' if code['dirty'] else ''}"
+        where = [model.get(key) for key in ("name", "revision", "dtype", "device")]
+        told = ", ".join(str(part) for part in where if part)
+        rows.append((name, made["config_hash"][:8], commit, told, _versions(versions)))
+    head = ("run", "config", "commit", "model", "versions")
+    return Table("provenance", "Under what the runs were made", head, tuple(rows))
+
+
+def _versions(versions: dict[str, str | None]) -> str:
+    return ", ".join(f"{key} {versions.get(key)}" for key in ("cof", "torch", "transformers"))

@@ -1,0 +1,174 @@
+"""A table once, written as text, Markdown, LaTeX (booktabs) or CSV; tabulate does the writing.
+
+A measured number stands with its interval, its n in a column of its own or beside it. CSV has all
+digits, a column each for value, ends and n.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cof.runs.statistics import Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """An estimate and how it is shown.
+
+    Attributes:
+        estimate: in the unit that is shown.
+        digits: after the point.
+        signed: with a plus sign where it is positive.
+        n: also show what it rests on.
+    """
+
+    estimate: Estimate
+    digits: int = 1
+    signed: bool = False
+    n: bool = False
+
+    def __str__(self) -> str:
+        one, form = self.estimate, f"{'+' if self.signed else ''}z.{self.digits}f"
+        shown = format(one.value, form)
+        if one.low is not None and one.high is not None:
+            shown += f" [{one.low:{form}}, {one.high:{form}}]"
+        return f"{shown} (n = {one.n})" if self.n else shown
+
+
+Cell = str | int | float | Number | None
+"""A p-value is a float; a measured number is a `Number`; None is an empty cell."""
+
+
+def percent(share: Estimate, n: bool = False) -> Number:
+    """A share in [0, 1] as per cent."""
+    return Number(share.times(100), n=n)
+
+
+def points(share: Estimate, n: bool = False) -> Number:
+    """A difference of shares in percentage points."""
+    return Number(share.times(100), signed=True, n=n)
+
+
+def metric(estimate: Estimate) -> Number:
+    """A published metric in its own unit: four digits for a share, two for a score."""
+    return Number(estimate, digits=4 if abs(estimate.value) <= 1 else 2)
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 image`, `2 images`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under a head.
+
+    Attributes:
+        name: stem of its files, LaTeX label.
+        caption: one sentence.
+        head: names of the columns.
+        rows: as many cells each.
+    """
+
+    name: str
+    caption: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+    def text(self) -> str:
+        """For a terminal."""
+        return self._write("simple")
+
+    def markdown(self) -> str:
+        """A Markdown table under its caption."""
+        return f"{self.caption}\n\n{self._write('pipe')}\n"
+
+    def latex(self) -> str:
+        """A `table` environment for a document that loads booktabs, special characters escaped."""
+        lines = [
+            r"\begin{table}[t]",
+            r"\centering",
+            rf"\caption{{{escape(self.caption)}}}",
+            rf"\label{{tab:{self.name}}}",
+            self._write("latex_booktabs"),
+            r"\end{table}",
+        ]
+        return _symbols("\n".join(lines)) + "\n"
+
+    def csv(self) -> str:
+        """All digits; a measured column `x` is `x`, `x low`, `x high`, `x n`."""
+        measured = [
+            any(isinstance(row[place], Number) for row in self.rows)
+            for place in range(len(self.head))
+        ]
+        file = io.StringIO()
+        writer = csv.writer(file, lineterminator="\n")
+        ends = ("", " low", " high", " n")
+        heads = zip(self.head, measured, strict=True)
+        writer.writerow(
+            [name + end for name, wide in heads for end in (ends if wide else ends[:1])]
+        )
+        for row in self.rows:
+            cells = zip(row, measured, strict=True)
+            writer.writerow([value for cell, wide in cells for value in _digits(cell, wide)])
+        return file.getvalue()
+
+    def _write(self, form: str) -> str:
+        from tabulate import tabulate
+
+        safe = {"pipe": escape_pipe, "latex_booktabs": _minus}.get(form, _shown)
+        rows = [[safe(cell) for cell in row] for row in self.rows]
+        align = ["left" if self._is_text(place) else "right" for place in range(len(self.head))]
+        return tabulate(rows, self.head, tablefmt=form, disable_numparse=True, colalign=align)
+
+    def _is_text(self, place: int) -> bool:
+        return any(isinstance(row[place], str) for row in self.rows) or not self.rows
+
+
+def _shown(cell: Cell) -> str:
+    if cell is None:
+        return ""
+    if isinstance(cell, float):
+        return "<0.001" if cell < 0.001 else f"{cell:.3f}"
+    return str(cell)
+
+
+def _digits(cell: Cell, wide: bool) -> list[Any]:
+    if not wide:
+        return [cell]
+    if not isinstance(cell, Number):
+        return [cell, None, None, None]
+    one = cell.estimate
+    return [one.value, one.low, one.high, one.n]
+
+
+def escape_pipe(cell: Cell) -> str:
+    """A Markdown cell."""
+    marks = {"\\": r"\\", "|": r"\|", "<": "&lt;", "\n": " "}
+    return "".join(marks.get(sign, sign) for sign in _shown(cell))
+
+
+def _minus(cell: Cell) -> str:
+    """A LaTeX cell before it is escaped: minus signs, no hyphens, in numbers."""
+    return _shown(cell).replace("-", "−") if isinstance(cell, Number) else _shown(cell)
+
+
+def escape(text: str) -> str:
+    """Text for LaTeX, as tabulate escapes its cells."""
+    from tabulate import LATEX_ESCAPE_RULES
+
+    return "".join(LATEX_ESCAPE_RULES.get(sign, sign) for sign in text)
+
+
+def _symbols(text: str) -> str:
+    """The signs outside ASCII that our own heads use, as LaTeX."""
+    return text.replace("λ", r"$\lambda$").replace("α", r"$\alpha$").replace("−", "$-$")
+
+
+def joined(tables: Sequence[Table]) -> str:
+    """Several tables as Markdown."""
+    return "\n".join(table.markdown() for table in tables)
