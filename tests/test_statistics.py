@@ -1,11 +1,15 @@
+import math
 import random
 
+import numpy as np
 import pytest
 from fakes import make_mme
+from scipy.stats import norm, sem, t
 
 from cof.bench import mme
+from cof.runs import statistics
 from cof.runs.scores import summary, table
-from cof.runs.statistics import CONFIDENCE, paired_difference
+from cof.runs.statistics import CONFIDENCE, holm, jackknife, mcnemar, paired_difference
 from cof.types import Answer, Question, Region, Result
 
 
@@ -65,6 +69,102 @@ def test_a_difference_without_spread_has_no_width():
 def test_one_image_has_no_interval():
     got = paired_difference([0.0, 1.0], [1.0, 1.0], ["a", "a"], seed=0)
     assert (got["difference"], got["low"], got["high"]) == (0.5, None, None)
+
+
+def clustered(rng, images, each, spread):
+    """Differences of paired credits, {-1, 0, 1}, alike within an image; their mean is 0.1."""
+    lean = rng.normal(0, spread, images).repeat(each)
+    noise = rng.normal(0, 1, images * each)
+    mixed = (lean + noise) / np.hypot(spread, 1)
+    return np.where(mixed > norm.ppf(0.7), 1.0, np.where(mixed < norm.ppf(0.2), -1.0, 0.0))
+
+
+@pytest.mark.parametrize("spread", [0.0, 2.0])
+def test_the_bootstrap_interval_covers_the_truth_where_questions_share_images(spread, monkeypatch):
+    monkeypatch.setattr(statistics, "RESAMPLES", 599)
+    rng, images, each, repeats = np.random.default_rng(7), 60, 4, 400
+    names = np.arange(images).repeat(each)
+    covered = {"images": 0, "questions": 0}
+    for _ in range(repeats):
+        found = clustered(rng, images, each, spread)
+        for key, clusters in (("images", names), ("questions", np.arange(images * each))):
+            got = statistics.mean(found, clusters, seed=0)
+            covered[key] += got.low <= 0.1 <= got.high
+    assert 0.92 <= covered["images"] / repeats <= 0.98
+    assert (covered["questions"] / repeats < 0.85) == (spread > 0)
+
+
+class TestJackknife:
+    @staticmethod
+    def metrics(values):
+        return lambda places: {"mean": (sum(values[i] for i in places) / len(places), len(places))}
+
+    def test_for_a_mean_it_is_students_interval_over_images(self):
+        values = np.random.default_rng(0).random(40)
+        got = jackknife(self.metrics(values), range(40), seed=0)["mean"]
+        expected = t.interval(0.95, 39, values.mean(), sem(values))
+        assert (got.low, got.high) == (pytest.approx(expected[0]), pytest.approx(expected[1]))
+        assert (got.value, got.n) == (pytest.approx(values.mean()), 40)
+
+    def test_the_interval_of_f1_covers_the_truth_where_questions_share_images(self):
+        rng, images, each, repeats = np.random.default_rng(3), 60, 4, 150
+        names = np.arange(images).repeat(each)
+
+        def sample(count):
+            skill = rng.normal(0.8, 1.5, count).repeat(each)
+            truth = rng.random(count * each) < 0.5
+            return truth, np.where(rng.normal(skill, 1) > 0, truth, ~truth)
+
+        def f1(truth, said):
+            return 2 * (truth & said).sum() / (truth.sum() + said.sum())
+
+        target = f1(*sample(100_000))
+        covered = 0
+        for _ in range(repeats):
+            truth, said = sample(images)
+            got = jackknife(lambda i: {"f1": (f1(truth[i], said[i]), len(i))}, names, 0)["f1"]  # noqa: B023
+            covered += got.low <= target <= got.high
+        assert 0.9 <= covered / repeats <= 0.99
+
+    def test_many_images_are_dealt_to_groups(self):
+        values = np.random.default_rng(1).random(1500)
+        calls = []
+
+        def counted(places):
+            calls.append(len(places))
+            return self.metrics(values)(places)
+
+        got = jackknife(counted, np.arange(1500) // 3, seed=0)["mean"]
+        assert len(calls) == 1 + statistics.GROUPS
+        assert set(calls[1:]) == {1485}
+        bootstrap = statistics.mean(values, np.arange(1500) // 3, seed=0)
+        assert got.high - got.low == pytest.approx(bootstrap.high - bootstrap.low, rel=0.25)
+
+    def test_a_metric_that_rests_on_one_image_has_no_interval(self):
+        found = jackknife(
+            lambda i: {"a": (1.0, len(i)), **({"b": (2.0, 1)} if 0 in i else {})}, "xy", 0
+        )
+        assert (found["a"].low, found["b"].low) == (1.0, None)
+        single = jackknife(self.metrics([1.0, 0.0]), "xx", 0)["mean"]
+        assert (single.value, single.low, single.high) == (0.5, None, None)
+
+
+class TestTests:
+    @pytest.mark.parametrize(("gained", "lost"), [(0, 0), (1, 0), (3, 10), (40, 40), (0, 25)])
+    def test_mcnemar_is_the_sign_test_on_what_changed(self, gained, lost):
+        n, most = gained + lost, max(gained, lost)
+        tail = sum(math.comb(n, k) for k in range(most, n + 1)) / 2**n
+        assert mcnemar(gained, lost) == pytest.approx(min(1.0, 2 * tail))
+
+    def test_holm_is_the_step_down_rule(self):
+        rng = random.Random(0)
+        for size in range(7):
+            values = [rng.random() ** 3 for _ in range(size)]
+            expected, running = {}, 0.0
+            for rank, place in enumerate(sorted(range(size), key=values.__getitem__)):
+                running = max(running, min(1.0, values[place] * (size - rank)))
+                expected[place] = running
+            assert holm(values) == pytest.approx([expected[place] for place in range(size)])
 
 
 class TestScores:

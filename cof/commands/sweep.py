@@ -40,7 +40,7 @@ def sweep(
     done = run_sweep(config, *parse_settings(settings), options)
     grid = Grid(done.runs)
     written = grid.write(done.folder, "sweep")
-    click.echo(grid.table().text())
+    click.echo(grid.table.text())
     click.echo(
         f"written to {done.folder}: {', '.join(path.name for path in written)}, and ", nl=False
     )

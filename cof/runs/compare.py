@@ -109,11 +109,13 @@ def as_json(one: Comparison) -> dict[str, Any]:
     return asdict(one)
 
 
-HEAD = ("", "n", "first, %", "second, %", "difference, points", "gained", "lost")
+def category_table(one: Comparison, names: tuple[str, str] = ("first", "second")) -> Table:
+    """The whole, then each category.
 
-
-def category_table(one: Comparison) -> Table:
-    """The whole, then each category."""
+    Args:
+        one: the comparison.
+        names: what the columns call its sides.
+    """
     rows = {"all": one, **one.categories}
     body = [
         (
@@ -127,8 +129,9 @@ def category_table(one: Comparison) -> Table:
         )
         for name, part in rows.items()
     ]
-    caption = f"{one.second} (second) against {one.first} (first)"
-    return Table("comparison", caption, HEAD, tuple(body))
+    columns = (f"{names[0]}, %", f"{names[1]}, %", "difference, points", "gained", "lost")
+    caption = f"{one.second}: {names[1]} against {names[0]}; 95 % intervals over images"
+    return Table("comparison", caption, ("", "n", *columns), tuple(body))
 
 
 def family_table(found: Sequence[Comparison], name: str = "comparisons") -> Table:

@@ -61,7 +61,7 @@ def curves(
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for number, (title, lines) in enumerate(panels.items()):
         panel = axes[number // columns][number % columns]
-        panel.set_title(title, fontsize=10)
+        panel.set_title(title, fontsize=10, parse_math=False)
         if plain is not None:
             _level(panel, plain)
         for place, line in enumerate(lines):
@@ -71,8 +71,10 @@ def curves(
         panel.grid(axis="y", color="#DDDDDD", linewidth=0.6)
     for spare in axes.flat[len(panels) :]:
         spare.set_visible(False)
-    figure.supxlabel(x, fontsize=10)
-    figure.supylabel(y, fontsize=10)
+    for panel in axes[-1]:
+        panel.set_xlabel(x)
+    for row in axes:
+        row[0].set_ylabel(y)
     handles, names = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=4, fontsize=9, frameon=False)
     stamp(figure, hashes)
@@ -131,7 +133,7 @@ def forest(rows: Mapping[str, Estimate], x: str, hashes: str) -> Figure:
     names = [f"{name}  (n = {one.n})" for name, one in rows.items()]
     axes.set_yticks(range(len(rows)), names, parse_math=False)
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlabel(x)
+    axes.set_xlabel(f"{x}\n(95 % intervals; filled: zero is outside)", parse_math=False)
     axes.grid(axis="x", color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)
     for side in ("top", "right", "left"):

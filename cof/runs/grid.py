@@ -6,6 +6,7 @@ answers of its own run; all of them are one family for Holm's correction.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 WEIGHT, EXPAND = "refine.weight", "boxes.expand"
 SCORE = "accuracy (mean credit), %"
+TESTS = "p: McNemar's exact test, which takes questions as independent; the intervals do not."
 
 
 class Grid:
@@ -49,14 +51,6 @@ class Grid:
         self.keys = differing([run.config for run in runs])
         self.hashes = name_of([run_hash(run) for run in runs])
 
-    def labels(self) -> list[str]:
-        """What tells each run from the others; the folder's name where settings do not."""
-        told = [values(run.config, self.keys) for run in self.runs]
-        names = [
-            ", ".join(f"{sign(key)} {value}" for key, value in one.items() if value) for one in told
-        ]
-        return names if len(set(names)) == len(names) else labels(self.runs)
-
     def plain_changes(self) -> int:
         """Questions whose plain answer is not the same in all runs; rounding can do that."""
         texts = [
@@ -65,6 +59,7 @@ class Grid:
         ]
         return sum(len({one.get(name) for one in texts}) > 1 for name in texts[0])
 
+    @functools.cached_property
     def table(self) -> Table:
         """One row a run, under the plain answers of the first."""
         heads = [published(run, "cof", self.seed) for run in self.runs]
@@ -95,7 +90,7 @@ class Grid:
         if WEIGHT not in self.keys:
             rows = {
                 name: one.difference.times(100)
-                for name, one in zip(self.labels(), self.found, strict=True)
+                for name, one in zip(names_of(self.runs), self.found, strict=True)
             }
             return forest(rows, "difference to the plain answers, points", hashes)
         plain = self.found[0].before.times(100)
@@ -104,7 +99,7 @@ class Grid:
     def notes(self) -> list[str]:
         """What a reader of the numbers has to know."""
         changed = self.plain_changes()
-        lines = [f"Runs {', '.join(map(run_hash, self.runs))} ({self.hashes})."]
+        lines = [f"Runs {', '.join(map(run_hash, self.runs))}; figures: {self.hashes}.", TESTS]
         if changed:
             lines.append(f"The plain answers to {plural(changed, 'question')} differ between runs.")
         failed = sum(len(run.failed) for run in self.runs)
@@ -114,7 +109,7 @@ class Grid:
 
     def write(self, folder: Path, stem: str) -> list[Path]:
         """Write `stem`.md, .csv, .tex and .png into a folder."""
-        return write_page(folder, stem, self.table(), self.figure(), self.notes())
+        return write_page(folder, stem, self.table, self.figure(), self.notes())
 
     def _panels(self) -> dict[str, list[Curve]]:
         """Title -> lines: α (or the first other setting) is the line, the others the panel."""
@@ -134,6 +129,16 @@ class Grid:
             title: [_curve(name, spots) for name, spots in lines.items()]
             for title, lines in points.items()
         }
+
+
+def names_of(runs: Sequence[Run]) -> list[str]:
+    """The settings that tell each run from the others; its folder's name where they do not."""
+    keys = differing([run.config for run in runs])
+    told = [values(run.config, keys) for run in runs]
+    names = [
+        ", ".join(f"{sign(key)} {value}" for key, value in one.items() if value) for one in told
+    ]
+    return names if len(set(names)) == len(names) and all(names) else labels(runs)
 
 
 def _curve(name: str, spots: Sequence[tuple[float, Estimate]]) -> Curve:

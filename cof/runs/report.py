@@ -12,7 +12,7 @@ scores.json: the same records give the same bytes.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING
 from cof.errors import DataError
 from cof.runs import sections
 from cof.runs.compare import category_table, compare_with_first, family_table
-from cof.runs.figures import forest, save
+from cof.runs.figures import forest, name_of, save
 from cof.runs.folder import Run
 from cof.runs.gallery import write_gallery
-from cof.runs.grid import Grid
+from cof.runs.grid import Grid, names_of
 from cof.runs.plan import images_of, questions_hash
-from cof.runs.sides import has_both, labels, side
+from cof.runs.sides import has_both, run_hash, side
 from cof.runs.tables import Table, plural
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _groups(runs: Sequence[Run]) -> list[list[Run]]:
 
 
 def _section(runs: Sequence[Run], number: int, options: Options) -> Section:
-    names, seed = labels(runs), options.seed
+    names, seed = names_of(runs), options.seed
     questions = [result.question for result in runs[0].results]
     section = Section(
         f"{runs[0].config['bench']['name']}: {plural(len(questions), 'question')}, "
@@ -107,7 +107,7 @@ def _section(runs: Sequence[Run], number: int, options: Options) -> Section:
     )
     for run in runs:
         side(run, "cof")  # refuses a run that is not finished
-    paired = [run for run in runs if has_both(run)]
+    paired = {name: run for run, name in zip(runs, names, strict=True) if has_both(run)}
     if paired:
         _settings(section, paired, seed)
     if len(runs) > 1:
@@ -118,7 +118,7 @@ def _section(runs: Sequence[Run], number: int, options: Options) -> Section:
         section.tables.append(replace(table, name=f"scores-{_slug(name)}"))
     section.tables.append(sections.coarse_table(runs, names, seed))
     if paired:
-        section.tables.append(sections.effect_table(paired, labels(paired), seed))
+        section.tables.append(sections.effect_table(list(paired.values()), list(paired), seed))
     section.tables.append(sections.status_table(runs, names))
     section.tables.append(sections.seconds_table(runs, names, seed))
     section.tables.append(sections.provenance_table(runs, names))
@@ -127,18 +127,19 @@ def _section(runs: Sequence[Run], number: int, options: Options) -> Section:
     return section
 
 
-def _settings(section: Section, runs: Sequence[Run], seed: int) -> None:
+def _settings(section: Section, runs: Mapping[str, Run], seed: int) -> None:
     """Each run against its own plain answers: in all, by category, and drawn."""
-    grid = Grid(runs, seed)
-    section.tables.append(grid.table())
+    grid = Grid(list(runs.values()), seed)
+    section.tables.append(grid.table)
     section.figures["settings"] = grid.figure()
     section.notes += grid.notes()
-    for name, one in zip(labels(runs), grid.found, strict=True):
+    for (name, run), one in zip(runs.items(), grid.found, strict=True):
         if one.categories:
-            table = category_table(one)
+            table = category_table(replace(one, second=name), ("plain", "CoF"))
             section.tables.append(replace(table, name=f"categories-{_slug(name)}"))
             rows = {key: part.difference.times(100) for key, part in one.categories.items()}
-            figure = forest(rows, f"{name}: CoF minus plain, points", grid.hashes)
+            hashes = name_of([run_hash(run)])
+            figure = forest(rows, f"{name}: CoF minus plain, points", hashes)
             section.figures[f"categories-{_slug(name)}"] = figure
 
 
@@ -148,7 +149,7 @@ def _gallery(runs: Sequence[Run], out: Path, options: Options) -> tuple[list[Pat
     if not (options.gallery and paired):
         return [], "No gallery."
     try:
-        page = write_gallery(paired, labels(paired), out, options.gallery, options.images)
+        page = write_gallery(paired, names_of(paired), out, options.gallery, options.images)
     except DataError as error:
         return [], f"No gallery: {error}"
     return [page], f"[Questions gained and lost]({page.name})"
@@ -173,5 +174,6 @@ def _files(found: Sequence[Section], out: Path, options: Options) -> list[Path]:
 
 
 def _slug(name: str) -> str:
-    """A run's name as part of a file name."""
-    return re.sub(r"[^\w.=+-]", "_", name)
+    """A run's name as part of a file name and of a LaTeX label."""
+    spelt = name.replace("λ", "lambda").replace("α", "alpha")
+    return re.sub(r"[^\w.=+-]", "-", spelt, flags=re.ASCII)

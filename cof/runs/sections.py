@@ -114,8 +114,9 @@ def provenance_table(runs: Sequence[Run], names: Sequence[str]) -> Table:
         commit = f"{str(code['commit'])[:8]}{' with changes' if code['dirty'] else ''}"
         where = [model.get(key) for key in ("name", "revision", "dtype", "device")]
         told = ", ".join(str(part) for part in where if part)
-        rows.append((name, made["config_hash"][:8], commit, told, _versions(versions)))
-    head = ("run", "config", "commit", "model", "versions")
+        hashes = (run.path.name, made["config_hash"][:8])
+        rows.append((name, *hashes, commit, told, _versions(versions)))
+    head = ("run", "folder", "config", "commit", "model", "versions")
     return Table("provenance", "Under what the runs were made", head, tuple(rows))
 
 
