@@ -23,9 +23,7 @@ def stage() -> LanguageStage:
     model = build(llava_config(sizes, IMAGE, BOS, EOS, PAD), 3)
     for parameter in model.parameters():  # far from zero, so that differences would show
         parameter.data.mul_(3) if parameter.ndim == 2 else None
-    return LanguageStage(
-        model, Readout(32), tokenizer, sizes, LanguageConfig(short=4, long=4), Schedule(10, 2), 0
-    )
+    return LanguageStage(model, Readout(32), tokenizer, sizes, LanguageConfig(), Schedule(10, 2), 0)
 
 
 @torch.no_grad()

@@ -34,8 +34,6 @@ class LanguageConfig:
     reader: 'easy' teaches reading replies on starter and easy scenes only (variant `gap`).
     """
 
-    short: int = 16
-    long: int = 6
     attention: float = 1.0
     attention_until: float = 0.7
     attention_layer: int = 1
@@ -63,9 +61,14 @@ CURRICULUM: tuple[tuple[float, tuple[tuple[str, float], ...], Diet], ...] = (
         Diet(0.2, True, 0.65, 0.35, 0.35, 0.1),
     ),
     (
-        1.0,
+        0.73,
         (("starter", 0.125), ("easy", 0.25), ("mixed", 0.125), ("fine", 0.25), ("crowded", 0.25)),
         Diet(0.08, True, 0.7, 0.6, 0.2, 0.15),
+    ),
+    (
+        1.0,
+        (("easy", 0.25), ("mixed", 0.125), ("fine", 0.375), ("crowded", 0.25)),
+        Diet(0.08, True, 0.7, 0.6, 0.3, 0.1, short=8, long=10),
     ),
 )
 
@@ -124,17 +127,10 @@ class LanguageStage:
         short, long = [], []
         for row in range(len(scenes)):
             random = Random(f"{salt}-{row}")
-            few, many = samples(
-                scenes.things(row),
-                random,
-                diet,
-                self.language.short,
-                self.language.long,
-                scenes.side,
-            )
+            few, many = samples(scenes.things(row), random, diet, scenes.side)
             short += few
             long += many
-        groups = self._groups(short, self.language.short) + self._groups(long, self.language.long)
+        groups = self._groups(short, diet.short) + self._groups(long, diet.long)
         silent = [not e for e in easy] if easy and self.language.reader == "easy" else None
         return pack(
             groups, self.prefix, scenes, self.config.patch, self.first_image, self.kinds,

@@ -39,6 +39,8 @@ class Diet:
     published: float = 0.3  # the paper's own grounding prompt among grounding prompts
     refer: float = 0.4  # plain 'where is the red circle' among the long segments
     choice: float = 0.0  # multiple choice among the long segments
+    short: int = 16  # segments an image that read
+    long: int = 6  # and that locate
 
 
 @dataclass(frozen=True)
@@ -214,17 +216,14 @@ def _retry(make: Callable[[], Sample]) -> Sample:
 
 
 def samples(
-    things: Sequence[Thing], random: Random, diet: Diet, short: int, long: int, side: int
+    things: Sequence[Thing], random: Random, diet: Diet, side: int
 ) -> tuple[list[Sample], list[Sample]]:
-    """`short` reading samples and `long` locating samples about one scene."""
+    """`diet.short` reading samples and `diet.long` locating samples about one scene."""
     asker = Asker(things, random)
     few: list[Sample] = []
-    while len(few) < short:
+    while len(few) < diet.short:
         few += short_samples(asker, diet, side)
-    return (
-        few[:short],
-        [long_sample(asker, diet, side) for _ in range(long)],
-    )
+    return few[: diet.short], [long_sample(asker, diet, side) for _ in range(diet.long)]
 
 
 def tokenize(batch: Sequence[Sample], tokenizer: PreTrainedTokenizerFast) -> list[Tokens]:

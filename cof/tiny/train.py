@@ -33,7 +33,7 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     vision: Schedule = field(default_factory=lambda: Schedule(1800, 32))
-    language: Schedule = field(default_factory=lambda: Schedule(1900, 8, decay=0.5))
+    language: Schedule = field(default_factory=lambda: Schedule(2600, 8, decay=0.5))
     teaching: LanguageConfig = field(default_factory=LanguageConfig)
 
 
