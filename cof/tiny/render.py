@@ -6,6 +6,7 @@ Objects never overlap, hence compositing is a sum and its order does not matter.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cof.tiny.world import COLORS, EXTENTS, SHAPES, Scenes, uniform
+from cof.tiny.world import COLORS, SHAPES, Scenes, uniform
 
 PAD_COLOR = (122, 116, 104)  # what LLaVA-1.5 pads to a square with
 GLYPH_SHIFT = {"triangle": 0.3}  # a glyph sits where its shape is wide, in radii
@@ -41,7 +42,7 @@ def noise_tile(device: str = "cpu") -> Tensor:
     return torch.from_numpy(draw).to(device)
 
 
-def render(scenes: Scenes, device: str | torch.device = "cpu", chunk: int = 16) -> Tensor:
+def render(scenes: Scenes, device: str | torch.device = "cpu", chunk: int = 8) -> Tensor:
     """Draw scenes inside their padded squares, `chunk` at a time (small enough for CPU caches).
 
     Returns: uint8 [B, 3, side, side], RGB; outside `scenes.frame` it is PAD_COLOR.
@@ -103,51 +104,85 @@ def _draw_bars(canvas: Tensor, scenes: Scenes) -> Tensor:
     most = int(scenes.bars.max())
     draw = _draws(scenes, 43, 6, 6, device=device)
     for k in range(most):
-        cx, cy, angle, length, width, shade = draw[:, k, :, None, None].unbind(1)
+        rows = (count > k).nonzero()[:, 0]
+        cx, cy, angle, length, width, shade = draw[rows, k, :, None, None].unbind(1)
         angle, half = angle * np.pi, (0.1 + 0.25 * length) * side
         dx, dy = x - cx * side, y - cy * side
-        along = (dx * angle.cos() + dy * angle.sin()).abs() - half
-        across = (dy * angle.cos() - dx * angle.sin()).abs() - (0.5 + 1.2 * width) * side / 140
-        alpha = (0.5 - torch.maximum(along, across)).clamp(0, 1) * (count > k)[:, None, None]
-        ink = 40 + 170 * shade[:, None]
-        canvas = canvas + alpha[:, None] * (ink - canvas) * 0.8
+        cos, sin = angle.cos(), angle.sin()
+        along = (dx * cos + dy * sin).abs_().sub_(half)
+        across = (dy * cos - dx * sin).abs_().sub_((0.5 + 1.2 * width) * side / 140)
+        alpha = torch.maximum(along, across).neg_().add_(0.5).clamp_(0, 1).mul_(0.8)
+        under = canvas[rows]
+        canvas = canvas.index_copy(0, rows, under.lerp(40 + 170 * shade[:, None], alpha[:, None]))
     return canvas
 
 
 def _draw_objects(canvas: Tensor, scenes: Scenes) -> Tensor:
-    """Add every object to the canvas through a small window around it."""
-    device, side = str(canvas.device), scenes.side
-    window = int(np.ceil(scenes.radius.max() * 2.2)) + 4
-    center = torch.from_numpy(scenes.center.astype(np.float32)).to(device)
-    start = (center.floor().long() - window // 2).clamp(0, side - window)  # [B, K, 2]
-    step = torch.arange(window, device=device)
-    column, row = start[..., 0, None] + step, start[..., 1, None] + step  # [B, K, window]
-    x = (column + 0.5 - center[..., 0, None])[:, :, None, :]
-    y = (row + 0.5 - center[..., 1, None])[:, :, :, None]
-    alpha, ink = _object_layers(scenes, x, y, device)
-    flat = (row[:, :, :, None] * side + column[:, :, None, :]).flatten(1)  # [B, K*window*window]
-    pixels = canvas.flatten(2)
-    under = pixels.gather(2, flat[:, None].expand(-1, 3, -1))
-    change = alpha.flatten(1)[:, None] * (ink.flatten(2) - under)
-    return pixels.scatter_add(2, flat[:, None].expand(-1, 3, -1), change).view_as(canvas)
+    """Add every object to the canvas through a small window around it; small ones apart."""
+    large = scenes.radius > 9.5 * scenes.side / 140
+    for chosen in (scenes.present & ~large, scenes.present & large):
+        if chosen.any():
+            canvas = _add(canvas, Objects.of(scenes, chosen, str(canvas.device)))
+    return canvas
 
 
-def _object_layers(scenes: Scenes, x: Tensor, y: Tensor, device: str) -> tuple[Tensor, Tensor]:
-    """Coverage [B, K, h, w] and colour [B, 3, K, h, w] of each object, x and y from its centre."""
-    half = scenes.radius.clip(min=1).astype(np.float32)  # an absent slot may hold zero
-    radius = torch.from_numpy(half).to(device)[:, :, None, None]
-    present = torch.from_numpy(scenes.present).to(device)[:, :, None, None]
-    shape = torch.from_numpy(scenes.shape).to(device)[:, :, None, None]
-    distance = _distance(shape, x / radius, y / radius) * radius
-    alpha = (0.5 - distance).clamp(0, 1) * present
-    palette = torch.tensor(list(COLORS.values()), dtype=torch.float32, device=device)
-    fill = palette[torch.from_numpy(scenes.color).to(device)]  # [B, K, 3]
-    jitter = _draws(scenes, 44, fill.shape[1], 3, device=device)
-    fill = (fill + 24 * (jitter - 0.5)).clamp(0, 255)
-    glyph = _glyph_cover(scenes, x, y, radius, device) * present
-    light = (fill * torch.tensor([0.3, 0.59, 0.11], device=device)).sum(-1)
-    ink = torch.where(light > 120, 12.0, 248.0)[:, None, :, None, None]
-    fill = fill.permute(0, 2, 1)[..., None, None]
+@dataclass(frozen=True)
+class Objects:
+    """N objects of a batch in one list; lengths in pixels."""
+
+    image: Tensor  # int64 [N]
+    shape: Tensor  # int64 [N, 1, 1]
+    glyph: Tensor  # int64 [N]
+    center: Tensor  # float [N, 2]
+    radius: Tensor  # float [N, 1, 1]
+    fill: Tensor  # float [N, 3], RGB
+
+    @staticmethod
+    def of(scenes: Scenes, chosen: np.ndarray, device: str) -> Objects:
+        """The objects that `chosen` [B, K] marks."""
+        palette = np.array(list(COLORS.values()), dtype=np.float32)
+        jitter = uniform(scenes.keys, 44, chosen.shape[1] * 3).reshape(*chosen.shape, 3)
+        fill = (palette[scenes.color] + 24 * (jitter - 0.5)).clip(0, 255)
+
+        def pick(values: np.ndarray, dtype: type = np.float32) -> Tensor:
+            return torch.from_numpy(values[chosen].astype(dtype)).to(device)
+
+        return Objects(
+            image=torch.from_numpy(np.nonzero(chosen)[0]).to(device),
+            shape=pick(scenes.shape, np.int64)[:, None, None],
+            glyph=pick(scenes.glyph, np.int64),
+            center=pick(scenes.center),
+            radius=pick(scenes.radius)[:, None, None],
+            fill=pick(fill),
+        )
+
+
+def _add(canvas: Tensor, objects: Objects) -> Tensor:
+    """Paint objects; their windows may overlap, what is painted in them does not."""
+    side, batch = canvas.shape[-1], len(canvas)
+    window = int(np.ceil(float(objects.radius.max()) * 2.2)) + 4
+    start = (objects.center.floor().long() - window // 2).clamp(0, side - window)
+    step = torch.arange(window, device=canvas.device)
+    column, row = start[:, 0, None] + step, start[:, 1, None] + step  # [N, window]
+    x = (column + 0.5 - objects.center[:, 0, None])[:, None, :]
+    y = (row + 0.5 - objects.center[:, 1, None])[:, :, None]
+    alpha, ink = _layers(objects, x, y)
+    place = objects.image[:, None, None] * side**2 + row[:, :, None] * side + column[:, None, :]
+    place = place.flatten()
+    pixels = canvas.transpose(0, 1).flatten(1)  # [3, B * side * side]
+    change = alpha.flatten() * (ink.transpose(0, 1).flatten(1) - pixels[:, place])
+    pixels = pixels.index_add(1, place, change)
+    return pixels.view(3, batch, side, side).transpose(0, 1)
+
+
+def _layers(objects: Objects, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Coverage [N, h, w] and colour [N, 3, h, w] of each object, x and y from its centre."""
+    radius = objects.radius
+    alpha = (0.5 - _distance(objects.shape, x / radius, y / radius) * radius).clamp(0, 1)
+    glyph = _glyph_cover(objects, x, y)
+    light = (objects.fill * torch.tensor([0.3, 0.59, 0.11], device=x.device)).sum(-1)
+    ink = torch.where(light > 120, 12.0, 248.0)[:, None, None, None]
+    fill = objects.fill[..., None, None]
     return torch.maximum(alpha, glyph), fill + glyph[:, None] * (ink - fill)
 
 
@@ -179,24 +214,21 @@ def _star(x: Tensor, y: Tensor, outer: float = 1.1, inner: float = 0.52) -> Tens
     return ((px - outer) * ey - py * ex) / float(np.hypot(ex, ey))
 
 
-def _glyph_cover(scenes: Scenes, x: Tensor, y: Tensor, radius: Tensor, device: str) -> Tensor:
-    """Coverage [B, K, h, w] of the glyphs, 7 px high at least (at side 140), on whole pixels."""
-    unit = scenes.side / 140
-    height = torch.maximum(torch.tensor(7.0 * unit, device=device), radius)
-    cell = height / 7
-    index = torch.from_numpy(scenes.shape).to(device)[:, :, None, None]
+def _glyph_cover(objects: Objects, x: Tensor, y: Tensor) -> Tensor:
+    """Coverage [N, h, w] of the glyphs: 7 px high at least, on whole pixels."""
+    radius = objects.radius
+    cell = radius.clamp(min=7.0) / 7
     shift = torch.zeros_like(radius)
     for name, amount in GLYPH_SHIFT.items():
-        shift = torch.where(index == SHAPES.index(name), amount * radius, shift)
-    center = torch.from_numpy(scenes.center.astype(np.float32)).to(device)
-    snap = center.floor() + 0.5 - center  # glyph centres lie on pixel centres: crisp strokes
-    u = (x - snap[..., 0, None, None]) / cell / 2.5
-    v = (y - snap[..., 1, None, None] - shift.round()) / cell / 3.5
-    sheet = atlas(device)[torch.from_numpy(scenes.glyph).to(device).flatten()][:, None]
-    u, v = torch.broadcast_tensors(u, v)
-    grid = torch.stack([u, v], -1).flatten(0, 1)
+        shift = torch.where(objects.shape == SHAPES.index(name), amount * radius, shift)
+    # glyph centres lie on pixel centres: crisp strokes
+    snap = (objects.center.floor() + 0.5 - objects.center)[..., None, None]
+    u = (x - snap[:, 0]) / cell / 2.5
+    v = (y - snap[:, 1] - shift.round()) / cell / 3.5
+    sheet = atlas(str(x.device))[objects.glyph][:, None]
+    grid = torch.stack(torch.broadcast_tensors(u, v), -1)
     cover = F.grid_sample(sheet, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    return ((cover.view(u.shape) - 0.5) * cell.clamp(min=1) + 0.5).clamp(0, 1)
+    return ((cover[:, 0] - 0.5) * cell.clamp(min=1) + 0.5).clamp(0, 1)
 
 
 def _degrade(canvas: Tensor, scenes: Scenes) -> Tensor:
@@ -204,9 +236,10 @@ def _degrade(canvas: Tensor, scenes: Scenes) -> Tensor:
     device, side = str(canvas.device), scenes.side
     if scenes.blur.any():
         canvas = torch.stack([_blur(c, float(s)) for c, s in zip(canvas, scenes.blur, strict=True)])
-    mean = canvas.mean((1, 2, 3), keepdim=True)
-    contrast = torch.from_numpy(scenes.contrast.astype(np.float32)).to(device)[:, None, None, None]
-    canvas = mean + contrast * (canvas - mean)
+    if (scenes.contrast != 1).any():
+        mean = canvas.mean((1, 2, 3), keepdim=True)
+        contrast = torch.from_numpy(scenes.contrast.astype(np.float32)).to(device)
+        canvas = mean + contrast[:, None, None, None] * (canvas - mean)
     tile = noise_tile(device)
     corner = (uniform(scenes.keys, 45, 2) * (tile.shape[-1] - side)).astype(int)
     noise = torch.stack([tile[:, a : a + side, b : b + side] for a, b in corner.tolist()])
@@ -225,6 +258,3 @@ def _blur(image: Tensor, sigma: float) -> Tensor:
     image = F.pad(image[:, None], [reach] * 4, mode="replicate")
     image = F.conv2d(image, kernel[:, :, None, :])
     return F.conv2d(image, kernel[:, :, :, None])[:, 0]
-
-
-__all__ = ["EXTENTS", "PAD_COLOR", "atlas", "crop", "noise_tile", "render"]
