@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -47,6 +48,15 @@ class Highlight:
         """True when only some layers or heads see the bias."""
         return self.layers is not None or self.heads is not None
 
+    def check(self, layers: int, heads: int) -> None:
+        """Hold `layers` and `heads` against a decoder of so many.
+
+        Raises:
+            ValueError: an index that the decoder does not have, or none at all.
+        """
+        check_indices("layers", self.layers, layers)
+        check_indices("heads", self.heads, heads)
+
     def untouched(self) -> int:
         """How many leading positions have the plain model's keys and values, in every row.
 
@@ -62,6 +72,17 @@ class Highlight:
         """The highlight of some rows of the batch, by their indices."""
         queries = None if self.queries is None else self.queries[rows]
         return replace(self, bias=self.bias[rows], queries=queries)
+
+
+def check_indices(what: str, chosen: Sequence[int] | None, count: int) -> None:
+    """Some of `count` layers or heads; None is all of them.
+
+    Raises:
+        ValueError: an index outside 0 to count - 1, or an empty choice.
+    """
+    wrong = [index for index in chosen or () if not 0 <= index < count]
+    if wrong or chosen == ():
+        raise ValueError(f"{what} {wrong or 'is empty'}: the model has {what} 0 to {count - 1}")
 
 
 def log_weight(weight: float) -> float:

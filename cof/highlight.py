@@ -12,14 +12,13 @@ config, makes the mask function return `where(keep, bias, finfo.min)`: one mask 
 Blocks nest (the innermost counts), end with an exception, and do not leak into other models. A
 child thread does not inherit the block: start it with `contextvars.copy_context().run`.
 
-Traps, each of which fails silently elsewhere: registering the attention function without the mask
-function drops padding; a name containing "flash" takes another path; a 4D mask handed to
-`generate()` is refused; `position_bias` is ignored by eager attention.
+Traps: registering the attention function without the mask function silently drops padding; a name
+containing "flash" takes another path.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -62,8 +61,7 @@ def highlighted(language_model: nn.Module, highlight: Highlight) -> Iterator[Non
         ValueError: a layer or head that the model does not have.
     """
     config = attach(language_model)
-    _check_range("layers", highlight.layers, config.num_hidden_layers)
-    _check_range("heads", highlight.heads, config.num_attention_heads)
+    highlight.check(config.num_hidden_layers, config.num_attention_heads)
     token = _ACTIVE.set((*_ACTIVE.get(), _Active(config, highlight)))
     try:
         yield
@@ -86,12 +84,6 @@ def attach(language_model: nn.Module) -> PreTrainedConfig:
     if config._attn_implementation != NAME:
         language_model.set_attn_implementation(NAME)  # type: ignore[operator]
     return config  # type: ignore[no-any-return]
-
-
-def _check_range(what: str, chosen: Sequence[int] | None, count: int) -> None:
-    wrong = [index for index in chosen or () if not 0 <= index < count]
-    if wrong or chosen == ():
-        raise ValueError(f"{what} {wrong or 'is empty'}: the model has {what} 0 to {count - 1}")
 
 
 def _find(config: Any) -> _Active | None:

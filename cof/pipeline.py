@@ -65,13 +65,10 @@ class CoF:
     def from_pretrained(
         cls, path: str = "cof-tiny", settings: Settings | None = None, **loading: Any
     ) -> CoF:
-        """Load a model by name.
+        """Load a model: `cof-tiny` (embedded), a folder, or a hub name (either LLaVA-1.5 layout).
 
-        Args:
-            path: `cof-tiny` (embedded), a folder, or a hub name (either LLaVA-1.5 layout).
-            settings: stages, box rules, decoding; the paper's method by default.
-            loading: fields of `cof.models.base.Config`, such as `device` and `dtype`; and
-                `family`, the model's file in `cof.models`, `llava` unless given.
+        `loading` takes fields of `cof.models.base.Config`, such as `device` and `dtype`, and
+        `family`, the model's file in `cof.models`, `llava` unless given.
 
         Raises:
             ModelError: no such model; unknown device or dtype.
@@ -86,10 +83,10 @@ class CoF:
         box: Box | Sequence[float] | None = None,
         plain: bool = False,
     ) -> Outcome:
-        """Ask one question about one image.
+        """Ask one question about one image (a file that Pillow opens, or an image).
 
         Args:
-            image: a file that Pillow opens, or an image.
+            image: what to look at.
             question: as it should be asked, any suffix included.
             box: skip the coarse stage and highlight this region (fractions of the image).
             plain: also answer without the highlight.

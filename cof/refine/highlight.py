@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from cof.bias import Highlight, Scope, log_weight
+from cof.bias import Highlight, Scope, check_indices, log_weight
 from cof.errors import ConfigError
 from cof.models.base import Encoded, Limits, Model, View
 from cof.refine._reply import Reply, best, reply, rows_of
@@ -53,11 +53,10 @@ def check(model: Model, config: Config) -> None:
         ("layers", config.layers, model.layers),
         ("heads", config.heads, model.heads),
     ):
-        wrong = [index for index in chosen or () if not 0 <= index < count]
-        if wrong or chosen == ():
-            raise ConfigError(
-                f"refine.{name}={list(chosen or ())}: the model has {name} 0 to {count - 1}"
-            )
+        try:
+            check_indices(name, chosen, count)
+        except ValueError as error:
+            raise ConfigError(f"refine.{error}") from error
         if chosen and model.describe().get("compile"):
             raise ConfigError(f"refine.{name} needs model.compile=false")
 
