@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cof.tiny.language import CURRICULUM, LanguageConfig, LanguageStage
+from cof.tiny.curriculum import CURRICULUM, LanguageConfig
+from cof.tiny.language import LanguageStage
 from cof.tiny.loop import Schedule
 from cof.tiny.model import ModelConfig, build, llava_config, normalise
 from cof.tiny.packing import ATTENTION

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 
 from cof.tiny import wording
+from cof.tiny.asker import Asker, Question, UnaskableError
 from cof.tiny.model import normalise
-from cof.tiny.questions import WORD_KINDS, YES_NO_KINDS, Asker, Question, UnaskableError
+from cof.tiny.questions import WORD_KINDS, YES_NO_KINDS, ask
 from cof.tiny.render import render
 from cof.tiny.segments import fractions
 from cof.tiny.world import describe
@@ -86,7 +87,7 @@ def cases(difficulty: str, scenes: int, held_out: bool, side: int) -> list[Case]
             for truth in truths:
                 asker = Asker(things, Random(f"{difficulty}-{row}-{kind}"), held_out)
                 try:
-                    question = asker.ask(kind, truth)
+                    question = ask(asker, kind, truth)
                 except UnaskableError:
                     continue
                 result += _both(question, row, fractions(things, question.region, side))

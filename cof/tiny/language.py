@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from random import Random
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -12,65 +12,18 @@ from torch import Tensor, nn
 
 from cof.tiny import wording
 from cof.tiny.batch import Packed, Rows, pack
+from cof.tiny.coordinates import token_kinds
+from cof.tiny.curriculum import CURRICULUM, LanguageConfig
 from cof.tiny.loop import Schedule
 from cof.tiny.model import ModelConfig, normalise, vision_features
 from cof.tiny.packing import install, packed
 from cof.tiny.render import render
 from cof.tiny.segments import Diet, Sample, Tokens, samples, tokenize
-from cof.tiny.tokenizer import EOS
 from cof.tiny.vision import Readout, mixture, patch_loss, patch_targets
 from cof.tiny.world import Scenes, describe
 
 if TYPE_CHECKING:
     from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
-
-
-@dataclass(frozen=True)
-class LanguageConfig:
-    """Everything about the second stage that is not its length.
-
-    attention: weight of the supervision of where object phrases look, until `attention_until`
-        of the steps; 0 makes the control model.
-    reader: 'easy' teaches reading replies on starter and easy scenes only (variant `gap`).
-    """
-
-    attention: float = 1.0
-    attention_until: float = 0.7
-    attention_layer: int = 1
-    hints: float = 0.5
-    names: float = 0.5
-    names_layer: int = 3  # the phrase's attribute can be read after so many layers
-    hints_layer: int = 4  # and the fact behind the question after so many
-    points: float = 4.0  # a linear map of the phrase's state there should give the thing's box
-    patches: float = 0.3  # keeps the tower from losing fine digits while it trains along
-    vision_scale: float = 0.2  # 0 freezes the tower
-    reader: Literal["all", "easy"] = "all"
-
-
-# (until this share of the steps, shares of difficulty, what is asked)
-CURRICULUM: tuple[tuple[float, tuple[tuple[str, float], ...], Diet], ...] = (
-    (0.10, (("starter", 0.75), ("easy", 0.25)), Diet(0.5, False, 0.4, 0.1, 0.6)),
-    (
-        0.28,
-        (("starter", 0.25), ("easy", 0.25), ("mixed", 0.375), ("crowded", 0.125)),
-        Diet(0.4, False, 0.5, 0.2, 0.5),
-    ),
-    (
-        0.5,
-        (("starter", 0.125), ("easy", 0.25), ("mixed", 0.25), ("fine", 0.125), ("crowded", 0.25)),
-        Diet(0.2, True, 0.65, 0.35, 0.35, 0.1),
-    ),
-    (
-        0.73,
-        (("starter", 0.125), ("easy", 0.25), ("mixed", 0.125), ("fine", 0.25), ("crowded", 0.25)),
-        Diet(0.08, True, 0.7, 0.6, 0.2, 0.15),
-    ),
-    (
-        1.0,
-        (("easy", 0.25), ("mixed", 0.125), ("fine", 0.375), ("crowded", 0.25)),
-        Diet(0.08, True, 0.7, 0.6, 0.3, 0.1, short=8, long=10),
-    ),
-)
 
 
 class LanguageStage:
@@ -106,7 +59,7 @@ class LanguageStage:
         before = tokenizer(wording.PREFIX.replace("<image>", ""))["input_ids"]
         self.first_image = len(before)
         self.prefix = before + [model.config.image_token_index] * config.grid**2
-        self.kinds, self.coordinates = _token_kinds(tokenizer)
+        self.kinds, self.coordinates = token_kinds(tokenizer)
         install(model)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
@@ -253,32 +206,6 @@ class LanguageStage:
         return report
 
 
-class Coordinates:
-    """Token ids of 0.00 .. 1.00, and back."""
-
-    def __init__(self, ids: list[int], vocabulary: int) -> None:
-        self.ids = torch.tensor(ids)
-        self.table = torch.full((vocabulary,), -1)
-        self.table[self.ids] = torch.arange(len(ids))
-
-    def get(self, tokens: Tensor) -> Tensor:
-        """Hundredths of each token, or -1."""
-        return self.table[tokens]
-
-
-def _token_kinds(tokenizer: PreTrainedTokenizerFast) -> tuple[dict[int, str], Coordinates]:
-    """Loss-weight class of tokens that are not plain words."""
-    word: Any = tokenizer.convert_tokens_to_ids
-    numbers = [word(f"{k / 100:.2f}") for k in range(101)]
-    kinds = dict.fromkeys(numbers, "coordinate")
-    samples = [' {"bbox": ' + body for body in ("[0.10, 0.10]}", "[[0.10], [0.10]]}", "[]}")]
-    for text in samples:
-        for token in tokenizer(text, add_special_tokens=False)["input_ids"]:
-            kinds.setdefault(token, "syntax")
-    kinds.update({word("ĠYes"): "yes_no", word("ĠNo"): "yes_no", EOS: "eos"})
-    return kinds, Coordinates(numbers, len(tokenizer))
-
-
 def _easy(shares: tuple[tuple[str, float], ...], images: int) -> list[bool]:
     """Which images of a mixture are starter or easy scenes (as `mixture` deals them)."""
     edges, total = [0], 0.0
@@ -289,6 +216,3 @@ def _easy(shares: tuple[tuple[str, float], ...], images: int) -> list[bool]:
     for (name, _), low, high in zip(shares, edges[:-1], edges[1:], strict=True):
         flags += [name in ("starter", "easy")] * (high - low)
     return flags
-
-
-__all__ = ["CURRICULUM", "LanguageConfig", "LanguageStage", "Tokens"]

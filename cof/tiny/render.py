@@ -14,7 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cof.tiny.world import COLORS, SHAPES, Scenes, uniform
+from cof.tiny.counter import uniform
+from cof.tiny.outlines import distance
+from cof.tiny.world import COLORS, SHAPES, Scenes
 
 PAD_COLOR = (122, 116, 104)  # what LLaVA-1.5 pads to a square with
 GLYPH_SHIFT = {"triangle": 0.3}  # a glyph sits where its shape is wide, in radii
@@ -178,40 +180,12 @@ def _add(canvas: Tensor, objects: Objects) -> Tensor:
 def _layers(objects: Objects, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Coverage [N, h, w] and colour [N, 3, h, w] of each object, x and y from its centre."""
     radius = objects.radius
-    alpha = (0.5 - _distance(objects.shape, x / radius, y / radius) * radius).clamp(0, 1)
+    alpha = (0.5 - distance(objects.shape, x / radius, y / radius) * radius).clamp(0, 1)
     glyph = _glyph_cover(objects, x, y)
     light = (objects.fill * torch.tensor([0.3, 0.59, 0.11], device=x.device)).sum(-1)
     ink = torch.where(light > 120, 12.0, 248.0)[:, None, None, None]
     fill = objects.fill[..., None, None]
     return torch.maximum(alpha, glyph), fill + glyph[:, None] * (ink - fill)
-
-
-def _distance(shape: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Signed distance of (x, y), in radii, to each object's outline; negative inside."""
-    ax, ay = x.abs(), y.abs()
-    distances = (
-        (x * x + y * y).sqrt() - 1,
-        torch.maximum(ax, ay) - 1,
-        torch.maximum(y - 1, (2 * ax - (y + 1)) / 5**0.5),
-        (ax + ay - 1) / 2**0.5,
-        _star(x, y),
-        torch.maximum(torch.minimum(ax, ay) - 0.42, torch.maximum(ax, ay) - 1),
-    )
-    result = distances[0].expand(torch.broadcast_shapes(shape.shape, x.shape, y.shape))
-    for index in range(1, len(SHAPES)):
-        result = torch.where(shape == index, distances[index], result)
-    return result
-
-
-def _star(x: Tensor, y: Tensor, outer: float = 1.1, inner: float = 0.52) -> Tensor:
-    """Distance to a five-pointed star: fold the plane to one half ray, then one line."""
-    fifth = np.pi / 5
-    angle = torch.atan2(x, -y).remainder(2 * fifth)
-    angle = torch.minimum(angle, 2 * fifth - angle)
-    reach = (x * x + y * y).sqrt()
-    px, py = reach * angle.cos(), reach * angle.sin()
-    ex, ey = inner * np.cos(fifth) - outer, inner * np.sin(fifth)
-    return ((px - outer) * ey - py * ex) / float(np.hypot(ex, ey))
 
 
 def _glyph_cover(objects: Objects, x: Tensor, y: Tensor) -> Tensor:

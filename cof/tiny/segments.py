@@ -8,15 +8,8 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from cof.tiny import wording
-from cof.tiny.questions import (
-    WORD_KINDS,
-    YES_NO_KINDS,
-    Asker,
-    Question,
-    Ref,
-    UnaskableError,
-    multiple_choice,
-)
+from cof.tiny.asker import Asker, Question, Ref, UnaskableError
+from cof.tiny.questions import WORD_KINDS, YES_NO_KINDS, ask, multiple_choice
 from cof.tiny.tokenizer import EOS
 from cof.tiny.world import Thing
 
@@ -155,7 +148,7 @@ def ask_any(asker: Asker, diet: Diet, yes_no: float) -> Question:
         kinds = YES_NO_KINDS if asker.random.random() < yes_no else WORD_KINDS
         kind = asker.random.choices(kinds, [WEIGHTS[k] for k in kinds])[0]
         try:
-            question = asker.ask(kind)
+            question = ask(asker, kind)
         except UnaskableError:
             continue
         if diet.absent or question.region:
@@ -180,9 +173,9 @@ def _pair(asker: Asker, diet: Diet) -> list[Sample]:
         kind = asker.random.choices(kinds, [WEIGHTS[k] for k in kinds])[0]
         state = asker.random.getstate()
         try:
-            yes = asker.ask(kind, True)
+            yes = ask(asker, kind, True)
             asker.random.setstate(state)
-            pair = yes, asker.ask(kind, False)
+            pair = yes, ask(asker, kind, False)
         except UnaskableError:
             continue
         return [answer_sample(asker, question, suffix) for question in pair]

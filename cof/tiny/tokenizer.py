@@ -13,15 +13,9 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from cof.tiny import wording
-from cof.tiny.questions import (
-    SHAPES,
-    WORD_KINDS,
-    YES_NO_KINDS,
-    Asker,
-    UnaskableError,
-    multiple_choice,
-)
-from cof.tiny.world import COLORS, GLYPHS, describe
+from cof.tiny.asker import Asker, UnaskableError
+from cof.tiny.questions import WORD_KINDS, YES_NO_KINDS, ask, multiple_choice
+from cof.tiny.world import COLORS, GLYPHS, SHAPES, describe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -46,7 +40,7 @@ def corpus(scenes: int = 300) -> list[str]:
         asker = Asker(batch.things(row), Random(row))
         for kind in (*YES_NO_KINDS, *WORD_KINDS):
             try:
-                question = asker.ask(kind)
+                question = ask(asker, kind)
             except UnaskableError:
                 continue
             lines.append(question.text)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cof.tiny.language import LanguageConfig, LanguageStage
+from cof.tiny.curriculum import LanguageConfig
+from cof.tiny.language import LanguageStage
 from cof.tiny.loop import Schedule, fit
 from cof.tiny.model import ModelConfig, build, llava_config
 from cof.tiny.optim import OptimConfig

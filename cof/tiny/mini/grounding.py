@@ -6,8 +6,8 @@ from pathlib import Path
 from random import Random
 
 from cof.tiny import wording
+from cof.tiny.asker import Asker
 from cof.tiny.mini.common import MiniConfig, pictures, write_lines
-from cof.tiny.questions import Asker
 
 PART = 12_000
 

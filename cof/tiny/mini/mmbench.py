@@ -11,8 +11,9 @@ from typing import Any
 
 from PIL import Image
 
+from cof.tiny.asker import Asker, Question, UnaskableError
 from cof.tiny.mini.common import JPEG, MiniConfig, Picture, pictures, write_lines
-from cof.tiny.questions import WORD_KINDS, Asker, Question, UnaskableError, multiple_choice
+from cof.tiny.questions import WORD_KINDS, ask, multiple_choice
 
 PART = 20
 ROTATION = 1_000_000  # index of rotation k of question i: k * ROTATION + i
@@ -61,7 +62,7 @@ def _find(config: MiniConfig, kind: str, number: int) -> tuple[Picture, Question
     for picture in pictures(config, PART + number):
         random = Random(f"{config.seed}-{kind}-{picture.index}")
         try:
-            question = Asker(picture.things, random).ask(kind)
+            question = ask(Asker(picture.things, random), kind)
         except UnaskableError:
             continue
         return picture, multiple_choice(question, random)

@@ -7,8 +7,9 @@ from random import Random
 from typing import Any
 
 from cof.tiny import wording
+from cof.tiny.asker import Asker, Question, UnaskableError
 from cof.tiny.mini.common import MiniConfig, Picture, pictures, write_lines
-from cof.tiny.questions import YES_NO_KINDS, Asker, Question, UnaskableError
+from cof.tiny.questions import YES_NO_KINDS, ask
 
 
 def write(folder: Path, config: MiniConfig) -> int:
@@ -36,7 +37,7 @@ def _pair(picture: Picture, kind: str, seed: int) -> tuple[Question, Question] |
     """The same draw with both truths, where the scene allows it."""
     try:
         yes, no = (
-            Asker(picture.things, Random(f"{seed}-{kind}-{picture.index}")).ask(kind, truth)
+            ask(Asker(picture.things, Random(f"{seed}-{kind}-{picture.index}")), kind, truth)
             for truth in (True, False)
         )
     except UnaskableError:

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from random import Random
 
+from cof.tiny.asker import Asker, Question, UnaskableError
 from cof.tiny.mini.common import MiniConfig, Picture, pictures
-from cof.tiny.questions import Asker, Question, UnaskableError
+from cof.tiny.questions import ask
 
 PART = 11_000
 KINDS = {
@@ -25,7 +26,7 @@ def write(folder: Path, config: MiniConfig) -> int:
             kind = kinds[written % len(kinds)]
             random = Random(f"{config.seed}-{name}-{picture.index}")
             try:
-                question = Asker(picture.things, random).ask(kind)
+                question = ask(Asker(picture.things, random), kind)
             except UnaskableError:
                 continue
             _write(folder / name / f"mini_{written:04d}", picture, question, random)
