@@ -42,16 +42,22 @@ class Curve:
 
 
 def curves(
-    panels: Mapping[str, Sequence[Curve]], plain: Estimate | None, x: str, y: str, hashes: str
+    panels: Mapping[str, Sequence[Curve]],
+    plain: Estimate | None,
+    x: str,
+    y: str,
+    hashes: str,
+    log: bool = True,
 ) -> Figure:
     """Score against a setting: a panel each group, a line each series, bands for intervals.
 
     Args:
         panels: title of a panel -> its lines; titles may be "".
         plain: the model without the highlight, a horizontal line with its band.
-        x: name of the x axis, which is logarithmic.
+        x: name of the x axis.
         y: name of the y axis.
         hashes: which runs, see `stamp`.
+        log: whether the x axis is logarithmic.
     """
     from matplotlib.figure import Figure
 
@@ -66,7 +72,7 @@ def curves(
             _level(panel, plain)
         for place, line in enumerate(lines):
             _line(panel, line, place)
-        panel.set_xscale("log")
+        panel.set_xscale("log" if log else "linear")
         _ticks(panel, sorted({value for line in lines for value in line.x}))
         panel.grid(axis="y", color="#DDDDDD", linewidth=0.6)
     for spare in axes.flat[len(panels) :]:

@@ -1,0 +1,52 @@
+"""`cof probe`: where a run's answer passes looked, before and after the highlight."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cof.errors import ConfigError, RunError
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--limit", default=100, show_default=True, help="Most questions, evenly spaced.")
+@click.option("--seed", default=0, show_default=True, help="Of the intervals.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder; default: that of the run.")
+def probe(run: Path, limit: int, seed: int, out: Path | None) -> None:
+    """Load the model of RUN again and measure attention on the tokens that it highlighted.
+
+    Writes attention.md, .csv, .tex and .png.
+    """
+    from tqdm import tqdm
+
+    from cof import config as configs
+    from cof import plugins
+    from cof.probe import measure
+    from cof.runs import attention
+    from cof.runs.figures import name_of
+    from cof.runs.folder import load_run
+    from cof.runs.page import write_page
+    from cof.runs.sides import run_hash
+
+    loaded = load_run(run)
+    config = configs.resolve(loaded.config)
+    if config.names["refine"] != "highlight":
+        raise ConfigError(
+            f"{run}: refine.name is {config.names['refine']!r}; probes highlight only"
+        )
+    lit = [result for result in loaded.results if result.cells]
+    if not lit or limit < 1:
+        raise RunError(f"{run}: no question of which a visual token was highlighted")
+    chosen = [
+        lit[place * len(lit) // min(limit, len(lit))] for place in range(min(limit, len(lit)))
+    ]
+    model = plugins.load("models", config.names["model"]).load(config.model)
+    found = measure(model, chosen, Path(config.bench.root), config.refine)
+    masses = list(tqdm(found, total=len(chosen), unit="question"))
+    table = attention.table(masses, seed)
+    figure = attention.figure(masses, seed, name_of([run_hash(loaded)]))
+    note = f"{len(chosen)} of {len(lit)} questions with a highlight, run {run_hash(loaded)}."
+    written = write_page(out or run, "attention", table, figure, [note])
+    click.echo(f"{table.text()}\n\n{note}\nwritten: {', '.join(map(str, written))}")

@@ -1,0 +1,58 @@
+"""`cof probe`: attention on the region, layer by layer, before and after the highlight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from cof.runs.figures import Curve, curves
+from cof.runs.statistics import Estimate, difference, mean
+from cof.runs.tables import Cell, Table, percent, points
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from cof.probe import Mass
+
+LINES = {
+    "before": "region, plain",
+    "after": "region, highlighted",
+    "image_before": "all visual tokens, plain",
+    "image_after": "all visual tokens, highlighted",
+}
+"""Attribute of `cof.probe.Mass` -> its name in table and figure."""
+
+
+def estimates(masses: Sequence[Mass], seed: int) -> dict[str, list[Estimate]]:
+    """For each line, the mean mass of every layer over questions, with its interval over images."""
+    images = [one.image for one in masses]
+    columns = {line: zip(*(getattr(m, line) for m in masses), strict=True) for line in LINES}
+    return {
+        line: [mean(layer, images, seed) for layer in layers] for line, layers in columns.items()
+    }
+
+
+def table(masses: Sequence[Mass], seed: int) -> Table:
+    """One row a layer."""
+    found, images = estimates(masses, seed), [one.image for one in masses]
+    lit = mean([one.lit for one in masses], images, seed)
+    rows: list[tuple[Cell, ...]] = []
+    for layer in range(len(masses[0].before)):
+        before, after = ([getattr(m, key)[layer] for m in masses] for key in ("before", "after"))
+        change = points(difference(before, after, images, seed))
+        rows.append((layer, len(masses), *(percent(found[line][layer]) for line in LINES), change))
+    head = ("layer", "n", *(f"{name}, %" for name in LINES.values()), "region, change, points")
+    caption = (
+        "Attention of the last prompt position on the highlighted region, mean over heads; "
+        f"the region is {percent(lit)} % of the visual tokens; 95 % intervals over images"
+    )
+    return Table("attention", caption, head, tuple(rows))
+
+
+def figure(masses: Sequence[Mass], seed: int, hashes: str) -> Figure:
+    """Mass against layer, a line each."""
+    lines = [
+        Curve(LINES[line], tuple(range(len(column))), tuple(one.times(100) for one in column))
+        for line, column in estimates(masses, seed).items()
+    ]
+    return curves({"": lines}, None, "layer", "attention, %", hashes, log=False)

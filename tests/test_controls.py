@@ -1,0 +1,105 @@
+"""A setting beside its controls: which regions they get, what is compared, what is left out."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+from fakes import StubModel, make_mme
+
+from cof import config
+from cof.cli import main
+from cof.errors import DataError
+from cof.runs.controls import CONTROLS, Report, run_controls
+from cof.runs.runner import run
+
+IMAGES = 6
+OWN = '{"box": [0.0, 0.0, 0.5, 0.25]}'
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    """An MME folder whose questions all have a true box, and a model that finds half of it."""
+    data = make_mme(tmp_path / "mme", IMAGES)
+    rows = [
+        {
+            "image": f"{('existence/images', 'color')[i % 2]}/{i:04}.png",
+            "question": f"Is there a thing {i}{end} Please answer yes or no.",
+            "boxes": [[0.0, 0.0, 0.2, 0.25]],
+        }
+        for i in range(IMAGES)
+        for end in "?!"
+    ]
+    (data / "regions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setattr("cof.models.llava.load", lambda settings: StubModel(OWN))
+    path = tmp_path / "c.yaml"
+    bench = {"name": "mme", "root": str(data)}
+    settings = {"bench": bench, "out": str(tmp_path / "runs"), "name": "x", "batch_size": 4}
+    path.write_text(json.dumps(settings))
+    return path
+
+
+def test_every_control_looks_where_it_should(file):
+    done = run_controls(file, [])
+    assert list(done.runs) == ["own", *CONTROLS]
+    assert done.skipped == {}
+    cells = {name: {result.cells for result in one.results} for name, one in done.runs.items()}
+    assert cells["own"] == {(0, 1)}
+    assert cells["oracle"] == {(0,)}
+    assert cells["whole"] == {tuple(range(16))}
+    assert cells["shuffled"] == {(0, 1)}  # every question's own box is the same
+    assert not any({0, 1} & set(lit) for lit in cells["random"])
+    (box,) = done.runs["centre"].results[0].region.boxes
+    assert (box.x1 - box.x0) * (box.y1 - box.y0) == pytest.approx(0.5 * 0.25)
+
+
+def test_the_questions_and_plain_answers_are_the_same_everywhere(file):
+    done = run_controls(file, [])
+    assert len({tuple(r.question for r in one.results) for one in done.runs.values()}) == 1
+    assert len({tuple(r.plain.text for r in one.results) for one in done.runs.values()}) == 1
+    assert Report(done).grid.plain_changes() == 0
+
+
+def test_the_table_sets_each_control_beside_plain_and_own(file):
+    table = Report(run_controls(file, [])).table()
+    rows = {row[0]: row for row in table.rows}
+    assert list(rows) == ["plain", "own", *CONTROLS]
+    assert str(rows["own"][6]) == "0.0 [0.0, 0.0] (n = 12)"  # its centre is off the true box
+    assert str(rows["oracle"][6]) == "100.0 [100.0, 100.0] (n = 12)"
+    assert str(rows["whole"][7]).startswith("100.0")
+    assert rows["own"][4] is None
+    assert rows["oracle"][4].estimate.value == 0  # the stub says Yes wherever it is highlighted
+
+
+def test_a_control_that_the_benchmark_cannot_have_is_left_out_and_said(file, tmp_path):
+    (tmp_path / "mme" / "regions.jsonl").unlink()
+    done = run_controls(file, ["bench.limit=1"])
+    assert list(done.runs) == ["own", "whole", "random", "centre"]
+    notes = "\n".join(Report(done).notes())
+    assert "Left out: oracle (locate.name=oracle: mme has no ground-truth boxes" in notes
+    assert "Left out: shuffled (" in notes
+
+
+def test_a_second_call_asks_nothing(file, monkeypatch):
+    first = run_controls(file, [])
+    monkeypatch.setattr("cof.models.llava.load", None)
+    assert run_controls(file, []) == first
+
+
+def test_the_command_writes_a_page_and_prints_it(file, tmp_path):
+    done = CliRunner().invoke(main, ["controls", str(file), "refine.weight=2"])
+    assert done.exit_code == 0, done.output
+    assert "own minus this, points" in done.output
+    names = {path.name for path in (tmp_path / "runs" / "x").iterdir()}
+    assert names == {
+        "own",
+        *CONTROLS,
+        *(f"controls.{kind}" for kind in ("md", "csv", "tex", "png")),
+    }
+
+
+def test_cof_eval_refuses_a_stage_before_it_loads_a_model(file, tmp_path, monkeypatch):
+    (tmp_path / "mme" / "regions.jsonl").unlink()
+    monkeypatch.setattr("cof.models.llava.load", None)
+    with pytest.raises(DataError, match="mme has no ground-truth boxes"):
+        run(config.load(file, ["locate.name=oracle"]))
+    assert not (tmp_path / "runs").exists()

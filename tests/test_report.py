@@ -1,0 +1,282 @@
+"""Reports: from records alone and byte for byte, escaped, counted, with pictures that exist."""
+
+import csv
+import io
+import json
+import re
+import shutil
+
+import pytest
+from click.testing import CliRunner
+from fake_runs import make_run, right_with
+from fakes import make_mme
+from PIL import Image
+
+from cof import load_run
+from cof.cli import main
+from cof.errors import DataError, RunError
+from cof.runs import gallery
+from cof.runs.figures import Curve, curves, forest, name_of, save
+from cof.runs.published import paired, published
+from cof.runs.report import Options, write_report
+from cof.runs.runner import _score
+from cof.runs.sections import coarse_table, scores_table
+from cof.runs.sides import run_hash
+from cof.runs.statistics import Estimate
+from cof.runs.tables import Number, Table, metric, percent, points
+from cof.types import Result
+
+HALF = Estimate(0.5, 0.25, 0.75, 8)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("report")
+
+
+@pytest.fixture(scope="module")
+def data(root):
+    return make_mme(root / "mme", 16)
+
+
+@pytest.fixture(scope="module")
+def runs(root, data):
+    return [
+        make_run(
+            root / "runs",
+            data,
+            right_with(0.5, 0.5 + weight / 10),
+            f"w{weight:g}",
+            seed=int(weight),
+            scored=True,
+            refine={"name": "highlight", "weight": weight},
+        )
+        for weight in (1.0, 4.5)
+    ]
+
+
+@pytest.fixture(scope="module")
+def report(root, runs):
+    out = root / "report"
+    written = write_report(runs, out, Options(latex=True, csv=True, gallery=2))
+    assert all(path.is_file() for path in written)
+    return out
+
+
+def contents(folder):
+    kept = sorted(path for path in folder.rglob("*") if path.suffix in (".md", ".tex", ".csv"))
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in kept}
+
+
+class TestFromRecordsAlone:
+    def test_tables_are_rebuilt_byte_for_byte(self, root, runs, report):
+        copies = []
+        for one in runs:
+            copy = root / "again" / one.path.name
+            shutil.copytree(one.path, copy)
+            (copy / "scores.json").unlink()
+            copies.append(load_run(copy))
+        write_report(copies, root / "second", Options(latex=True, csv=True, gallery=2))
+        assert contents(root / "second") == contents(report)
+
+    def test_scores_json_is_rebuilt_byte_for_byte(self, root, runs):
+        from cof import config
+        from cof.runs.folder import RunFolder
+
+        copy = root / "rescored" / "w1"
+        shutil.copytree(runs[0].path, copy)
+        before = (copy / "scores.json").read_bytes()
+        (copy / "scores.json").unlink()
+        _score(RunFolder(copy), config.resolve(runs[0].config))
+        assert (copy / "scores.json").read_bytes() == before
+
+    def test_published_metrics_are_those_of_scores_json(self, runs):
+        got = published(runs[1], "cof", 0)
+        scores = runs[1].scores["cof"]
+        assert got["perception"].value == scores["perception"]
+        assert got["color"].value == scores["subtasks"]["color"]["score"]
+        both = paired(runs[1], 0)["perception"]
+        assert (both.plain.value, both.cof) == (
+            runs[1].scores["plain"]["perception"],
+            got["perception"],
+        )
+        assert both.difference.value == pytest.approx(both.cof.value - both.plain.value)
+        assert both.difference.low < both.difference.value < both.difference.high
+
+
+class TestPage:
+    def test_every_measured_number_has_an_interval_and_an_n(self, report):
+        rows = list(csv.DictReader((report / "tables" / "1-settings.csv").open(encoding="utf-8")))
+        assert [row["λ"] for row in rows] == ["plain", "1", "4.5"]
+        for row in rows:
+            assert float(row["% low"]) <= float(row["%"]) <= float(row["% high"])
+            assert row["% n"] == row["n"] == "32"
+        page = (report / "report.md").read_text(encoding="utf-8")
+        for line in page.splitlines():
+            cells = [cell.strip() for cell in line.split("|")[2:-1]]
+            measured = [cell for cell in cells if re.match(r"[+-]?\d+\.\d+( |$)", cell)]
+            with_ends = [cell for cell in measured if "[" in cell]
+            tests = [cell for cell in measured if re.fullmatch(r"[01]\.\d{3}", cell)]
+            assert len(measured) == len(with_ends) + len(tests), line
+
+    def test_every_table_stands_in_all_formats(self, report):
+        tables = {path.stem for path in (report / "tables").iterdir()}
+        assert {"1-settings", "1-coarse", "1-effect", "1-status", "1-against-first"} <= tables
+        assert "1-scores-lambda-4.5" in tables
+        for path in (report / "tables").glob("*.tex"):
+            text = path.read_text(encoding="utf-8")
+            assert text.isascii(), path
+            assert r"\toprule" in text
+            assert not re.search(r"(?<!\\)[%&#_](?![^{]*})(?!\s)", re.sub(r"[ ]&[ ]", "", text)), (
+                path
+            )
+
+    def test_the_figures_exist_and_carry_the_hash(self, runs, report):
+        page = (report / "report.md").read_text(encoding="utf-8")
+        pictures = re.findall(r"\]\((figures/.*?)\)", page)
+        assert "figures/1-settings.png" in pictures
+        assert all(Image.open(report / picture).width > 500 for picture in pictures)
+        assert (report / "figures" / "1-settings.pdf").read_bytes().startswith(b"%PDF")
+        assert all(run_hash(run) in page for run in runs)
+
+    def test_the_gallery_shows_gained_and_lost(self, runs, report):
+        page = (report / "gallery.md").read_text(encoding="utf-8")
+        pictures = re.findall(r"\]\((gallery/.*?)\)", page)
+        assert len(pictures) == 8
+        for picture in pictures:
+            assert Image.open(report / picture).width > 800
+            assert run_hash(runs[0]) in picture or run_hash(runs[1]) in picture
+        assert "right:" in page
+        assert "plain:" in page
+
+    def test_runs_over_other_questions_have_their_own_section(self, root, data, runs):
+        bench = {"name": "mme", "root": str(data), "limit": 4}
+        other = make_run(root / "runs", data, right_with(1, 1), "other", bench=bench)
+        write_report([runs[0], other], root / "two", Options(gallery=0))
+        page = (root / "two" / "report.md").read_text(encoding="utf-8")
+        assert re.findall("^## (.*)$", page, re.M) == [
+            "mme: 32 questions, 16 images",
+            "mme: 8 questions, 4 images",
+        ]
+        assert "No gallery." in page
+
+    def test_a_run_without_the_plain_pass(self, root, data):
+        alone = make_run(root / "runs", data, right_with(1, 0.7), "alone", plain=False)
+        write_report([alone], root / "alone", Options())
+        page = (root / "alone" / "report.md").read_text(encoding="utf-8")
+        assert "difference" not in page
+        assert "perception" in page
+
+    def test_an_unfinished_run_is_refused(self, root, data):
+        cut = make_run(root / "runs", data, right_with(1, 1), "cut", keep=30)
+        with pytest.raises(RunError, match="2 of 32 questions have no record yet"):
+            write_report([cut], root / "cut")
+
+
+class TestGallery:
+    def test_images_that_moved_can_be_named_and_missing_ones_are_said(self, root, data, runs):
+        moved = root / "moved"
+        data.rename(moved)
+        try:
+            write_report(runs[:1], root / "without", Options(gallery=1))
+            page = (root / "without" / "report.md").read_text(encoding="utf-8")
+            assert re.search(r"No gallery: .*\.png", page)
+            write_report(runs[:1], root / "with", Options(gallery=1, images=moved))
+            assert (root / "with" / "gallery.md").is_file()
+        finally:
+            moved.rename(data)
+
+    def test_answers_cannot_break_the_page(self):
+        from cof.types import Answer, Question
+
+        asked = Question("a`b", "i.png", "Why?\n```\n# Title " + "x" * 900, reference="r")
+        lines = gallery._entry(Result(asked, cof=Answer("```", ())), gallery.Path("p.png"))
+        block = "\n".join(lines)
+        assert block.count("```") == 2
+        assert max(map(len, lines)) < 450
+
+    def test_a_model_that_is_no_grid_is_said(self, runs):
+        with pytest.raises(DataError, match=r"17 tokens in the frame 'image' are no square grid"):
+            gallery.cells(runs[0], 17, (8, 6))
+
+
+class TestTables:
+    table = Table(
+        "t",
+        "50 % of λ",
+        ("name", "n", "share", "p"),
+        (("a|b_c\\d", 8, percent(HALF), 0.0004), ("<x>", 8, None, 0.5)),
+    )
+
+    def test_markdown_escapes_its_own_signs(self):
+        assert r"a\|b_c\\d" in self.table.markdown()
+        assert "&lt;x>" in self.table.markdown()
+        assert "50.0 [25.0, 75.0]" in self.table.markdown()
+        assert "&lt;0.001" in self.table.markdown()
+
+    def test_latex_is_ready_to_paste(self):
+        text = self.table.latex()
+        assert r"\caption{50 \% of $\lambda$}" in text
+        assert r"a|b\_c\textbackslash{}d" in text
+        assert text.startswith(r"\begin{table}")
+        negative = Table("t", "c", ("x",), ((points(HALF.times(-1)),),))
+        assert "$-$50.0 [$-$25.0, $-$75.0]" in negative.latex()
+
+    def test_csv_has_all_digits(self):
+        third = Estimate(1 / 3, None, None, 3)
+        rows = list(
+            csv.reader(io.StringIO(Table("t", "", ("a", "b"), ((1, metric(third)),)).csv()))
+        )
+        assert rows == [["a", "b", "b low", "b high", "b n"], ["1", repr(1 / 3), "", "", "3"]]
+
+    @pytest.mark.parametrize(
+        ("number", "shown"),
+        [
+            (points(Estimate(-0.0001, -0.1, 0.1, 5)), "+0.0 [-10.0, +10.0]"),
+            (percent(HALF, n=True), "50.0 [25.0, 75.0] (n = 8)"),
+            (Number(Estimate(1531.319, None, None, 1), 2), "1531.32"),
+            (metric(Estimate(0.859468, 0.85, 0.87, 3)), "0.8595 [0.8500, 0.8700]"),
+        ],
+    )
+    def test_how_numbers_are_shown(self, number, shown):
+        assert str(number) == shown
+
+
+class TestFigures:
+    def test_the_hash_is_written_into_every_figure(self, tmp_path):
+        line = Curve("α 1", (1.0, 2.0), (HALF, HALF))
+        for figure in (
+            curves({"a": [line], "b": [line]}, HALF, "λ", "%", "run 1a2b3c4d"),
+            forest({"own": HALF, "$x$": Estimate(1, None, None, 1)}, "points", "run 1a2b3c4d"),
+        ):
+            assert any(text.get_text() == "run 1a2b3c4d" for text in figure.texts)
+            assert Image.open(save(figure, tmp_path / "f.png")).width > 500
+
+    def test_equal_figures_are_equal_files(self, tmp_path):
+        for kind in ("png", "pdf"):
+            files = [save(forest({"a": HALF}, "x", "h"), tmp_path / f"{i}.{kind}") for i in "ab"]
+            assert files[0].read_bytes() == files[1].read_bytes()
+
+    def test_many_runs_have_one_hash_together(self):
+        assert name_of(["a"]) == "run a"
+        assert name_of(["a", "b"]) == "runs a b"
+        assert re.fullmatch(r"4 runs, together [0-9a-f]{8}", name_of(list("abcd")))
+
+
+def test_measures_of_the_coarse_stage_and_scores_are_tables(runs):
+    table = coarse_table(runs, ["a", "b"], 0)
+    assert len(table.head) == len(table.rows[0]) == 8
+    names = [row[0] for row in scores_table(runs[0], "a", 0).rows]
+    assert names == ["perception", "existence", "color"]
+
+
+def test_the_command_names_what_it_wrote(root, runs):
+    out = root / "cli"
+    done = CliRunner().invoke(main, ["report", str(runs[0].path), "--out", str(out), "--csv"])
+    assert done.exit_code == 0, done.output
+    files = [line for line in done.output.splitlines() if line]
+    assert files[0] == str(out / "report.md")
+    assert str(out / "tables" / "1-settings.csv") in files
+    assert json.loads((runs[0].path / "manifest.json").read_text())["config_hash"][:8] in (
+        out / "report.md"
+    ).read_text(encoding="utf-8")
