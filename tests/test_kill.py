@@ -41,8 +41,15 @@ def command(tmp_path):
 
 
 def start(command, delay, stderr=subprocess.DEVNULL):
+    """A run of its own; Ctrl-C reaches it even where this suite itself runs in the background."""
     environment = {**os.environ, "STUB_DELAY": str(delay), "PYTHONPATH": str(HERE.parent)}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=stderr)
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=stderr,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
 
 
 def wait_for(process, records, target):
