@@ -168,6 +168,15 @@ def test_a_broken_table_is_refused_by_row(root, rows, cells, message):
     assert message in str(error.value)
 
 
+def test_images_may_go_elsewhere(root, tmp_path):
+    (root / "taken").write_text("a file where the folder should be")
+    with pytest.raises(DataError, match=r"7.jpg: cannot be written .* images=FOLDER"):
+        questions_of(root, images="taken")
+    questions = questions_of(root, images=str(tmp_path / "elsewhere"))
+    assert (root / questions[0].image).is_file()
+    assert (tmp_path / "elsewhere" / "7.jpg").is_file()
+
+
 def test_what_is_no_table_is_refused(tmp_path):
     with pytest.raises(DataError, match="no such table"):
         questions_of(tmp_path)

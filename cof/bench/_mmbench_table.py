@@ -168,12 +168,17 @@ def _write_image(cell: str, stem: Path, line: Line) -> str:
         raise DataError(f"{line.where}: image of {line.index} is not base64 ({error})") from error
     suffix = ".png" if data.startswith(b"\x89PNG") else ".jpg"
     file = stem.with_name(stem.name + suffix)
-    if not file.is_file() or file.read_bytes() != data:
-        _check_image(data, line)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_name(f"{file.name}.{os.getpid()}.part")
-        part.write_bytes(data)
-        part.replace(file)
+    try:
+        if not file.is_file() or file.read_bytes() != data:
+            _check_image(data, line)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            part = file.with_name(f"{file.name}.{os.getpid()}.part")
+            part.write_bytes(data)
+            part.replace(file)
+    except OSError as error:
+        raise DataError(
+            f"{file}: cannot be written ({error.strerror}); name a folder that can, images=FOLDER"
+        ) from error
     return file.name
 
 
