@@ -79,7 +79,7 @@ def test_hand_scored(root):
             "rel": {"n": 2, "accuracy": 1.0},
         },
     }
-    assert gqa.table(scores)[0] == ("accuracy", 0.75, 4)
+    assert gqa.table(scores)[0] == ("accuracy", 75.0, 4)
 
 
 def test_scoring_an_export_gives_the_same_scores(root):

@@ -6,7 +6,7 @@ A benchmark is a module with a frozen dataclass `Config` (its `root` and options
     def read(config) -> list[Question]                    # image paths relative to config.root
     def credit(question, answer, config=None) -> float    # 0..1 for one answer, for statistics
     def score(questions, answers, config=None) -> dict    # the published metrics, all digits
-    def table(scores) -> list[tuple[str, float, int]]     # rows (name, value, n) to print
+    def table(scores) -> list[tuple[str, float, int]]     # rows (name, points, n) to print
     def export(questions, answers, folder, config=None) -> list[Path]  # published answer formats
     def read_answers(path, config, allow_missing) -> Answers    # foreign files, for `cof score`
 
@@ -19,7 +19,8 @@ and, where the benchmark scores the coarse stage and not the answer (RefCOCO),
 (same length, same order) and of those options of `config` that choose a rule, None for the
 defaults; it needs no field of a question that a record does not keep. What it returns is JSON-able,
 in a fixed key order, and starts with `benchmark` and `version`. Scoring what `export` wrote gives
-what `score` gave. `NO_ANSWER` stands for the answer to a question that failed: wrong everywhere.
+what `score` gave. `table` speaks in the points that papers print: shares times 100. `NO_ANSWER`
+stands for the answer to a question that failed: wrong everywhere.
 
 Everything that is wrong with a file is a `cof.errors.DataError` that names it, with the line where
 there is one. `base.py` reads and writes files, `_answers.py` puts answers to questions.

@@ -94,14 +94,14 @@ def score(
 
 
 def table(scores: dict[str, Any]) -> list[tuple[str, float, int]]:
-    """Rows: accuracy of all, then of each part."""
+    """Rows: accuracy of all, then of each part; in percent."""
     parts = {"accuracy": scores["all"]}
     for kind in ("answer_types", "structural", "semantic"):
         parts |= {
             f"{name} ({kind})" if kind == "semantic" else name: part
             for name, part in scores[kind].items()
         }
-    return [(name, part["accuracy"], part["n"]) for name, part in parts.items()]
+    return [(name, 100 * part["accuracy"], part["n"]) for name, part in parts.items()]
 
 
 def export(

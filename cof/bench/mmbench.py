@@ -111,15 +111,17 @@ def score(
 
 
 def table(scores: dict[str, Any]) -> list[tuple[str, float, int]]:
-    """Rows: circular and vanilla accuracy, then circular accuracy a category."""
+    """Rows: circular and vanilla accuracy, then circular accuracy a category; in percent."""
     if scores["circular"] is None:
         return []
     rows = [
-        ("circular", scores["circular"], scores["groups"]),
-        ("vanilla", scores["vanilla"], scores["base_rows"]),
+        ("circular", 100 * scores["circular"], scores["groups"]),
+        ("vanilla", 100 * scores["vanilla"], scores["base_rows"]),
     ]
     for kind in ("l2_categories", "categories"):
-        rows += [(name, part["circular"], part["groups"]) for name, part in scores[kind].items()]
+        rows += [
+            (name, 100 * part["circular"], part["groups"]) for name, part in scores[kind].items()
+        ]
     return rows
 
 

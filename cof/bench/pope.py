@@ -118,11 +118,11 @@ def score(
 
 
 def table(scores: dict[str, Any]) -> list[tuple[str, float, int]]:
-    """Rows: mean and pooled F1, then every metric of every setting."""
+    """Rows: mean and pooled F1, then every metric of every setting; in percent."""
     n = scores["pooled"]["n"]
-    rows = [("mean f1", scores["mean"]["f1"], n), ("pooled f1", scores["pooled"]["f1"], n)]
+    rows = [(f"{kind} f1", 100 * scores[kind]["f1"], n) for kind in ("mean", "pooled")]
     for name, setting in scores["settings"].items():
-        rows += [(f"{name} {metric}", setting[metric], setting["n"]) for metric in METRICS]
+        rows += [(f"{name} {metric}", 100 * setting[metric], setting["n"]) for metric in METRICS]
     return rows
 
 

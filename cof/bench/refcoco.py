@@ -113,8 +113,8 @@ def score(
 
 
 def table(scores: dict[str, Any]) -> list[tuple[str, float, int]]:
-    """Rows: Acc@0.5 and mean IoU."""
-    return [(name, scores[name], scores["n"]) for name in ("acc@0.5", "mean_iou")]
+    """Rows: Acc@0.5 and mean IoU, in percent."""
+    return [(name, 100 * scores[name], scores["n"]) for name in ("acc@0.5", "mean_iou")]
 
 
 def export(

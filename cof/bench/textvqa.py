@@ -100,10 +100,10 @@ def score(
 
 
 def table(scores: dict[str, Any]) -> list[tuple[str, float, int]]:
-    """One row: accuracy, and whether the prompts held OCR tokens."""
+    """One row: accuracy in percent, and whether the prompts held OCR tokens."""
     if scores["accuracy"] is None:
         return []
-    return [(f"accuracy, {scores['ocr']} OCR tokens", scores["accuracy"], scores["n"])]
+    return [(f"accuracy, {scores['ocr']} OCR tokens", 100 * scores["accuracy"], scores["n"])]
 
 
 def export(

@@ -101,9 +101,9 @@ def score(
 
 
 def table(scores: dict[str, Any]) -> list[tuple[str, float, int]]:
-    """Rows: overall accuracy, then both types."""
+    """Rows: overall accuracy, then both types; in percent."""
     parts = {"overall": scores["overall"], **scores["types"]}
-    return [(name, part["accuracy"], part["n"]) for name, part in parts.items()]
+    return [(name, 100 * part["accuracy"], part["n"]) for name, part in parts.items()]
 
 
 def export(

@@ -49,7 +49,7 @@ def score(
         found = bench.read_answers(path, config, allow_missing)
         scores = bench.score(found.questions, found.texts, config)
         scores |= {"unanswered": len(found.missing)} if found.missing else {}
-        text = tabulate(bench.table(scores), ["measure", "value", "n"], floatfmt=".4f")
+        text = tabulate(bench.table(scores), ["", "points", "n"], floatfmt=".2f")
     click.echo(json.dumps(scores, indent=2) if as_json else text)
     _notes(scores)
 
