@@ -73,12 +73,14 @@ def load(folder: Path) -> tuple[LlavaForConditionalGeneration, PreTrainedTokeniz
     return model.eval(), tokenizer
 
 
-def cases(difficulty: str, scenes: int, held_out: bool, side: int) -> list[Case]:
-    """Every kind of question about each test scene, to answer and to locate.
+def cases(
+    difficulty: str, scenes: int, held_out: bool, side: int, split: str = "test"
+) -> list[Case]:
+    """Every kind of question about each scene, to answer and to locate.
 
     Yes/no kinds ask a yes and a no each. `held_out`: wordings that training never used.
     """
-    batch = describe(range(scenes), difficulty, split="test", side=side)
+    batch = describe(range(scenes), difficulty, split=split, side=side)
     result = []
     for row in range(scenes):
         things = batch.things(row)
@@ -111,12 +113,13 @@ def replies(
     asked: Sequence[Case],
     difficulty: str,
     batch: int = 48,
+    split: str = "test",
 ) -> list[str]:
     """Greedy replies, in order; prompts of like length share a batch, padded on the left."""
     from tqdm import tqdm
 
     side = model.config.vision_config.image_size
-    pixels = render(describe(range(max(c.scene for c in asked) + 1), difficulty, "test", side=side))
+    pixels = render(describe(range(max(c.scene for c in asked) + 1), difficulty, split, side=side))
     image = "<image>" * model.config.image_seq_length
     opening = wording.PREFIX.replace("<image>", image)
     order = sorted(range(len(asked)), key=lambda k: (asked[k].answer is None, len(asked[k].prompt)))
@@ -161,6 +164,7 @@ def examine(
     scenes: int = 100,
     held_out: bool = False,
     difficulties: Sequence[str] = DIFFICULTIES,
+    split: str = "test",
 ) -> dict[str, Any]:
     """All scores: {difficulty: {'accuracy' | 'hit' | 'iou' | 'absent': {kind: Score}}}.
 
@@ -171,8 +175,8 @@ def examine(
     side = model.config.vision_config.image_size
     report = {}
     for difficulty in difficulties:
-        asked = cases(difficulty, scenes, held_out, side)
-        texts = replies(model, tokenizer, asked, difficulty)
+        asked = cases(difficulty, scenes, held_out, side, split)
+        texts = replies(model, tokenizer, asked, difficulty, split=split)
         report[difficulty] = _scores(asked, texts)
     return report
 
