@@ -13,6 +13,9 @@ from cof.errors import ConfigError
 
 _T = TypeVar("_T")
 
+_BRANCHES = ("int",)
+"""Parts of pydantic's path to an error that name a branch of a union and no key."""
+
 
 def build(kind: type[_T], data: Mapping[str, Any], section: str, known: Sequence[str] = ()) -> _T:
     """An instance of a dataclass; nothing is converted but int to float and list to tuple.
@@ -36,7 +39,8 @@ def build(kind: type[_T], data: Mapping[str, Any], section: str, known: Sequence
 
 def _explain(error: ValidationError, section: str, names: Sequence[str]) -> str:
     first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in ([section] if section else []) + list(first["loc"]))
+    where = [str(part) for part in first["loc"] if part not in _BRANCHES]
+    key = ".".join([section, *where] if section else where)
     if first["type"] == "unexpected_keyword_argument":
         return f"{key}: unknown key (value {first['input']!r}); there is: {', '.join(names)}"
     if first["type"] == "missing":

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cof import plugins
 from cof.boxes import BoxConfig
@@ -31,8 +31,9 @@ DEFAULT_NAMES = {"model": "llava", "locate": "prompt", "refine": "highlight"}
 _OTHER_KEYS = {"bench": ("limit",), "locate": (), "refine": (), "model": ()}
 """Sections in the order in which they are read, the model's heavy module last."""
 
-NOT_RESULTS = ("name", "out", "cache", "bench.root")
-"""Keys outside the content hash: where things are. The dataset has its own hash in a manifest."""
+NOT_RESULTS = ("name", "out", "cache", "workers", "bench.root")
+"""Keys outside the content hash: where things are, how images are fed. The dataset has its own hash
+in a manifest."""
 
 
 @dataclass(frozen=True)
@@ -43,21 +44,26 @@ class General:
         name: folder of the run inside `out`; None derives one from the config and the dataset.
         out: folder that holds run folders, relative to where the command is called.
         plain: also answer every question without the highlight, for the comparison.
-        batch_size: most questions in a batch; part of the hash, since padding rounds.
+        batch_size: most questions in a batch, or `auto`: what fits into memory, 64 at most; part
+            of the hash, since padding rounds.
         seed: of the bootstrap behind the intervals; sampling has `limits.seed`.
         cache: file of coarse replies that runs share (`cof.cache`); None asks anew every time.
+        workers: threads of each process that decode images ahead of the model.
     """
 
     name: str | None = None
     out: str = "runs"
     plain: bool = True
-    batch_size: int = 1
+    batch_size: int | Literal["auto"] = 1
     seed: int = 0
     cache: str | None = None
+    workers: int = 2
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size={self.batch_size} must be at least 1")
+        if self.batch_size != "auto" and self.batch_size < 1:
+            raise ValueError(f"batch_size={self.batch_size} must be at least 1, or auto")
+        if self.workers < 1:
+            raise ValueError(f"workers={self.workers} must be at least 1")
         if self.seed < 0:
             raise ValueError(f"seed={self.seed} must not be negative")
         if self.name is not None and Path(self.name).name != self.name:

@@ -30,10 +30,13 @@ def controls(
     boxes, the centre. The same command goes on where it was stopped.
     """
     from cof.runs.controls import Report, run_controls
+    from cof.runs.ranks import Ranks
     from cof.runs.runner import Options
 
     command = shlex.join(["cof", *sys.argv[1:]])
     done = run_controls(config, overrides, Options(strict, overwrite, retry_failed, command, rows))
+    if not Ranks.here().leads:
+        return
     report = Report(done)
     written = report.write()
     click.echo("\n".join([report.table().text(), "", *report.notes()]))

@@ -25,7 +25,7 @@ def eval(
 
     KEY=VALUE changes the config, as in refine.weight=2. The same command goes on where it was
     stopped. Exit code: 0 all answered, 1 some questions failed, 2 the run could not be made,
-    130 stopped by Ctrl-C.
+    130 stopped by Ctrl-C. Started by torchrun or accelerate launch, processes share the work.
     """
     try:
         failed = _eval(config, overrides, strict, overwrite, retry_failed)
@@ -40,12 +40,15 @@ def _eval(
 ) -> bool:
     from cof import config, plugins
     from cof.runs.folder import ANSWERS, FILES
+    from cof.runs.ranks import Ranks
     from cof.runs.runner import Options, run
     from cof.runs.scores import table
 
     settings = config.load(path, overrides)
     command = shlex.join(["cof", *sys.argv[1:]])
     done = run(settings, Options(strict, overwrite, retry_failed, command))
+    if not Ranks.here().leads:
+        return False
     bench = plugins.load("bench", settings.names["bench"])
     click.echo(table(bench, done.scores, done.results))
     click.echo(f"written to {done.path}: {', '.join(FILES)}, {ANSWERS}/")

@@ -31,6 +31,7 @@ def sweep(
     where it was stopped; further values add to the grid.
     """
     from cof.runs.grid import Grid
+    from cof.runs.ranks import Ranks
     from cof.runs.runner import Options
     from cof.runs.sweep import parse_settings
     from cof.runs.sweep import sweep as run_sweep
@@ -38,6 +39,8 @@ def sweep(
     command = shlex.join(["cof", *sys.argv[1:]])
     options = Options(strict, overwrite, retry_failed, command, rows)
     done = run_sweep(config, *parse_settings(settings), options)
+    if not Ranks.here().leads:
+        return
     grid = Grid(done.runs)
     written = grid.write(done.folder, "sweep")
     click.echo(grid.table.text())

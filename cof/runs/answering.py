@@ -6,17 +6,19 @@ plain pass and coarse stages (`CoF.answer_many`); `cof eval` is a single cell, `
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cof.config import RunConfig
 from cof.errors import DataError, RunError
-from cof.images import load_image
+from cof.runs import manifest
+from cof.runs.feeding import feed
+from cof.runs.fitting import Ask, Fitted
 from cof.runs.folder import SCORES, RunFolder
-from cof.runs.plan import Batch
+from cof.runs.plan import Batch, batch_limit
 from cof.runs.records import to_record
 from cof.types import Question, Result
 
@@ -35,7 +37,7 @@ class Cell:
 
     def lacks(self, total: int) -> bool:
         """True where some of the `total` questions have no record yet."""
-        return len(self.folder.records()) < total
+        return len(self.folder.indexes()) < total
 
     @property
     def scored(self) -> bool:
@@ -62,7 +64,7 @@ def answer_all(
 
     A batch of which a part was written before a kill is answered again as a whole, for all cells,
     so that every question is answered in the company that it has in an undisturbed run; only what
-    is missing is written.
+    is missing is written. Of several processes each answers its own batches.
 
     Args:
         pipeline: built for the first cell.
@@ -72,50 +74,61 @@ def answer_all(
         rows: most rows of one fine pass, see `CoF.answer_many`.
 
     Raises:
-        RunError: with `strict`, a question failed.
+        RunError: with `strict`, a question failed; a batch does not fit into memory.
     """
     from tqdm import tqdm
 
-    known = [set(cell.folder.records()) for cell in cells]
-    root = Path(cells[0].config.bench.root)
-    opened = functools.lru_cache(maxsize=2)(load_image)
-    ask = _asker(pipeline, cells, rows)
-    name = cells[0].folder.path.name if len(cells) == 1 else f"{len(cells)} settings"
+    general, folder = cells[0].config.general, cells[0].folder
+    known = [cell.folder.indexes() for cell in cells]
     done = set.intersection(*known)
-    total = sum(map(len, batches))
-    with tqdm(total=total, initial=len(done), unit="question", desc=name) as bar:
-        for batch in batches:
-            missing = sum(index not in done for index, _ in batch)
-            if not missing:
-                continue
-            answered = _answer(ask, batch, len(cells), root, opened)
+    own = folder.ranks.deal(batches)
+    todo = [batch for batch in own if any(index not in done for index, _ in batch)]
+    ask = _asker(pipeline, cells, rows)
+    name = folder.path.name if len(cells) == 1 else f"{len(cells)} settings"
+    total, left = (sum(map(len, some)) for some in (own, todo))
+    hidden = not folder.ranks.leads
+    with (
+        tqdm(total=total, initial=total - left, unit="question", desc=name, disable=hidden) as bar,
+        contextlib.closing(feed(todo, Path(cells[0].config.bench.root), general.workers)) as fed,
+    ):
+        for batch, images in fed:
+            answered = _answer(ask, batch, len(cells), images)
             for cell, there, results in zip(cells, known, answered, strict=True):
                 _write(cell.folder, batch, results, there, strict)
-            bar.update(missing)
-
-
-Ask = Callable[[Sequence[Question], Sequence["Image"]], list[list[Result]]]
-"""Questions and images of a batch -> for each cell the results."""
+            bar.update(len(batch))
 
 
 def _asker(pipeline: CoF, cells: Sequence[Cell], rows: int | None) -> Ask:
-    if len(cells) == 1:
-        return lambda questions, images: [pipeline.answer_batch(questions, images)]
+    """How a batch is asked, within the memory there is."""
     variants = [settings_of(cell.config) for cell in cells]
-    return lambda questions, images: pipeline.answer_many(questions, images, variants, rows)
+    size = cells[0].config.general.batch_size
+    limit = manifest.batch_size(cells[0].folder) or batch_limit(size)
+
+    def ask(questions: Sequence[Question], images: Sequence[Image]) -> list[list[Result]]:
+        if len(cells) == 1:
+            return [pipeline.answer_batch(questions, images)]
+        return pipeline.answer_many(questions, images, variants, rows)
+
+    def changed(fits: int) -> None:
+        for cell in cells:
+            manifest.write_batch_size(cell.folder, fits)
+
+    if size == "auto":
+        changed(limit)
+    return Fitted(ask, limit, size == "auto", changed)
 
 
 def _answer(
-    ask: Ask, batch: Batch, cells: int, root: Path, opened: Callable[[Path], Image]
+    ask: Ask, batch: Batch, cells: int, images: Sequence[Image | DataError]
 ) -> list[list[Result]]:
     """For each cell one result a question; an image that cannot be opened fails its own alone."""
     failed: dict[int, Result] = {}
     pictures: dict[int, Image] = {}
-    for index, question in batch:
-        try:
-            pictures[index] = opened(root / question.image)
-        except DataError as error:
-            failed[index] = Result(question, error=str(error))
+    for (index, question), image in zip(batch, images, strict=True):
+        if isinstance(image, DataError):
+            failed[index] = Result(question, error=str(image))
+        else:
+            pictures[index] = image
     asked = [question for index, question in batch if index in pictures]
     answered = ask(asked, list(pictures.values())) if asked else [[]] * cells
     by_index = [failed | dict(zip(pictures, results, strict=True)) for results in answered]

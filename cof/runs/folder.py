@@ -2,33 +2,36 @@
 
     config.yaml     the resolved config; a folder with another one is refused
     manifest.json   hashes, commit, command, versions, device, attention mechanism, seeds
-    records.jsonl   one line a question, appended and flushed per batch (see cof.runs.records)
+    records.jsonl   one line a question, appended and flushed per batch (see cof.runs.records);
+                    of several processes one records-<rank>.jsonl each, until all are finished
     scores.json     written when every question has a record
     answers/        then too: plain/ and cof/ in the benchmark's published answer formats
 
-config.yaml and manifest.json appear whole or not at all. A torn last line of records.jsonl is cut
-off when the run goes on. A lock keeps two processes from writing to one folder.
+config.yaml and manifest.json appear whole or not at all. A torn last line of records is cut off
+when the run goes on. Locks keep two launches from writing to one folder, see `cof.runs.locks`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
 
 from cof.errors import RunError
+from cof.runs import locks, shards
+from cof.runs.ranks import Ranks
 from cof.runs.records import from_record
+from cof.runs.shards import RECORDS
 from cof.types import Result
 
-CONFIG, MANIFEST, RECORDS, SCORES = "config.yaml", "manifest.json", "records.jsonl", "scores.json"
+CONFIG, MANIFEST, SCORES = "config.yaml", "manifest.json", "scores.json"
 ANSWERS = "answers"
 FILES = (CONFIG, MANIFEST, RECORDS, SCORES)
 WAY_OUT = "choose another name= or out=, or start anew with --overwrite"
@@ -68,25 +71,31 @@ def load_run(path: str | Path) -> Run:
     folder = RunFolder(Path(path))
     if not (folder.path / CONFIG).is_file():
         raise RunError(f"{path}: not a run folder (no {CONFIG})")
-    records = folder.records()
+    results = {line.record["index"]: from_record(line.record) for line in shards.read(folder.path)}
     return Run(
         path=folder.path,
         config=folder.config() or {},
         manifest=folder.read_json(MANIFEST),
-        results=tuple(from_record(records[index]) for index in sorted(records)),
+        results=tuple(results[index] for index in sorted(results)),
         scores=folder.read_json(SCORES),
     )
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The files of one run. Writing needs the lock, see `locked`."""
+    """The files of one run. Writing needs the lock, see `locked`.
+
+    Attributes:
+        path: the folder.
+        ranks: which process of a launch is writing.
+    """
 
     path: Path
+    ranks: Ranks = field(default_factory=Ranks)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Create the folder and keep every other process out of it; the system frees the lock
+        """Create the folder and keep every other launch out of it; the system frees the lock
         of a process that was killed.
 
         Raises:
@@ -102,19 +111,20 @@ class RunFolder:
             strangers = [name for name in os.listdir(self.path) if not name.startswith(".")]
             if strangers and not (self.path / CONFIG).exists():
                 raise RunError(f"{self.path}: holds {strangers[0]!r} but no run; choose a new name")
-            lock = (self.path / ".lock").open("w")
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return locks.acquire(self.path, self.ranks)
         except BlockingIOError:
-            lock.close()
             raise RunError(f"{self.path}: another process is writing this run") from None
         except OSError as error:
             raise RunError(f"{self.path}: cannot be written: {error}") from None
-        return lock
+
+    def join(self) -> None:
+        """Rank 0 waits until the other processes of its launch are done or dead; they, for it."""
+        locks.join(self.path, self.ranks)
 
     def clear(self) -> None:
         """Delete the run's own files and nothing else."""
-        for name in FILES:
-            (self.path / name).unlink(missing_ok=True)
+        for file in [*(self.path / name for name in FILES), *shards.files(self.path)]:
+            file.unlink(missing_ok=True)
         shutil.rmtree(self.path / ANSWERS, ignore_errors=True)
 
     def config(self) -> dict[str, Any] | None:
@@ -147,50 +157,41 @@ class RunFolder:
         """Write manifest.json or scores.json, whole or not at all."""
         self._replace(name, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
-    def records(self) -> dict[int, dict[str, Any]]:
-        """Finished questions by their index; a torn last line does not count.
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Finished questions, one by one; a torn last line does not count.
 
         Raises:
-            RunError: a line before the last is damaged, or two lines have one index.
+            RunError: a line before the last is damaged, or a question has two records.
         """
-        return {record["index"]: record for record in self._parse()[0]}
+        return (line.record for line in shards.read(self.path))
+
+    def indexes(self) -> set[int]:
+        """Indexes of the finished questions."""
+        return {record["index"] for record in self.records()}
 
     def repair(self) -> None:
-        """Cut a torn last line off records.jsonl, if there is one."""
-        file = self.path / RECORDS
-        size = self._parse()[1]
-        if file.exists() and size < file.stat().st_size:
-            os.truncate(file, size)
+        """Cut torn last lines off."""
+        shards.repair(self.path)
 
     def append(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Add lines and see them to the disk."""
-        with (self.path / RECORDS).open("ab") as file:
+        """Add lines to this process's file and see them to the disk."""
+        name = shards.shard_name(self.ranks.rank, self.ranks.size)
+        with (self.path / name).open("ab") as file:
             file.write(b"".join(json.dumps(record).encode() + b"\n" for record in records))
             file.flush()
             os.fsync(file.fileno())
 
     def drop(self, indexes: Container[int]) -> None:
         """Forget some questions, so that they are asked again."""
-        kept = [record for record in self._parse()[0] if record["index"] not in indexes]
-        self._replace(RECORDS, "".join(json.dumps(record) + "\n" for record in kept))
+        shards.drop(self.path, indexes)
 
-    def _parse(self) -> tuple[list[dict[str, Any]], int]:
-        """The whole records, and the number of bytes that they take."""
-        file = self.path / RECORDS
-        data = file.read_bytes() if file.exists() else b""
-        records: list[dict[str, Any]] = []
-        seen: set[int] = set()
-        size = 0
-        for number, line in enumerate(data.splitlines(keepends=True), 1):
-            record = _record(line)
-            if record is None and size + len(line) == len(data):
-                break
-            if record is None or record["index"] in seen:
-                raise RunError(f"{file}: line {number} is damaged or a repetition; delete it")
-            records.append(record)
-            seen.add(record["index"])
-            size += len(line)
-        return records, size
+    def merge(self, total: int) -> None:
+        """Bring the records of `total` questions into dataset order and one file.
+
+        Raises:
+            RunError: a question has no record, or two.
+        """
+        shards.merge(self.path, total)
 
     def _replace(self, name: str, text: str) -> None:
         fresh = self.path / f".{name}.new"
@@ -199,13 +200,3 @@ class RunFolder:
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(self.path / name)
-
-
-def _record(line: bytes) -> dict[str, Any] | None:
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) and isinstance(record.get("index"), int) else None

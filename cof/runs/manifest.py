@@ -76,6 +76,17 @@ def write(folder: RunFolder, fresh: dict[str, Any], done: int) -> None:
         folder.write_json(MANIFEST, there)
 
 
+def batch_size(folder: RunFolder) -> int | None:
+    """What `batch_size: auto` came down to so far; None where it is fixed or not yet known."""
+    return folder.read_json(MANIFEST).get("batch_size")
+
+
+def write_batch_size(folder: RunFolder, size: int) -> None:
+    """Record what `batch_size: auto` came down to, of several processes in the first."""
+    if folder.ranks.leads:
+        folder.write_json(MANIFEST, {**folder.read_json(MANIFEST), "batch_size": size})
+
+
 def dataset_changes(
     folder: RunFolder, dataset: Mapping[str, Any], mended: bool = False
 ) -> list[str]:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cof import plugins
 from cof.config import RunConfig
@@ -16,6 +16,9 @@ from cof.types import Question
 
 Batch = tuple[tuple[int, Question], ...]
 """Questions of one batch, each with its index in the dataset."""
+
+AUTO = 64
+"""Most questions in a batch of `batch_size: auto`, before memory limits it."""
 
 
 def read_questions(config: RunConfig) -> list[Question]:
@@ -41,12 +44,18 @@ def images_of(questions: Sequence[Question]) -> list[str]:
     return list(dict.fromkeys(question.image for question in questions))
 
 
-def plan_batches(questions: Sequence[Question], size: int) -> list[Batch]:
+def batch_limit(size: int | Literal["auto"]) -> int:
+    """Most questions of a planned batch; `auto` asks them in pieces where they do not fit."""
+    return AUTO if size == "auto" else size
+
+
+def plan_batches(questions: Sequence[Question], size: int | Literal["auto"]) -> list[Batch]:
     """Batches of at most `size` questions; questions of one image stand together.
 
     Depends on the order of the dataset and `size` only, so that a resumed run, or one on several
     processes, computes the very batches of an undisturbed run.
     """
+    size = batch_limit(size)
     place = {image: rank for rank, image in enumerate(images_of(questions))}
     rows = sorted(enumerate(questions), key=lambda row: place[row[1].image])
     return [tuple(rows[start : start + size]) for start in range(0, len(rows), size)]

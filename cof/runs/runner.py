@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cof import config as configs
 from cof import plugins
 from cof.config import RunConfig
-from cof.errors import ConfigError, RunError
+from cof.errors import ConfigError
 from cof.runs import manifest
 from cof.runs.answering import Cell, answer_all, settings_of
-from cof.runs.folder import ANSWERS, SCORES, WAY_OUT, Run, RunFolder, load_run
-from cof.runs.plan import Batch, fingerprint, plan_batches, read_questions, short_hash
+from cof.runs.folder import ANSWERS, SCORES, Run, RunFolder, load_run
+from cof.runs.plan import fingerprint, plan_batches, read_questions, short_hash
+from cof.runs.prepare import prepare
+from cof.runs.ranks import Meeting, Ranks
 from cof.runs.scores import Pass, answers, summary
 from cof.types import Question
 
@@ -58,11 +60,12 @@ def run_cells(settings: Sequence[RunConfig], options: Options | None = None) -> 
     """`run` for several settings over the same questions, each in its own folder.
 
     Settings that differ in `locate`, `boxes` and `refine` only are answered together, batch by
-    batch. Answers may differ by rounding from those of a setting that runs alone.
+    batch. Answers may differ by rounding from those of a setting that runs alone. Several
+    processes of one launch (`cof.runs.ranks`) share the batches; the runs are returned in each.
 
     Raises:
         ConfigError: settings that ask different questions.
-        RunError: as `run`.
+        RunError: as `run`; or a process of the launch ended early.
     """
     options = options or Options()
     first = settings[0]
@@ -72,12 +75,22 @@ def run_cells(settings: Sequence[RunConfig], options: Options | None = None) -> 
     for one in settings:
         _check(one, questions)
     dataset = fingerprint(questions, Path(first.bench.root))
+    ranks = Ranks.here()
     with contextlib.ExitStack() as locks:
-        cells = [_open(one, dataset, options, locks) for one in settings]
-        for group in _together(cells):
-            _fill(group, questions, dataset, options)
-        for cell in cells:
+        cells = [_open(one, dataset, ranks, locks) for one in settings]
+        meeting = Meeting(ranks)
+        meeting.gather("locked")
+        for cell in cells if ranks.leads else []:
+            prepare(cell, questions, dataset, options.overwrite, options.retry_failed)
+        meeting.release("prepared")
+        for number, group in enumerate(_together(cells)):
+            _fill(group, questions, dataset, options, partial(meeting.release, f"go-{number}"))
+        for cell in cells if ranks.leads else []:
+            cell.folder.join()
+            cell.folder.merge(len(questions))
             _score(cell.folder, cell.config)
+    for cell in cells if not ranks.leads else []:
+        cell.folder.join()
     return [load_run(cell.folder.path) for cell in cells]
 
 
@@ -93,12 +106,12 @@ def _check(config: RunConfig, questions: Sequence[Question]) -> None:
 
 
 def _open(
-    config: RunConfig, dataset: Mapping[str, Any], options: Options, locks: contextlib.ExitStack
+    config: RunConfig, dataset: Mapping[str, Any], ranks: Ranks, locks: contextlib.ExitStack
 ) -> Cell:
-    """The setting's folder, locked and prepared."""
-    folder = RunFolder(Path(config.general.out) / (config.general.name or _name(config, dataset)))
+    """The setting's folder, locked."""
+    path = Path(config.general.out) / (config.general.name or _name(config, dataset))
+    folder = RunFolder(path, ranks)
     locks.enter_context(folder.locked())
-    _prepare(folder, config, dataset, options)
     return Cell(config, folder)
 
 
@@ -117,23 +130,22 @@ def _fill(
     questions: Sequence[Question],
     dataset: Mapping[str, Any],
     options: Options,
+    go: Callable[[], None],
 ) -> None:
-    """Answer what has no record yet.
+    """Answer what has no record yet; rank 0 holds the others (`go`) until the manifest is there.
 
     Cells that are complete but not scored stay in the company: a kill fell into the last batch.
     """
     batches = plan_batches(questions, cells[0].config.general.batch_size)
-    if options.retry_failed:
-        for cell in cells:
-            _drop_failed(cell.folder, batches)
     cells = [cell for cell in cells if not cell.scored or cell.lacks(len(questions))]
     if not any(cell.lacks(len(questions)) for cell in cells):
         return
     pipeline = build_pipeline(cells[0].config)
-    for cell in cells:
+    for cell in cells if cells[0].folder.ranks.leads else []:
         here = manifest.describe(cell.config, dataset, pipeline.model, options.command)
-        manifest.write(cell.folder, here, len(cell.folder.records()))
+        manifest.write(cell.folder, here, len(cell.folder.indexes()))
         (cell.folder.path / SCORES).unlink(missing_ok=True)
+    go()
     answer_all(pipeline, cells, batches, options.strict, options.rows)
 
 
@@ -142,6 +154,7 @@ def build_pipeline(config: RunConfig) -> CoF:
     from cof.cache import ReplyCache
     from cof.pipeline import CoF
 
+    Ranks.here().take_gpu(config.model.device)
     model = plugins.load("models", config.names["model"]).load(config.model)
     cache = ReplyCache(Path(config.general.cache)) if config.general.cache else None
     return CoF(model, settings_of(config), cache)
@@ -166,34 +179,3 @@ def _name(config: RunConfig, dataset: Mapping[str, Any]) -> str:
     model = Path(str(config.model.path)).name
     parts = [config.names["bench"], model, config.names["refine"], digest]
     return "-".join(re.sub(r"[^\w.-]", "_", part) for part in parts)
-
-
-def _prepare(
-    folder: RunFolder, config: RunConfig, dataset: Mapping[str, Any], options: Options
-) -> None:
-    """Make the folder this run's own, or find that it is; drop what a kill left half-written."""
-    if options.overwrite:
-        folder.clear()
-    resolved = config.as_dict()
-    there = folder.config()
-    if there is None or not folder.records():
-        folder.write_config(resolved)
-    elif configs.content_hash(there) != config.hash:
-        keys = "; ".join(configs.differences(there, resolved))
-        raise RunError(f"{folder.path}: made with another config ({keys}); {WAY_OUT}")
-    changes = manifest.dataset_changes(folder, dataset, options.retry_failed)
-    if changes and folder.records():
-        way = f"--retry-failed asks again about mended images; or {WAY_OUT}"
-        only_images = all(change.startswith("images:") for change in changes)
-        raise RunError(
-            f"{folder.path}: made with another dataset ({'; '.join(changes)}); "
-            f"{way if only_images else WAY_OUT}"
-        )
-    folder.repair()
-
-
-def _drop_failed(folder: RunFolder, batches: Sequence[Batch]) -> None:
-    """Drop the whole batches of failed questions: the others in them were answered without."""
-    failed = {index for index, record in folder.records().items() if record["error"]}
-    grouped = [{index for index, _ in batch} for batch in batches]
-    folder.drop(set().union(*(group for group in grouped if group & failed)))

@@ -1,0 +1,153 @@
+"""The record files of a run: one a process while it answers, a single one when it is finished.
+
+A run of one process appends to records.jsonl, process r of several to records-<r>.jsonl. Whoever
+reads takes them all, so that a run may go on with another number of processes. `merge` writes one
+records.jsonl in dataset order. Nothing here holds the records themselves in memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Container, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cof.errors import RunError
+
+RECORDS = "records.jsonl"
+_SHARDS = "records-*.jsonl"
+
+
+def shard_name(rank: int, size: int) -> str:
+    """The file that process `rank` of `size` appends to."""
+    return RECORDS if size == 1 else f"records-{rank}.jsonl"
+
+
+def files(folder: Path) -> list[Path]:
+    """All record files; records.jsonl last, so that a merge meanwhile hides nothing."""
+    return [*sorted(folder.glob(_SHARDS)), folder / RECORDS]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One whole line: where it stands, in bytes, and what it says."""
+
+    file: Path
+    start: int
+    length: int
+    record: dict[str, Any]
+
+
+def read(folder: Path) -> Iterator[Line]:
+    """Every record once; a torn last line of a file does not count.
+
+    A record that records.jsonl repeats to the byte counts once: a merge was killed.
+
+    Raises:
+        RunError: a line before the last is damaged, or a question has two records.
+    """
+    seen: dict[int, tuple[str, int]] = {}
+    for file in files(folder):
+        for line, digest in _whole_lines(file):
+            index = line.record["index"]
+            other, known = seen.setdefault(index, (file.name, digest))
+            if other == file.name:
+                yield line
+            elif file.name != RECORDS or known != digest:
+                both = f"{other} and {file.name}"
+                raise RunError(f"{folder}: question {index} has records in {both}; delete one")
+
+
+def repair(folder: Path) -> None:
+    """Cut torn last lines off."""
+    for file in files(folder):
+        end = max((line.start + line.length for line, _ in _whole_lines(file)), default=0)
+        if file.exists() and end < file.stat().st_size:
+            os.truncate(file, end)
+
+
+def drop(folder: Path, indexes: Container[int]) -> None:
+    """Forget some questions, so that they are asked again."""
+    for file in files(folder):
+        if any(line.record["index"] in indexes for line, _ in _whole_lines(file)):
+            lines = (line for line, _ in _whole_lines(file))
+            _copy((line for line in lines if line.record["index"] not in indexes), file)
+
+
+def merge(folder: Path, total: int) -> None:
+    """One records.jsonl in dataset order, whole or not at all, and no shards.
+
+    Args:
+        folder: of the run; nobody else is writing.
+        total: number of questions; their indexes are 0, 1, ... total - 1.
+
+    Raises:
+        RunError: a question has no record or two, or there is a record of no question.
+    """
+    lines = {line.record["index"]: _place(line) for line in read(folder)}
+    lost = next((index for index in range(total) if index not in lines), None)
+    if lost is not None:
+        raise RunError(
+            f"{folder}: question {lost} has no record ({len(lines)} of {total} have): "
+            "a process ended early; the same command goes on from here"
+        )
+    if len(lines) > total:
+        raise RunError(f"{folder}: a record of question {max(lines)}, but there are {total}")
+    shards = files(folder)[:-1]
+    if shards or list(lines) != sorted(lines):
+        _copy((lines[index] for index in range(total)), folder / RECORDS)
+    for shard in shards:
+        shard.unlink()
+
+
+def _place(line: Line) -> Line:
+    return Line(line.file, line.start, line.length, {})
+
+
+def _copy(lines: Iterable[Line], target: Path) -> None:
+    """Write lines as they are into a new `target`, seen to the disk before it takes its place."""
+    fresh = target.with_name(f".{target.name}.new")
+    with ExitStack() as stack:
+        out = stack.enter_context(fresh.open("wb"))
+        sources: dict[Path, Any] = {}
+        for line in lines:
+            if line.file not in sources:
+                sources[line.file] = stack.enter_context(line.file.open("rb"))
+            sources[line.file].seek(line.start)
+            out.write(sources[line.file].read(line.length))
+        out.flush()
+        os.fsync(out.fileno())
+    fresh.replace(target)
+
+
+def _whole_lines(file: Path) -> Iterator[tuple[Line, int]]:
+    """The whole lines of a file, each with a hash of its bytes."""
+    try:
+        stream = file.open("rb")
+    except FileNotFoundError:
+        return
+    with stream:
+        size, start = os.fstat(stream.fileno()).st_size, 0
+        seen: set[int] = set()
+        for number, data in enumerate(stream, 1):
+            record = _record(data)
+            if record is None and start + len(data) >= size:
+                return
+            if record is None or record["index"] in seen:
+                raise RunError(f"{file}: line {number} is damaged or a repetition; delete it")
+            yield Line(file, start, len(data), record), hash(data)
+            seen.add(record["index"])
+            start += len(data)
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("index"), int) else None

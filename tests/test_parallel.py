@@ -1,0 +1,219 @@
+"""Several processes answer one run: the folder is that of one process, whoever was killed."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from fakes import make_mme
+
+from cof import load_run
+from cof.errors import RunError
+from cof.runs.folder import RunFolder
+from cof.runs.ranks import Ranks
+from cof.runs.records import comparable
+
+HERE = Path(__file__).resolve().parent
+IMAGES = 20
+TOTAL = 2 * IMAGES
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory):
+    """Name of a run -> the arguments of Python that make it."""
+    root = tmp_path_factory.mktemp("parallel")
+    settings = {
+        "bench": {"name": "mme", "root": str(make_mme(root / "mme", IMAGES))},
+        "refine": {"name": "plain"},
+        "batch_size": 3,
+        "out": str(root / "runs"),
+    }
+    (root / "c.yaml").write_text(json.dumps(settings))
+    return lambda name: [str(HERE / "stub_eval.py"), "eval", str(root / "c.yaml"), f"name={name}"]
+
+
+@pytest.fixture(scope="module")
+def runs(command):
+    return Path(command("x")[2]).parent / "runs"
+
+
+@pytest.fixture(scope="module")
+def alone(command, runs):
+    """Records and scores of an undisturbed run in one process."""
+    assert start(command("alone")).wait() == 0
+    return folder_of(runs / "alone")
+
+
+def start(arguments, **environment):
+    there = {"PYTHONPATH": str(HERE.parent), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        env={**os.environ, **there, **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+def torchrun(arguments, size):
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={size}"]
+    return start([*launcher, *arguments])
+
+
+def start_ranks(arguments, size, **environment):
+    """The processes of a launch, without a launcher that ends them all when one is killed."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    there = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(size)}
+    return [
+        start(arguments, **there, RANK=str(rank), LOCAL_RANK=str(rank), **environment)
+        for rank in range(size)
+    ]
+
+
+def folder_of(path):
+    """All that a run left, but for seconds and for where it is."""
+    names = sorted(file.name for file in path.iterdir() if not file.name.startswith("."))
+    lines = (path / "records.jsonl").read_text().splitlines()
+    answers = sorted(file for file in (path / "answers").rglob("*") if file.is_file())
+    return {
+        "names": names,
+        "records": [json.dumps(comparable(json.loads(line))) for line in lines],
+        "manifest": {**json.loads((path / "manifest.json").read_text()), "command": ""},
+        "scores": (path / "scores.json").read_text(),
+        "answers": [(str(file.relative_to(path)), file.read_bytes()) for file in answers],
+    }
+
+
+def shards(path):
+    return {file.name: file.read_bytes() for file in path.glob("records-*.jsonl")}
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_torchrun_leaves_the_folder_of_one_process(command, runs, alone, size):
+    process = torchrun(command(f"torchrun{size}"), size)
+    said = process.communicate()[1].decode()
+    assert process.returncode == 0, said
+    assert folder_of(runs / f"torchrun{size}") == alone
+    finished = "answers config.yaml manifest.json records.jsonl scores.json"
+    assert alone["names"] == finished.split()
+    assert [json.loads(line)["index"] for line in alone["records"]] == list(range(TOTAL))
+
+
+def test_a_killed_rank_is_made_up_for_by_another_number_of_processes(command, runs, alone):
+    path = runs / "killed"
+    ranks = start_ranks(command("killed"), 3, STUB_DELAY="0.3")
+    wait_until(lambda: len(shards(path)) == 3)
+    second = start(command("killed"))
+    assert "another process is writing" in second.communicate()[1].decode()
+    ranks[1].send_signal(signal.SIGKILL)
+    said = [process.communicate()[1].decode() for process in ranks]
+    assert [process.returncode for process in ranks] == [2, -signal.SIGKILL, 0], said
+    assert "has no record" in said[0]
+    assert "the same command goes on from here" in said[0]
+    left = shards(path)
+    assert set(left) == {"records-0.jsonl", "records-1.jsonl", "records-2.jsonl"}
+    assert not (path / "scores.json").exists()
+    assert 0 < len(load_run(path).results) < TOTAL
+
+    torn = left["records-1.jsonl"] + b'{"index": 7, "id'
+    (path / "records-1.jsonl").write_bytes(torn)
+    done = [process.wait() for process in start_ranks(command("killed"), 2)]
+    assert done == [0, 0]
+    assert folder_of(path) == alone
+    kept = (path / "records.jsonl").read_bytes().splitlines(keepends=True)
+    first = [line for data in left.values() for line in data.splitlines(keepends=True)]
+    assert set(first) <= set(kept)
+
+
+def wait_until(true, seconds=60):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+class TestMerge:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        return RunFolder(tmp_path)
+
+    def write(self, folder, name, indexes, text="x"):
+        lines = [json.dumps({"index": index, "text": text}) + "\n" for index in indexes]
+        (folder.path / name).write_text("".join(lines))
+
+    def test_shards_become_one_file_in_dataset_order(self, folder):
+        self.write(folder, "records.jsonl", [4, 0])
+        self.write(folder, "records-0.jsonl", [3])
+        self.write(folder, "records-10.jsonl", [2, 1])
+        folder.merge(5)
+        assert [record["index"] for record in folder.records()] == [0, 1, 2, 3, 4]
+        assert [file.name for file in folder.path.iterdir()] == ["records.jsonl"]
+
+    def test_the_first_missing_question_is_named(self, folder):
+        self.write(folder, "records-0.jsonl", [0, 1, 4])
+        with pytest.raises(RunError, match=r"question 2 has no record \(3 of 5 have\)"):
+            folder.merge(5)
+        assert (folder.path / "records-0.jsonl").exists()
+
+    def test_a_question_with_two_records_is_named(self, folder):
+        self.write(folder, "records-0.jsonl", [0, 1])
+        self.write(folder, "records-1.jsonl", [1, 2])
+        with pytest.raises(RunError, match=r"question 1 has records in records-0.* and records-1"):
+            folder.merge(3)
+
+    def test_a_record_of_no_question_is_named(self, folder):
+        self.write(folder, "records-0.jsonl", [0, 1, 2])
+        with pytest.raises(RunError, match=r"a record of question 2, but there are 2"):
+            folder.merge(2)
+
+    def test_a_merge_that_was_killed_is_done_again(self, folder):
+        self.write(folder, "records.jsonl", [0, 1, 2])
+        self.write(folder, "records-1.jsonl", [1])
+        folder.merge(3)
+        assert [record["index"] for record in folder.records()] == [0, 1, 2]
+        assert not (folder.path / "records-1.jsonl").exists()
+        self.write(folder, "records-1.jsonl", [1], text="another answer")
+        with pytest.raises(RunError, match="question 1 has records in"):
+            folder.merge(3)
+
+
+class TestLocks:
+    def test_the_ranks_of_one_launch_write_together_and_others_are_refused(self, tmp_path):
+        zero, one, same = (RunFolder(tmp_path, Ranks(rank, 2)) for rank in (0, 1, 1))
+        with zero.locked(), one.locked():
+            for other in (RunFolder(tmp_path), same, RunFolder(tmp_path, Ranks(0, 3))):
+                with pytest.raises(RunError, match="another process is writing"), other.locked():
+                    pass
+
+    def test_a_process_left_of_a_launch_keeps_the_next_one_out(self, tmp_path):
+        with (
+            RunFolder(tmp_path, Ranks(2, 3)).locked(),
+            pytest.raises(RunError, match="another process is writing"),
+            RunFolder(tmp_path).locked(),
+        ):
+            pass
+
+
+class TestEnvironment:
+    def test_without_a_launcher_there_is_one_process(self, monkeypatch):
+        for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+            monkeypatch.delenv(key, raising=False)
+        assert Ranks.here() == Ranks(0, 1, 0)
+
+    @pytest.mark.parametrize(("rank", "size"), [("2", "2"), ("-1", "2"), ("0", "x")])
+    def test_nonsense_is_refused_with_its_values(self, monkeypatch, rank, size):
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("WORLD_SIZE", size)
+        with pytest.raises(RunError, match=f"RANK={rank}, WORLD_SIZE={size}"):
+            Ranks.here()
+
+    @pytest.mark.parametrize("size", [1, 2, 3, 7])
+    def test_every_batch_is_dealt_once(self, size):
+        dealt = [Ranks(rank, size).deal(range(20)) for rank in range(size)]
+        assert sorted(number for part in dealt for number in part) == list(range(20))
