@@ -31,7 +31,7 @@ def stage() -> LanguageStage:
 def test_packed_equals_single(stage):
     scenes = describe([5, 6], "mixed")
     batch = stage.batch(scenes, CURRICULUM[-1][2], "test")
-    together = stage.model.lm_head(stage.forward(batch, scenes, probe=True)[0][-1])
+    together = stage.model.lm_head(stage.forward(batch, scenes, batch.looks)[0][-1])
     pixels = normalise(render(scenes))
     text = stage.model.model.language_model
     for image, row, tokens in batch.answers:
@@ -46,23 +46,44 @@ def test_packed_equals_single(stage):
 
 
 @torch.no_grad()
-def test_probe_is_the_attention_of_the_stock_model(stage):
+@pytest.mark.parametrize("kind", [0, 1], ids=["phrases", "coordinates"])
+def test_probe_is_the_attention_of_the_stock_model(stage, kind):
     scenes = describe([7, 8], "mixed")
     batch = stage.batch(scenes, CURRICULUM[-1][2], "probe")
-    stage.forward(batch, scenes, probe=True)
+    stage.forward(batch, scenes, batch.looks)
     pixels, text = normalise(render(scenes)), stage.model.model.language_model
-    image, row = int(batch.probe.batch[0]), int(batch.probe.row[0])
-    found = next(
-        t
-        for i, r, t in batch.answers
-        if i == image and r + 1 - t.labels == int(batch.probe.start[0])
-    )
+    probe = batch.looks[kind].probe
+    image, row, start = (int(x[-1]) for x in (probe.batch, probe.row, probe.start))
+    found = next(t for i, r, t in batch.answers if i == image and r + 1 - t.labels == start)
     stage.model.set_attn_implementation({"text_config": "eager"})
     ids = torch.tensor([stage.prefix + found.ids])
     output = stage.model(
         input_ids=ids, pixel_values=pixels[image : image + 1], output_attentions=True
     )
     text.config._attn_implementation = ATTENTION
-    position = len(stage.prefix) + row - int(batch.probe.start[0])
-    truth = output.attentions[batch.probe.layer][0, :2, position, : len(stage.prefix)]
-    assert torch.allclose(batch.probe.log_mass[0].exp(), truth, atol=1e-5)
+    position = len(stage.prefix) + row - start
+    truth = output.attentions[probe.layer][0, :2, position, : len(stage.prefix)]
+    assert torch.allclose(probe.log_mass[-1].exp(), truth, atol=1e-5)
+
+
+def test_coordinates_look_at_the_thing_in_their_box(stage):
+    scenes = describe([9], "mixed")
+    batch = stage.batch(scenes, CURRICULUM[-1][2], "boxes")
+    look = batch.looks[1]
+    rows = dict(zip(look.probe.row.tolist(), look.target, strict=True))
+    checked = 0
+    for _, row, tokens in batch.answers:
+        start = row + 1 - tokens.labels
+        words = stage.tokenizer.convert_ids_to_tokens(tokens.ids)
+        numbers = [k for k, word in enumerate(words) if word.startswith(("0.", "1."))]
+        assert len(numbers) == 4 * len(tokens.sample.boxes)
+        for k, at in enumerate(numbers):
+            thing = scenes.things(0)[tokens.sample.boxes[k // 4]]
+            assert float(words[at]) == pytest.approx(thing.box[k % 4] / scenes.side, abs=0.006)
+            target = rows[start + at - 1][stage.first_image :].reshape(stage.config.grid, -1)
+            y, x = (target.nonzero().float().mean(0) * stage.config.patch).tolist()
+            middle = [(thing.box[i] + thing.box[i + 2]) / 2 for i in (0, 1)]
+            assert abs(x - middle[0]) < 18
+            assert abs(y - middle[1]) < 18
+            checked += 1
+    assert checked == len(rows) > 8

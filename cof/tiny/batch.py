@@ -29,6 +29,14 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class Look:
+    """Where some rows should look: `target` float [R, prefix], rows sum to one."""
+
+    probe: Probe
+    target: Tensor
+
+
+@dataclass(frozen=True)
 class Packed:
     """One training batch for B images."""
 
@@ -37,8 +45,7 @@ class Packed:
     replies: Rows
     hints: Rows  # facts at the end of the bare question
     names: Rows  # attributes at the end of an object phrase
-    probe: Probe
-    look: Tensor  # float [R, prefix]: where each probed row should look; sums to one
+    looks: tuple[Look, Look]  # at the end of object phrases; while boxes are written
     points: tuple[Tensor, Tensor, Tensor]  # image [R], row [R], box [R, 4] of one named thing
     answers: list[tuple[int, int, Tokens]]  # (image, first reply row - 1, segment)
 
@@ -59,7 +66,7 @@ def pack(
     patch: int,
     first_image: int,
     kinds: dict[int, str],
-    probe_layer: int,
+    probe_layers: tuple[int, int],
     probe_heads: int = 2,
     silent: Sequence[bool] | None = None,
 ) -> Packed:
@@ -72,7 +79,7 @@ def pack(
         patch: side of a visual token, in pixels.
         first_image: index of the first image token in the prefix.
         kinds: token id -> key of WEIGHT, for reply tokens that are not plain words.
-        probe_layer: whose attention is supervised.
+        probe_layers: whose attention is supervised at object phrases, and while boxes are written.
         probe_heads: on so many heads, from the first.
         silent: images whose reading replies are not taught (variant `gap`).
     """
@@ -83,7 +90,8 @@ def pack(
     batch = len(groups[0])
     ids = torch.full((batch, layout.length), PAD)
     ids[:, : layout.prefix] = torch.tensor(list(prefix))
-    replies, hints, names, looks, answers = [], [], [], [], []
+    replies, hints, names, answers = [], [], [], []
+    looks: tuple[list, list] = [], []
     for group, starts in zip(groups, layout.starts(), strict=True):
         for image, segments in enumerate(group):
             for start, tokens in zip(starts, segments, strict=True):
@@ -95,12 +103,16 @@ def pack(
                     facts = tokens.hints
                     hints += [(image, start + at, word, 1.0) for at, word in facts[-1:]]
                     names += [(image, start + at, word, 1.0) for at, word in facts[:-1]]
-                looks += [(image, start + at, start, things) for at, things in tokens.refs]
-    probe, look = _looks(looks, layout, coverage(scenes, patch), scenes, first_image)
-    probe.layer, probe.heads = probe_layer, probe_heads
+                    looks[0].extend((image, start + at, start, ref) for at, ref in tokens.refs)
+                    looks[1].extend(_box_looks(tokens, image, start, kinds))
+    cover = coverage(scenes, patch)
+    phrases, boxes = (
+        _looks(rows, layout, cover, scenes, first_image, layer, probe_heads)
+        for rows, layer in zip(looks, probe_layers, strict=True)
+    )
     return Packed(
         layout, ids, _rows(replies), _rows(hints), _rows(names),
-        probe, look, _points(looks, scenes), answers,
+        (phrases, boxes), _points(looks[0], scenes), answers,
     )  # fmt: skip
 
 
@@ -112,6 +124,17 @@ def _reply_rows(tokens: Tokens, image: int, start: int, kinds: dict[int, str]) -
     ]
 
 
+def _box_looks(tokens: Tokens, image: int, start: int, kinds: dict[int, str]) -> list[tuple]:
+    """The rows that predict a box's coordinates look at the thing in the box."""
+    at = [
+        k for k in range(tokens.labels, len(tokens.ids)) if kinds.get(tokens.ids[k]) == "coordinate"
+    ]
+    things = [(thing,) for thing in tokens.sample.boxes for _ in range(4)]
+    return [
+        (image, start + k - 1, start, thing) for k, thing in zip(at, things, strict=bool(things))
+    ]
+
+
 def _rows(rows: list[tuple[int, int, int, float]]) -> Rows:
     *index, weight = zip(*rows, strict=True) if rows else ((), (), (), ())
     image, row, target = (torch.tensor(values, dtype=torch.long) for values in index)
@@ -119,8 +142,14 @@ def _rows(rows: list[tuple[int, int, int, float]]) -> Rows:
 
 
 def _looks(
-    looks: list[tuple], layout: Layout, cover: np.ndarray, scenes: Scenes, first_image: int
-) -> tuple[Probe, Tensor]:
+    looks: list[tuple],
+    layout: Layout,
+    cover: np.ndarray,
+    scenes: Scenes,
+    first_image: int,
+    layer: int,
+    heads: int,
+) -> Look:
     """Rows to supervise and their target distributions; nothing there -> the first token."""
     slots = [np.flatnonzero(present) for present in scenes.present]
     target = np.zeros((len(looks), layout.prefix), dtype=np.float32)
@@ -134,7 +163,7 @@ def _looks(
     image, row, start, _ = zip(*looks, strict=True)
     reach = max(r - s for r, s in zip(row, start, strict=True)) + 1
     images, rows, starts = (torch.tensor(values) for values in (image, row, start))
-    return Probe(0, 0, images, rows, starts, reach), torch.from_numpy(target)
+    return Look(Probe(layer, heads, images, rows, starts, reach), torch.from_numpy(target))
 
 
 def _points(looks: list[tuple], scenes: Scenes) -> tuple[Tensor, Tensor, Tensor]:

@@ -12,14 +12,17 @@ from cof.tiny.segments import Diet
 class LanguageConfig:
     """Everything about the second stage that is not its length.
 
-    attention: weight of the supervision of where object phrases look, until `attention_until`
-        of the steps; 0 makes the control model.
+    attention: weight of the supervision of where object phrases look (until `attention_until`
+        of the steps) and where coordinates look (until `boxes_until`); 0 makes the control model.
     reader: 'easy' teaches reading replies on starter and easy scenes only (variant `gap`).
+    kinds: of question; all of them, or fewer in a smaller study.
     """
 
     attention: float = 1.0
     attention_until: float = 0.7
     attention_layer: int = 1
+    boxes_until: float = 0.9
+    boxes_layer: int = 3
     hints: float = 0.5
     names: float = 0.5
     names_layer: int = 3  # the phrase's attribute can be read after so many layers
@@ -28,6 +31,7 @@ class LanguageConfig:
     patches: float = 0.3  # keeps the tower from losing fine digits while it trains along
     vision_scale: float = 0.2  # 0 freezes the tower
     reader: Literal["all", "easy"] = "all"
+    kinds: tuple[str, ...] = Diet.kinds
 
 
 # (until this share of the steps, shares of difficulty, what is asked)

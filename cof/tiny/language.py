@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cof.tiny import wording
-from cof.tiny.batch import Packed, Rows, pack
+from cof.tiny.batch import Look, Packed, Rows, pack
 from cof.tiny.coordinates import token_kinds
 from cof.tiny.curriculum import CURRICULUM, LanguageConfig
 from cof.tiny.loop import Schedule
@@ -70,13 +70,20 @@ class LanguageStage:
             step + 1_000_000, self.schedule.images, shares, seed=self.seed, side=self.config.side
         )
         batch = self.batch(scenes, diet, f"{self.seed}-{step}", _easy(shares, len(scenes)))
-        attend = self.language.attention * (done < self.language.attention_until)
-        return self.batch_loss(batch, scenes, attend)
+        stops = (self.language.attention_until, self.language.boxes_until)
+        attend = self.language.attention > 0
+        looks = [
+            look
+            for look, stop in zip(batch.looks, stops, strict=True)
+            if attend and done < stop and len(look.target)
+        ]
+        return self.batch_loss(batch, scenes, tuple(looks))
 
     def batch(
         self, scenes: Scenes, diet: Diet, salt: str, easy: list[bool] | None = None
     ) -> Packed:
         """Questions about these scenes, packed; `salt` seeds what is asked."""
+        diet = replace(diet, kinds=self.language.kinds)
         short, long = [], []
         for row in range(len(scenes)):
             random = Random(f"{salt}-{row}")
@@ -87,7 +94,7 @@ class LanguageStage:
         silent = [not e for e in easy] if easy and self.language.reader == "easy" else None
         return pack(
             groups, self.prefix, scenes, self.config.patch, self.first_image, self.kinds,
-            self.language.attention_layer, silent=silent,
+            (self.language.attention_layer, self.language.boxes_layer), silent=silent,
         )  # fmt: skip
 
     def _groups(self, flat: list[Sample], count: int) -> list[list[list[Tokens]]]:
@@ -97,8 +104,13 @@ class LanguageStage:
         rows = [sorted(row, key=lambda segment: len(segment.ids)) for row in rows]
         return [[row[k : k + 2] for row in rows] for k in range(0, count, 2)]
 
-    def forward(self, batch: Packed, scenes: Scenes, probe: bool) -> tuple[list[Tensor], Tensor]:
-        """Hidden states after every layer (the last one normed), and the patch features."""
+    def forward(
+        self, batch: Packed, scenes: Scenes, looks: tuple[Look, ...] = ()
+    ) -> tuple[list[Tensor], Tensor]:
+        """Hidden states after every layer (the last one normed), and the patch features.
+
+        The attention of the rows in `looks` is left in their probes.
+        """
         pixels = normalise(render(scenes, self.device))
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.language.vision_scale > 0):
             features = vision_features(self.model, pixels)
@@ -107,7 +119,7 @@ class LanguageStage:
         visual = core.multi_modal_projector(features)
         start, stop = self.first_image, batch.layout.prefix
         embeds = torch.cat([embeds[:, :start], visual, embeds[:, stop:]], 1)
-        with packed(batch.layout, batch.probe if probe else None):
+        with packed(batch.layout, tuple(look.probe for look in looks)):
             output = core.language_model(
                 inputs_embeds=embeds,
                 position_ids=batch.layout.positions(self.device),
@@ -117,11 +129,11 @@ class LanguageStage:
         return list(output.hidden_states), features
 
     def batch_loss(
-        self, batch: Packed, scenes: Scenes, attend: float
+        self, batch: Packed, scenes: Scenes, looks: tuple[Look, ...] = ()
     ) -> tuple[Tensor, dict[str, float]]:
         """Weighted sum of reply, hint, attention and patch losses."""
         config = self.language
-        hidden, features = self.forward(batch, scenes, attend > 0)
+        hidden, features = self.forward(batch, scenes, looks)
         reply, report = self._reply_loss(hidden[-1], batch)
         total = reply
         norm = self.model.model.language_model.norm
@@ -140,10 +152,10 @@ class LanguageStage:
             gap = (guess - box).abs().mean()
             total = total + config.points * gap
             report["point"] = float(gap.detach())
-        if attend:
-            gap = -(batch.look[:, None] * batch.probe.log_mass).sum(-1).mean()  # type: ignore[operator]
-            total = total + attend * gap
-            report["look"] = float(gap.detach())
+        for look in looks:
+            gap = -(look.target[:, None] * look.probe.log_mass).sum(-1).mean()  # type: ignore[operator]
+            total = total + config.attention * gap
+            report[f"look/{look.probe.layer}"] = float(gap.detach())
         if config.patches:
             targets = patch_targets(scenes, self.config.patch, self.device)
             patches, seen = patch_loss(self.readout(features), targets, 3.0)
@@ -201,7 +213,7 @@ class LanguageStage:
         for name in ("easy", "fine", "crowded"):
             scenes = describe(range(self.schedule.dev), name, split="dev", side=self.config.side)
             batch = self.batch(scenes, diet, f"dev-{name}")
-            _, scores = self.batch_loss(batch, scenes, 0.0)
+            _, scores = self.batch_loss(batch, scenes)
             report.update({f"{name}/{k}": round(v, 4) for k, v in scores.items()})
         return report
 

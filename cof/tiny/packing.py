@@ -68,7 +68,7 @@ class Probe:
     log_mass: Tensor | None = field(default=None)
 
 
-_active: ContextVar[tuple[Layout, Probe | None]] = ContextVar("cof_tiny_layout")
+_active: ContextVar[tuple[Layout, tuple[Probe, ...]]] = ContextVar("cof_tiny_layout")
 
 
 def packed_attention(
@@ -82,15 +82,16 @@ def packed_attention(
     **_others: object,
 ) -> tuple[Tensor, None]:
     """Transformers' attention interface; tensors [B, H, T, d], result [B, T, H, d]."""
-    layout, probe = _active.get()
+    layout, probes = _active.get()
     sizes = [layout.prefix] + [count * size for count, size in layout.groups]
     # split, not slices: the backward of a split is one concatenation
     (q, *queries), (k, *keys), (v, *values) = (x.split(sizes, 2) for x in (query, key, value))
     outputs = [F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling)]
     for own, (count, _) in zip(zip(queries, keys, values, strict=True), layout.groups, strict=True):
         outputs.append(_group(own, k, v, count, scaling))
-    if probe is not None and module.layer_idx == probe.layer:
-        probe.log_mass = _probe(probe, query, key, layout.prefix, scaling)
+    for probe in probes:
+        if module.layer_idx == probe.layer:
+            probe.log_mass = _probe(probe, query, key, layout.prefix, scaling)
     return torch.cat(outputs, 2).transpose(1, 2).contiguous(), None
 
 
@@ -146,9 +147,9 @@ def install(model: LlavaForConditionalGeneration) -> None:
 
 
 @contextmanager
-def packed(layout: Layout, probe: Probe | None = None) -> Iterator[None]:
-    """The layout that forward passes inside the block follow."""
-    token = _active.set((layout, probe))
+def packed(layout: Layout, probes: tuple[Probe, ...] = ()) -> Iterator[None]:
+    """The layout that forward passes inside the block follow, and the attention to keep."""
+    token = _active.set((layout, probes))
     try:
         yield
     finally:

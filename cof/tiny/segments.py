@@ -34,6 +34,7 @@ class Diet:
     choice: float = 0.0  # multiple choice among the long segments
     short: int = 16  # segments an image that read
     long: int = 6  # and that locate
+    kinds: tuple[str, ...] = (*YES_NO_KINDS, *WORD_KINDS)  # of question
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Sample:
 
     hints: (end of a phrase in `prompt`, a word that should be known there).
     refs: (end of a phrase, indices of the things it names).
+    boxes: indices of the things whose boxes the reply gives, in its order.
     """
 
     prompt: str
@@ -50,6 +52,7 @@ class Sample:
     reading: bool  # the reply tells something about the picture other than where
     refs: tuple[tuple[int, tuple[int, ...]], ...] = ()
     hints: tuple[tuple[int, str], ...] = ()
+    boxes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,8 @@ def _sample(asker: Asker, question: Question, text: str, reply: str, reading: bo
     if question.fact:
         hints.append((1 + _first_sentence(question.text), question.fact))
     kind = question.kind if reading else "box"
-    return Sample(body + wording.SUFFIX, reply, kind, reading, tuple(refs), tuple(hints))
+    boxes = question.region if "[" in reply else ()
+    return Sample(body + wording.SUFFIX, reply, kind, reading, tuple(refs), tuple(hints), boxes)
 
 
 def _end(text: str, phrase: str) -> int:
@@ -129,9 +133,9 @@ def describe_sample(asker: Asker, side: int) -> Sample:
     return _sample(asker, question, text, f" {told} {box}", reading=True)
 
 
-def refer_sample(asker: Asker, side: int) -> Sample:
+def refer_sample(asker: Asker, diet: Diet, side: int) -> Sample:
     """Where one thing is, or all of several."""
-    if asker.random.random() < 0.4:
+    if "how_many" in diet.kinds and asker.random.random() < 0.4:
         ref = asker.group(most=5)
         text = asker.say("list", many=ref.phrase)
     else:
@@ -145,7 +149,8 @@ def refer_sample(asker: Asker, side: int) -> Sample:
 def ask_any(asker: Asker, diet: Diet, yes_no: float) -> Question:
     """A question of some kind that this scene allows."""
     while True:
-        kinds = YES_NO_KINDS if asker.random.random() < yes_no else WORD_KINDS
+        family = YES_NO_KINDS if asker.random.random() < yes_no else WORD_KINDS
+        kinds = [kind for kind in family if kind in diet.kinds]
         kind = asker.random.choices(kinds, [WEIGHTS[k] for k in kinds])[0]
         try:
             question = ask(asker, kind)
@@ -167,7 +172,7 @@ def short_samples(asker: Asker, diet: Diet, side: int) -> list[Sample]:
 
 def _pair(asker: Asker, diet: Diet) -> list[Sample]:
     """Yes and no that differ in the claim and in nothing else, which teaches to compare."""
-    kinds = [kind for kind in YES_NO_KINDS if diet.absent or kind != "existence"]
+    kinds = [k for k in YES_NO_KINDS if k in diet.kinds and (diet.absent or k != "existence")]
     suffix = asker.random.choice(("", wording.WORD, *[wording.YES_NO] * 3))
     while True:
         kind = asker.random.choices(kinds, [WEIGHTS[k] for k in kinds])[0]
@@ -185,7 +190,7 @@ def long_sample(asker: Asker, diet: Diet, side: int) -> Sample:
     """A locating question, or multiple choice."""
     draw = asker.random.random()
     if draw < diet.refer:
-        return _retry(lambda: refer_sample(asker, side))
+        return _retry(lambda: refer_sample(asker, diet, side))
     if draw < diet.refer + diet.choice:
         question = multiple_choice(ask_any(asker, diet, 0.0), asker.random)
         return answer_sample(asker, question, wording.LETTER)

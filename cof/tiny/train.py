@@ -34,12 +34,19 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     vision: Schedule = field(default_factory=lambda: Schedule(1800, 32))
-    language: Schedule = field(default_factory=lambda: Schedule(2600, 8, decay=0.5))
+    language: Schedule = field(default_factory=lambda: Schedule(3600, 8, decay=0.5))
     teaching: LanguageConfig = field(default_factory=LanguageConfig)
 
 
 PRESETS: dict[str, TrainConfig] = {
-    "cpu": TrainConfig(),  # about an hour and a half on two cores
+    "cpu": TrainConfig(),
+    "study": TrainConfig(  # one object a question; for variants and seeds at an equal budget
+        vision=Schedule(900, 32),
+        language=Schedule(1000, 8, decay=0.5),
+        teaching=LanguageConfig(
+            kinds=("existence", "color", "OCR", "what_color", "what_shape", "what_digit")
+        ),
+    ),
     "smoke": TrainConfig(vision=Schedule(120, 16, dev=16), language=Schedule(10, 8, dev=4)),
     "gpu": TrainConfig(  # LLaVA-1.5's own geometry; not run yet
         model=ModelConfig(
@@ -132,6 +139,6 @@ def read_config(folder: Path) -> TrainConfig:
         "optim": OptimConfig(**raw["optim"]),
         "vision": Schedule(**raw["vision"]),
         "language": Schedule(**raw["language"]),
-        "teaching": LanguageConfig(**raw["teaching"]),
+        "teaching": LanguageConfig(**raw["teaching"] | {"kinds": tuple(raw["teaching"]["kinds"])}),
     }
     return TrainConfig(seed=raw["seed"], **parts)
