@@ -98,3 +98,38 @@ def card(checkpoint: Path, scenes: int, out: Path | None, threads: int | None) -
     for gate in gates(report):
         click.echo(str(gate))
     click.echo(f"card: {path}")
+
+
+@tiny.command()
+@click.argument("checkpoint", type=FOLDER)
+@click.argument("out", type=FOLDER)
+@click.option("--regimes", default="easy,fine,crowded,noise", show_default=True)
+@click.option("--kinds", default="existence,count,position,color,OCR", show_default=True)
+@click.option("--size", default=40, show_default=True, help="Images of each kind and regime.")
+@click.option("--pages-only", is_flag=True, help="Tables and figures again, from OUT's records.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads.")
+def lab(
+    checkpoint: Path,
+    out: Path,
+    regimes: str,
+    kinds: str,
+    size: int,
+    pages_only: bool,
+    threads: int | None,
+) -> None:
+    """Run the experiments of docs/laboratory.md with CHECKPOINT; records and tables go to OUT."""
+    import torch
+
+    from cof.tiny import lab_page
+    from cof.tiny.lab import LabConfig, run
+
+    if threads:
+        torch.set_num_threads(threads)
+    if not pages_only:
+        run(checkpoint, out, LabConfig(_words(regimes), size, _words(kinds)))
+    for path in lab_page.write(out):
+        click.echo(str(path))
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word for word in text.split(",") if word)

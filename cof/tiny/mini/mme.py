@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -12,14 +13,18 @@ from cof.tiny.mini.common import MiniConfig, Picture, pictures, write_lines
 from cof.tiny.questions import YES_NO_KINDS, ask
 
 
-def write(folder: Path, config: MiniConfig) -> int:
+def write(folder: Path, config: MiniConfig, kinds: Collection[str] = YES_NO_KINDS) -> int:
     """Write <subtask>/<number>.jpg and .txt, and regions.jsonl; returns the number of questions.
+
+    `kinds` leaves subtasks out; those that are written do not depend on it.
 
     regions.jsonl is ours and no MME reader looks at it: image, question as in the .txt, answer,
     and the boxes that hold the answer as fractions of the image.
     """
     rows: list[dict[str, Any]] = []
     for part, kind in enumerate(YES_NO_KINDS):
+        if kind not in kinds:
+            continue
         source = pictures(config, part)
         written = 0
         while written < config.size:
