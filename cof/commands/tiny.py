@@ -16,7 +16,7 @@ def tiny() -> None:
 
 @tiny.command()
 @click.argument("folder", type=FOLDER)
-@click.option("--preset", type=click.Choice(["cpu", "gpu", "smoke"]), default="cpu")
+@click.option("--preset", type=click.Choice(["cpu", "gpu", "study", "smoke"]), default="cpu")
 @click.option(
     "--variant",
     type=click.Choice(["default", "gap", "control"]),

@@ -1,0 +1,71 @@
+"""`cof tiny lab`: records of every region and λ, and pages that come from the records alone."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from cof.cli import main
+from cof.errors import DataError
+from cof.tiny import lab_page
+from cof.tiny.lab import REGIONS, WEIGHTS
+
+TINY = Path(__file__).resolve().parents[1] / "base_models" / "cof-tiny"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("lab") / "out"
+    words = ["tiny", "lab", str(TINY), str(out), "--regimes", "noise", "--kinds", "OCR,color"]
+    done = CliRunner().invoke(main, [*words, "--size", "2", "--threads", "1"])
+    assert done.exit_code == 0, done.output
+    return out
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_records_hold_every_setting_and_weight_one_is_plain(folder):
+    rows = table(folder / "noise.csv")
+    assert [row["id"][:3] for row in rows] == ["col"] * 4 + ["OCR"] * 4
+    wanted = {f"{region} λ={weight:g}" for region in REGIONS for weight in WEIGHTS}
+    assert wanted <= set(rows[0])
+    assert all(row["own λ=1"] == row["plain"] for row in rows)
+    assert {row[name] for row in rows for name in wanted} <= {"0", "1"}
+
+
+def test_attention_is_recorded_layer_by_layer_and_rises_on_the_region(folder):
+    rows = table(folder / "noise_attention.csv")
+    assert [int(row["layer"]) for row in rows] == [0, 1, 2, 3, 4] * (len(rows) // 5)
+    lowest = [row for row in rows if row["layer"] == "0"]
+    assert all(float(row["after"]) > float(row["before"]) for row in lowest)
+
+
+def test_pages_are_rebuilt_byte_for_byte(folder):
+    names = ("results.md", "curves.png")
+    before = [(folder / name).read_bytes() for name in names]
+    for name in names:
+        (folder / name).unlink()
+    words = ["tiny", "lab", "nowhere", str(folder), "--pages-only"]
+    assert CliRunner().invoke(main, words).exit_code == 0
+    assert before == [(folder / name).read_bytes() for name in names]
+
+
+def test_split_by_hit_and_miss_counts_every_question(tmp_path):
+    lines = ["id,image,subtask,own_iou,plain,own λ=4.5,truth λ=4.5"]
+    lines += ["a,1,OCR,0.5,0,1,1", "b,1,OCR,0.49,1,0,1", "c,2,OCR,,1,1,1", "d,2,OCR,0.9,0,0,1"]
+    (tmp_path / "fine.csv").write_text("\n".join(lines) + "\n")
+    own, truth = lab_page.split_table(lab_page.read(tmp_path)).rows
+    values = [(cell.estimate.value, cell.estimate.n) for cell in own[2:]]
+    assert values == [(50.0, 2), (-100.0, 1), (0.0, 1)]
+    assert [cell.estimate.value for cell in truth[2:]] == [100.0, 0.0, 0.0]
+
+
+def test_a_folder_without_records_is_refused(tmp_path):
+    with pytest.raises(DataError, match="cof tiny lab"):
+        lab_page.read(tmp_path)
