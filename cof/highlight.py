@@ -32,6 +32,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from cof.bias import Highlight
+from cof.recording import record
 
 NAME = "cof_highlight"
 
@@ -47,7 +48,6 @@ class _Active:
 _ACTIVE: ContextVar[tuple[_Active, ...]] = ContextVar("cof_highlight_active", default=())
 _BIASED: ContextVar[Tensor | None] = ContextVar("cof_highlight_biased", default=None)
 """The current forward pass's biased mask, for attention in the chosen layers and heads."""
-_RECORDED: ContextVar[dict[int, Tensor] | None] = ContextVar("cof_recorded", default=None)
 
 
 @contextmanager
@@ -143,36 +143,8 @@ def _attention(
         if torch.compiler.is_compiling():
             raise RuntimeError("a highlight narrowed to layers or heads cannot be compiled")
         attention_mask = _narrow(active, module.layer_idx, query.shape[1], attention_mask)
-    recorded = _RECORDED.get()
-    if recorded is not None:
-        recorded[module.layer_idx] = _last_query(query, key, attention_mask, kw.get("scaling"))
+    record(module.layer_idx, query, key, attention_mask, kw.get("scaling"))
     return sdpa_attention_forward(module, query, key, value, attention_mask, **kw)
-
-
-@contextmanager
-def record_attention() -> Iterator[dict[int, Tensor]]:
-    """Keep where the last query looks, layer by layer; the highlight that is on is part of it.
-
-    Yields: layer -> probabilities [B, heads, K] over all keys, of the latest forward pass in here.
-    """
-    found: dict[int, Tensor] = {}
-    token = _RECORDED.set(found)
-    try:
-        yield found
-    finally:
-        _RECORDED.reset(token)
-
-
-def _last_query(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float | None) -> Tensor:
-    """softmax(q k' scaling + mask) of the last position, float32; None hides nothing."""
-    keys = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
-    scores = (query[:, :, -1:] @ keys.transpose(2, 3)).float()
-    scores *= query.shape[-1] ** -0.5 if scaling is None else scaling
-    if mask is not None:
-        last = mask[:, :, -1:, : keys.shape[2]]
-        hidden = last.logical_not() if last.dtype == torch.bool else None
-        scores = scores + last if hidden is None else scores.masked_fill(hidden, -torch.inf)
-    return scores.softmax(-1)[:, :, 0]
 
 
 def _narrow(active: _Active, layer: int, heads: int, plain: Tensor) -> Tensor:

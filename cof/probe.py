@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from cof.highlight import record_attention
 from cof.images import load_image
 from cof.models.base import Encoded, Limits, Model
+from cof.recording import record_attention
 from cof.refine import highlight as fine
 from cof.types import Result
 

@@ -12,8 +12,9 @@ from test_highlight import BATCH, LENGTH, build, prompt  # noqa: F401
 from cof import config
 from cof.bias import Highlight, log_weight
 from cof.cli import main
-from cof.highlight import attach, highlighted, record_attention
+from cof.highlight import attach, highlighted
 from cof.probe import attention_mass
+from cof.recording import record_attention
 from cof.refine.highlight import Config, plan
 from cof.runs.runner import run
 from cof.tokens import token_mask
