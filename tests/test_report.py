@@ -16,7 +16,7 @@ from cof import load_run
 from cof.cli import main
 from cof.errors import DataError, RunError
 from cof.runs import gallery
-from cof.runs.figures import Curve, curves, forest, name_of, save
+from cof.runs.figures import Curve, Panel, curves, forest, name_of, save
 from cof.runs.published import paired, published
 from cof.runs.report import Options, write_report
 from cof.runs.runner import _score
@@ -109,8 +109,8 @@ class TestPage:
         rows = list(csv.DictReader((report / "tables" / "1-settings.csv").open(encoding="utf-8")))
         assert [row["λ"] for row in rows] == ["plain", "1", "4.5"]
         for row in rows:
-            assert float(row["% low"]) <= float(row["%"]) <= float(row["% high"])
-            assert row["% n"] == row["n"] == "32"
+            assert float(row["CoF, % low"]) <= float(row["CoF, %"]) <= float(row["CoF, % high"])
+            assert row["CoF, % n"] == row["n"] == "32"
         page = (report / "report.md").read_text(encoding="utf-8")
         for line in page.splitlines():
             cells = [cell.strip() for cell in line.split("|")[2:-1]]
@@ -246,7 +246,7 @@ class TestFigures:
     def test_the_hash_is_written_into_every_figure(self, tmp_path):
         line = Curve("α 1", (1.0, 2.0), (HALF, HALF))
         for figure in (
-            curves({"a": [line], "b": [line]}, HALF, "λ", "%", "run 1a2b3c4d"),
+            curves([Panel("a", [line], HALF), Panel("b", [line])], "λ", "%", "run 1a2b3c4d"),
             forest({"own": HALF, "$x$": Estimate(1, None, None, 1)}, "points", "run 1a2b3c4d"),
         ):
             assert any(text.get_text() == "run 1a2b3c4d" for text in figure.texts)

@@ -293,16 +293,22 @@ class TestGrid:
         assert "perception" in table.head
 
     def test_the_figure_has_a_line_a_second_setting(self, runs):
-        panels = Grid(runs)._panels()
-        assert list(panels) == [""]
-        assert [line.label for line in panels[""]] == ["α 1", "α 2"]
-        assert [line.x for line in panels[""]] == [(1.0, 2.0, 4.0)] * 2
+        (panel,) = Grid(runs)._panels()
+        assert panel.title == ""
+        assert [line.label for line in panel.lines] == ["α 1", "α 2"]
+        assert [line.x for line in panel.lines] == [(1.0, 2.0, 4.0)] * 2
+        assert panel.plain == Grid(runs).found[0].before.times(100)
+        figure = Grid(runs).figure()
+        assert figure.axes[0].get_xlabel() == "λ"
+        assert figure.texts[-1].get_text() == Grid(runs).hashes
 
     def test_plain_answers_that_changed_are_counted(self, runs, tmp_path):
         data = Path(runs[0].config["bench"]["root"])
         other = make_run(tmp_path, data, right_with(0.9, 0.5), "other", seed=3)
         grid = Grid([runs[0], other])
         assert grid.plain_changes() > 0
+        assert "plain, %" in grid.table.head
+        assert len(grid.table.rows) == 2
         assert any("differ between runs" in note for note in grid.notes())
         assert Grid(runs).plain_changes() == 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cof.runs.figures import Curve, curves
+from cof.runs.figures import Curve, Panel, curves
 from cof.runs.statistics import Estimate, difference, mean
 from cof.runs.tables import Cell, Table, percent, points
 
@@ -55,4 +55,4 @@ def figure(masses: Sequence[Mass], seed: int, hashes: str) -> Figure:
         Curve(LINES[line], tuple(range(len(column))), tuple(one.times(100) for one in column))
         for line, column in estimates(masses, seed).items()
     ]
-    return curves({"": lines}, None, "layer", "attention, %", hashes, log=False)
+    return curves([Panel("", lines)], "layer", "attention, %", hashes, log=False)

@@ -7,6 +7,7 @@ has a marker and a line style of its own.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,9 @@ GREY = "#595959"
 PANEL = (4.2, 3.2)
 """Width and height of one panel in inches."""
 
+LETTERS = 14
+"""Letters of a legend to the inch."""
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -41,9 +45,23 @@ class Curve:
     y: tuple[Estimate, ...]
 
 
+@dataclass(frozen=True)
+class Panel:
+    """One of a figure's plots.
+
+    Attributes:
+        title: "" for none.
+        lines: what is drawn.
+        plain: the model without the highlight, a horizontal line with its band.
+    """
+
+    title: str
+    lines: Sequence[Curve]
+    plain: Estimate | None = None
+
+
 def curves(
-    panels: Mapping[str, Sequence[Curve]],
-    plain: Estimate | None,
+    panels: Sequence[Panel],
     x: str,
     y: str,
     hashes: str,
@@ -52,8 +70,7 @@ def curves(
     """Score against a setting: a panel each group, a line each series, bands for intervals.
 
     Args:
-        panels: title of a panel -> its lines; titles may be "".
-        plain: the model without the highlight, a horizontal line with its band.
+        panels: side by side, three to a row.
         x: name of the x axis.
         y: name of the y axis.
         hashes: which runs, see `stamp`.
@@ -62,35 +79,40 @@ def curves(
     from matplotlib.figure import Figure
 
     columns = min(len(panels), 3)
-    rows = -(-len(panels) // columns)
+    rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(PANEL[0] * columns + 0.4, PANEL[1] * rows + 0.6), layout="constrained")
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    for number, (title, lines) in enumerate(panels.items()):
-        panel = axes[number // columns][number % columns]
-        panel.set_title(title, fontsize=10, parse_math=False)
-        if plain is not None:
-            _level(panel, plain)
-        for place, line in enumerate(lines):
-            _line(panel, line, place)
-        panel.set_xscale("log" if log else "linear")
-        _ticks(panel, sorted({value for line in lines for value in line.x}))
-        panel.grid(axis="y", color="#DDDDDD", linewidth=0.6)
+    for panel, plot in zip(panels, axes.flat, strict=False):
+        _panel(plot, panel, log)
     for spare in axes.flat[len(panels) :]:
         spare.set_visible(False)
-    for panel in axes[-1]:
-        panel.set_xlabel(x)
+    for plot in axes[-1]:
+        plot.set_xlabel(x)
     for row in axes:
         row[0].set_ylabel(y)
     handles, names = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=4, fontsize=9, frameon=False)
+    room = figure.get_figwidth() * LETTERS / (max(map(len, names)) + 6)
+    style: dict[str, Any] = {"ncols": max(1, min(4, int(room))), "fontsize": 9, "frameon": False}
+    figure.legend(handles, names, loc="outside upper center", **style)
     stamp(figure, hashes)
     return figure
 
 
-def _line(panel: Axes, line: Curve, place: int) -> None:
+def _panel(plot: Axes, panel: Panel, log: bool) -> None:
+    plot.set_title(panel.title, fontsize=10, parse_math=False)
+    if panel.plain is not None:
+        _level(plot, panel.plain)
+    for place, line in enumerate(panel.lines):
+        _line(plot, line, place)
+    plot.set_xscale("log" if log else "linear")
+    _ticks(plot, sorted({value for line in panel.lines for value in line.x}))
+    plot.grid(axis="y", color="#DDDDDD", linewidth=0.6)
+
+
+def _line(plot: Axes, line: Curve, place: int) -> None:
     colour = COLOURS[place % len(COLOURS)]
     values = [one.value for one in line.y]
-    panel.plot(
+    plot.plot(
         line.x,
         values,
         color=colour,
@@ -102,19 +124,19 @@ def _line(panel: Axes, line: Curve, place: int) -> None:
     )
     low = [one.value if one.low is None else one.low for one in line.y]
     high = [one.value if one.high is None else one.high for one in line.y]
-    panel.fill_between(line.x, low, high, color=colour, alpha=0.15, linewidth=0)
+    plot.fill_between(line.x, low, high, color=colour, alpha=0.15, linewidth=0)
 
 
-def _level(panel: Axes, plain: Estimate) -> None:
-    panel.axhline(plain.value, color=GREY, linewidth=1.2, linestyle=(0, (5, 1)), label="plain")
+def _level(plot: Axes, plain: Estimate) -> None:
+    plot.axhline(plain.value, color=GREY, linewidth=1.2, linestyle=(0, (5, 1)), label="plain")
     if plain.low is not None and plain.high is not None:
-        panel.axhspan(plain.low, plain.high, color=GREY, alpha=0.1, linewidth=0)
+        plot.axhspan(plain.low, plain.high, color=GREY, alpha=0.1, linewidth=0)
 
 
-def _ticks(panel: Axes, places: Sequence[float]) -> None:
+def _ticks(plot: Axes, places: Sequence[float]) -> None:
     """The settings that were run, and no others."""
-    panel.set_xticks(places, [f"{place:g}" for place in places])
-    panel.minorticks_off()
+    plot.set_xticks(places, [f"{place:g}" for place in places])
+    plot.minorticks_off()
 
 
 def forest(rows: Mapping[str, Estimate], x: str, hashes: str) -> Figure:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from cof.config import flatten
 from cof.runs.compare import Comparison, compare, corrected
-from cof.runs.figures import Curve, curves, forest, name_of
+from cof.runs.figures import Curve, Panel, curves, forest, name_of
 from cof.runs.folder import Run
 from cof.runs.page import write_page
 from cof.runs.published import published
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 WEIGHT, EXPAND = "refine.weight", "boxes.expand"
 SCORE = "accuracy (mean credit), %"
+CAPTION = (
+    "Accuracy (mean credit) of each setting and its difference to the plain answers; 95 % "
+    "intervals over images"
+)
 TESTS = "p: McNemar's exact test, which takes questions as independent; the intervals do not."
 
 
@@ -61,28 +65,28 @@ class Grid:
 
     @functools.cached_property
     def table(self) -> Table:
-        """One row a run, under the plain answers of the first."""
+        """One row a run; the plain answers on top, or in a column where they are not the same."""
+        varies, count = self.plain_changes() > 0, max(len(self.keys), 1)
         heads = [published(run, "cof", self.seed) for run in self.runs]
-        plain = published(self.runs[0], "plain", self.seed)
-        main = next(iter(plain), None)
-        first = self.found[0].before
-        head = (*(sign(key) for key in self.keys or ["run"]), "n", "%", "difference, points")
-        head += ("gained", "lost", "p (McNemar)", "p (Holm)", *([main] if main else []))
-        names = ["plain", *[""] * (len(self.keys or [0]) - 1)]
-        top = [metric(plain[main])] if main else []
-        rows: list[tuple[Cell, ...]] = [
-            (*names, first.n, percent(first), None, None, None, None, None, *top)
-        ]
+        main = next(iter(heads[0]), None)
+        head = [sign(key) for key in self.keys] or ["run"]
+        head += ["n", *(["plain, %"] if varies else []), "CoF, %", "difference, points"]
+        head += ["gained", "lost", "p (McNemar)", "p (Holm)", *([main] if main else [])]
+        rows: list[tuple[Cell, ...]] = []
+        if not varies:
+            first = self.found[0].before
+            plain = published(self.runs[0], "plain", self.seed)
+            top = [metric(plain[main])] if main else []
+            names = ["plain", *[""] * (count - 1)]
+            rows.append((*names, first.n, percent(first), *[None] * 5, *top))
         for run, one, scores in zip(self.runs, self.found, heads, strict=True):
             settings = list(values(run.config, self.keys).values()) or [run.path.name]
-            numbers = (one.after.n, percent(one.after), points(one.difference))
-            tests = (len(one.gained), len(one.lost), one.p, one.p_holm)
-            rows.append((*settings, *numbers, *tests, *([metric(scores[main])] if main else [])))
-        caption = (
-            "Accuracy (mean credit) of each setting and its difference to the plain answers; "
-            "95 % intervals over images"
-        )
-        return Table("settings", caption, head, tuple(rows))
+            row: list[Cell] = [*settings, one.after.n]
+            row += [percent(one.before)] if varies else []
+            row += [percent(one.after), points(one.difference)]
+            row += [len(one.gained), len(one.lost), one.p, one.p_holm]
+            rows.append((*row, *([metric(scores[main])] if main else [])))
+        return Table("settings", CAPTION, tuple(head), tuple(rows))
 
     def figure(self) -> Figure:
         """Score against λ, a line per α; without λ, each setting's difference to plain."""
@@ -93,8 +97,7 @@ class Grid:
                 for name, one in zip(names_of(self.runs), self.found, strict=True)
             }
             return forest(rows, "difference to the plain answers, points", hashes)
-        plain = self.found[0].before.times(100)
-        return curves(self._panels(), plain, "λ", SCORE, hashes)
+        return curves(self._panels(), "λ", SCORE, hashes)
 
     def notes(self) -> list[str]:
         """What a reader of the numbers has to know."""
@@ -111,12 +114,13 @@ class Grid:
         """Write `stem`.md, .csv, .tex and .png into a folder."""
         return write_page(folder, stem, self.table, self.figure(), self.notes())
 
-    def _panels(self) -> dict[str, list[Curve]]:
-        """Title -> lines: α (or the first other setting) is the line, the others the panel."""
+    def _panels(self) -> list[Panel]:
+        """α (or the first other setting) is the line, the others the panel."""
         rest = [key for key in self.keys if key != WEIGHT]
         line_key = EXPAND if EXPAND in rest else rest[0] if rest else None
         panel_keys = [key for key in rest if key != line_key]
         points: dict[str, dict[str, list[tuple[float, Estimate]]]] = {}
+        plain: dict[str, Estimate] = {}
         for run, one in zip(self.runs, self.found, strict=True):
             told, weight = values(run.config, self.keys), flatten(run.config).get(WEIGHT)
             if weight is None:
@@ -125,10 +129,11 @@ class Grid:
             line = f"{sign(line_key)} {told[line_key]}" if line_key else "CoF"
             spots = points.setdefault(title, {}).setdefault(line, [])
             spots.append((float(weight), one.after.times(100)))
-        return {
-            title: [_curve(name, spots) for name, spots in lines.items()]
+            plain.setdefault(title, one.before.times(100))
+        return [
+            Panel(title, [_curve(name, spots) for name, spots in lines.items()], plain[title])
             for title, lines in points.items()
-        }
+        ]
 
 
 def names_of(runs: Sequence[Run]) -> list[str]:
