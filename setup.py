@@ -37,5 +37,6 @@ setup(
         "huggingface_hub>=1.0",
         "openpyxl>=3.1",
     ],
+    extras_require={"hub": ["datasets>=4.2"]},  # cof data fetch
     entry_points={"console_scripts": ["cof = cof.cli:main"]},
 )

@@ -8,6 +8,8 @@ box is fractions of the original image, x right, y down.
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +65,13 @@ def read_boxes(path: str, truth: bool) -> dict[str, Kept]:
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror})") from error
     return _read(file, truth, stamp.st_mtime_ns, stamp.st_size)
+
+
+def content(path: str, truth: bool) -> str:
+    """Hex SHA-256 of what a file says: ids, images and boxes, not the timings beside them."""
+    kept = read_boxes(path, truth)
+    rows = [[name, one.image, [b.as_tuple() for b in one.boxes]] for name, one in kept.items()]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 @functools.lru_cache(maxsize=8)

@@ -90,6 +90,7 @@ class ReplyCache:
             "stage": type(config).__module__,
             "config": asdict(config),
             "question": question.text,
+            **({"core": question.core} if question.core else {}),
             "image": self._digest(image),
         }
         text = json.dumps(parts, sort_keys=True, ensure_ascii=False)

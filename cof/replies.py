@@ -36,6 +36,10 @@ _GROUPS = [
         (r"<(?:b?box|\|box_start\|)>", r"<(?:/b?box|\|box_end\|)>"),
     )
 ]
+_SIDES = r"(?<!\w)(top|upper|bottom|lower)[\s_-]?+(left|right)\w*+" + _IS
+_XY = rf"\{{\s*+x{_IS}{_NUMBER}{_GAP}y{_IS}{_NUMBER}\s*+\}}"
+_SPOT = rf"({_POINT}|{_XY})"
+_DIAGONAL = re.compile(rf"{_SIDES}{_SPOT}{_GAP}(?:and\s++)?{_SIDES}{_SPOT}", re.I)
 _CORNER = re.compile(rf"({_WORD}){_IS}({_NUMBER})", re.I)
 _CORNERS = re.compile(
     rf"{_KEY}{_NUMBER}(?:{_GAP}{_KEY}{_NUMBER}){{3,}}"
@@ -48,6 +52,7 @@ _SCHEMAS = (
     ("xmin", "ymin", "xmax", "ymax"),
     ("left", "top", "right", "bottom"),
 )
+_TOP = ("top", "upper")
 _NAMES = {name for schema in _SCHEMAS for name in schema}
 _ANY_NUMBER = re.compile(_NUMBER, re.I)
 _BARE = re.compile(rf"(?<![\w.%/+-]){_ROW}(?![\w%/]|\.\d)", re.I)
@@ -70,7 +75,8 @@ def parse_boxes(text: str) -> tuple[Quad, ...]:
     """The clean rule: every box of a reply, once each, in the order of the text.
 
     A box is a bracketed group of exactly four numbers (`[]`, `()`, `{}`, `<box></box>`; any
-    number form of JSON or Python, quoted or not, commas or spaces), two points in one bracket, or
+    number form of JSON or Python, quoted or not, commas or spaces), two points in one bracket, two
+    points named as opposite corners (top_left and bottom_right, lower_left and upper_right, ..), or
     four named corners (x0 y0 x1 y1, x1 y1 x2 y2, xmin.., left top right bottom; with width and
     height it is not said whether x, y is a corner or the centre, so that is no box). In a text
     without any bracket, a line that holds exactly four numbers, in a row and one of them with a
@@ -84,7 +90,8 @@ def parse_boxes(text: str) -> tuple[Quad, ...]:
     """
     plain = text.translate(_PLAIN)
     bracketed = _BRACKET.search(plain) is not None
-    found = [*_groups(plain), *_corners(plain, bracketed), *([] if bracketed else _bare(plain))]
+    found = [*_groups(plain), *_diagonals(plain), *_corners(plain, bracketed)]
+    found += [] if bracketed else _bare(plain)
     quads = (_order(quad) for _, quad in sorted(found, key=itemgetter(0)))
     return tuple(dict.fromkeys(quad for quad in quads if _plausible(quad)))
 
@@ -96,6 +103,14 @@ def _groups(text: str) -> Iterator[tuple[int, Quad]]:
             key, row, points = found.groups()
             if key is None or _name(key) not in _NAMES:
                 yield found.start(), _quad(row or points)
+
+
+def _diagonals(text: str) -> Iterator[tuple[int, Quad]]:
+    """Two points that are named as opposite corners."""
+    for found in _DIAGONAL.finditer(text):
+        up, side, first, other_up, other_side, second = (part.lower() for part in found.groups())
+        if (up in _TOP) != (other_up in _TOP) and side != other_side:
+            yield found.start(), _quad(f"{first} {second}")
 
 
 def _corners(text: str, bracketed: bool) -> Iterator[tuple[int, Quad]]:

@@ -59,6 +59,8 @@ class Question:
         boxes: ground-truth regions, where the benchmark has them.
         options: answer options of a multiple-choice question, in the order they were shown.
         choose: the text shows no options; the answer is the one that is likeliest.
+        core: what is asked, where `text` begins with something else (a hint); the coarse stage asks
+            about this. "" is the first line of `text`.
     """
 
     id: str
@@ -69,6 +71,7 @@ class Question:
     boxes: tuple[Box, ...] = ()
     options: tuple[str, ...] = ()
     choose: bool = False
+    core: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """From Hub rows to the layouts that the readers read; the Hub itself is not asked."""
 
 import io
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -9,7 +10,7 @@ from PIL import Image
 from cof import plugins
 from cof.bench import _hub
 from cof.cli import main
-from cof.errors import ConfigError
+from cof.errors import ConfigError, DataError
 
 
 def image(colour="red"):
@@ -115,6 +116,12 @@ def test_parquet_files_in_the_lmms_lab_form(tmp_path):
     _hub.fetch("pope", tmp_path / "out", str(tmp_path / "source"))
     bench = plugins.load("bench", "pope")
     assert len(bench.read(bench.Config(str(tmp_path / "out")))) == 6
+
+
+def test_a_missing_package_is_named_with_the_way_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(DataError, match=r"lmms-lab/POPE: .* pip install 'cof\[hub\]'"):
+        _hub.fetch("pope", tmp_path / "out")
 
 
 def test_an_unknown_name_lists_what_there_is(tmp_path):

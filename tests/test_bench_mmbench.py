@@ -5,10 +5,12 @@ import csv
 import io
 import json
 import random
+from dataclasses import replace
 
 import oracles
 import pytest
 from click.testing import CliRunner
+from fakes import StubModel
 from mme_folders import write_jsonl
 from openpyxl import load_workbook
 from PIL import Image
@@ -16,6 +18,9 @@ from PIL import Image
 from cof.bench import _choice, mmbench
 from cof.cli import main
 from cof.errors import ConfigError, DataError
+from cof.locate import prompt
+from cof.runs.records import from_record, to_record
+from cof.types import Result
 
 NAME = "mmbench_dev_20230712.tsv"
 COLUMNS = [
@@ -97,6 +102,20 @@ def test_every_row_is_asked_as_llava_does(root):
     assert [q.reference for q in questions] == ["B", "A", "D", "C", "A", "B"]
     assert questions[4].options == ("yes", "no")
     assert questions[0].category == "fine (instance-level)/attribute"
+
+
+def test_the_coarse_stage_is_asked_about_the_question_and_not_about_its_hint(root):
+    questions = questions_of(root, rotate=True)
+    assert {q.core for q in questions} == {"What colour?", ""}
+    model = StubModel()
+    views = model.look([Image.new("RGB", (8, 6))] * 2)
+    prompt.locate(model, [questions[0], questions[-1]], views, prompt.Config())
+    asked = [seen.prompt.split("\n")[0] for seen in model.seen]
+    assert asked == ["What colour?", "Is it so?"]  # the published rule, where there is no hint
+    record = to_record(0, Result(questions[0]))
+    assert from_record(record).question == questions[0]
+    del record["core"]
+    assert from_record(record).question == replace(questions[0], core="")
 
 
 def test_images_are_written_once_and_shared_by_rotations(root):
@@ -218,7 +237,7 @@ def test_hand_scored_set(root):
     questions = questions_of(root)
     scores = mmbench.score(questions, ["B", "A", "D", "green", "A", "I cannot tell"])
     assert scores == {
-        **{"benchmark": "mmbench", "version": "1", "rows": 6, "unresolved": 1},
+        **{"benchmark": "mmbench", "version": "2", "rows": 6, "unresolved": 1},
         **{"groups": 2, "circular_right": 1, "circular": 0.5, "base_rows": 2, "vanilla": 1.0},
         "l2_categories": {
             "fine (instance-level)": {

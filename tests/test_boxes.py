@@ -81,6 +81,13 @@ sizes = st.tuples(st.integers(1, 3000), st.integers(1, 3000))
         '{"label": "dog", "x1": 0.1, "y1": 0.2, "x2": 0.3, "y2": 0.4, "score": 0.9}',
         "{'x_min': 0.1, 'x_max': 0.3, 'y_min': 0.2, 'y_max': 0.4}",
         "Box(left=0.1, top=0.2, right=0.3, bottom=0.4)",
+        '{"top_left": [0.1, 0.2], "bottom_right": [0.3, 0.4]}',
+        '{"bounding_box": {"topLeft": [0.1, 0.2], "bottomRight": [0.3, 0.4]}}',
+        '{"top_left_corner": {"x": 0.1, "y": 0.2}, "bottom_right_corner": {"x": 0.3, "y": 0.4}}',
+        "upper left: (0.1, 0.2), lower right: (0.3, 0.4)",
+        "top-left (corner) is no key, but top-left: (0.1, 0.2) and bottom-right: (0.3, 0.4) are.",
+        '{"bottom_left": [0.1, 0.4], "top_right": [0.3, 0.2]}',
+        '{"top_left": [0.1, 0.2], "bottom_right": [0.3, 0.4]',  # its last number is closed
         '<object x1="0.1" y1="0.2" x2="0.3" y2="0.4"/>',
         "xmin: 0.1, ymin: 0.2, xmax: 0.3, ymax: 0.4.",
         "It is at 0.1, 0.2, 0.3, 0.4.",
@@ -125,6 +132,11 @@ def test_forms_of_one_box(text):
         "[-0.51, 0.2, 0.3, 0.4]",
         "[[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]]",  # a polygon
         "(0.1, 0.2) and (0.3, 0.4)",
+        '{"top_left": [0.1, 0.2], "bottom_left": [0.3, 0.4]}',  # not opposite
+        '{"top_left": [0.1, 0.2], "top_right": [0.3, 0.4]}',
+        '{"top_left": [0.1, 0.2], "bottom_right": [0.3, 0.4',
+        '{"top_left": [0.1, 0.2], "bottom_right": [0.3]}',
+        '{"top_left": 0.1, "bottom_right": 0.3}',
         '{"x": 0.1, "y": 0.2, "width": 0.3, "height": 0.4}',  # corner or centre?
         '{"x0": 0, "y0": 0, "x1": 0.3, "y1": 0.4, "x2": 0.5, "y2": 0.6}',  # which corners?
         '{"x1": 0.1, 0.2, 0.3, 0.4}',
@@ -144,6 +156,7 @@ def test_what_is_no_box(text):
     [
         "[0.1, 0.2, 0.3, 0.4], [0.5, 0.5, 0.625, 1]",
         "[[0.1, 0.2, 0.3, 0.4],\n [0.5, 0.5, 0.625, 1.0]]",
+        '[{"top_left": [0.1, 0.2], "bottom_right": [0.3, 0.4]}, [0.5, 0.5, 0.625, 1.0]]',
         '[{"bbox": [0.1, 0.2, 0.3, 0.4]}, {"x1": 0.5, "y1": 0.5, "x2": 0.625, "y2": 1.0}]',
         "x1=0.1 y1=0.2 x2=0.3 y2=0.4, x1=0.5 y1=0.5 x2=0.625 y2=1",
         "<box>0.1 0.2 0.3 0.4</box> (0.5 0.5 0.625 1)",
@@ -165,6 +178,7 @@ FORMS = [
     '{{"bbox": [{},{},{},{}]}}',
     '{{"x0": {}, "y0": {}, "x1": {}, "y1": {}}}',
     "<box>({},{}),({},{})</box>",
+    '{{"top_left": [{}, {}], "bottom_right": [{}, {}]}}',
 ]
 
 
@@ -177,7 +191,10 @@ def test_written_boxes_are_read_back(written, joint):
 ADVERSARIAL = st.text(alphabet="[](){}<>/0123456789.,;:=-+eE \n\"'x1y2box|_%,", max_size=300)
 FRAGMENTS = st.lists(
     st.sampled_from(
-        ["[", "]", "(", ")", "0.1", ", ", "-.5", "1e400", '"x1": ', "<box>", "</box>", "y2=", "9"]
+        [
+            *("[", "]", "(", ")", "0.1", ", ", "-.5", "1e400", '"x1": ', "<box>", "</box>", "y2="),
+            *("9", "top_left: ", "bottom right=", "{x: 0, y: ", "}"),
+        ]
     ),
     max_size=60,
 ).map("".join)
@@ -208,6 +225,7 @@ def test_the_clean_rule_reads_what_the_reference_rule_reads(numbers):
 
 FILLERS = ["[", "[]", "({[", "]", "[0", "[0,0,0,", "0 ", "1,", "9", ".", "-", "1e", "<box>", "[(0,"]
 FILLERS += ["[0.1, 0.2, 0.3, 0.4]", "[0.1, 0.2, 0.3, 0.4", "x1:1,", '{"x1":', "a ", " ", "\n", '"']
+FILLERS += ["top left: [0,0] ", "top", "top_left: {x: 0", "top left:" + " " * 500]
 FILLERS += ["[0 0 0 0" + " " * 500, "x" + " " * 500, "0.1, 0.2, 0.3, 0.4\n", "[0.1, 0.2, 0.3, "]
 
 

@@ -63,13 +63,14 @@ def test_keys_tell_everything_apart_that_changes_a_reply(cached, batch, monkeypa
     others = [
         cache.key(model, config, questions[1], images[0]),
         cache.key(model, config, questions[0], images[2]),
+        cache.key(model, config, replace(questions[0], core="Who?"), images[0]),
         cache.key(model, prompt.Config(max_new_tokens=9), questions[0], images[0]),
         cache.key(model, prompt.Config(prompt="Where? {question}"), questions[0], images[0]),
     ]
     monkeypatch.setattr(model, "conv", "llava_v1")
     others.append(cache.key(model, config, questions[0], images[0]))
     monkeypatch.undo()
-    assert len({base, *others}) == 6
+    assert len({base, *others}) == 7
     assert base == cache.key(model, config, questions[0], images[0].copy())
 
 

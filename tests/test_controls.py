@@ -8,9 +8,9 @@ from fakes import StubModel, make_mme
 
 from cof import config
 from cof.cli import main
-from cof.errors import DataError
+from cof.errors import DataError, RunError
 from cof.runs.controls import CONTROLS, Report, run_controls
-from cof.runs.runner import run
+from cof.runs.runner import Options, run
 
 IMAGES = 6
 OWN = '{"box": [0.0, 0.0, 0.5, 0.25]}'
@@ -95,6 +95,39 @@ def test_the_command_writes_a_page_and_prints_it(file, tmp_path):
         *CONTROLS,
         *(f"controls.{kind}" for kind in ("md", "csv", "tex", "png")),
     }
+
+
+def test_other_questions_have_a_folder_of_their_own(file, tmp_path):
+    other = make_mme(tmp_path / "other", IMAGES)
+    roots = [[], [f"bench.root={other}"]]
+    folders = {run_controls(file, ["name=null", *root]).folder for root in roots}
+    assert len(folders) == 2
+
+
+@pytest.mark.parametrize(("stage", "key"), [("file", "path"), ("random", "of"), ("shuffled", "of")])
+def test_a_changed_boxes_file_is_not_mixed_into_an_old_run(file, tmp_path, stage, key):
+    own = run(config.load(file, [f"out={tmp_path / 'own'}"]))
+    overrides = [f"locate.name={stage}", f"locate.{key}={own.path}", f"name={stage}"]
+    first = run(config.load(file, overrides))
+    assert len(first.manifest["dataset"]["regions"]) == 64
+    records = own.path / "records.jsonl"
+    lines = [json.loads(line) for line in records.read_text().splitlines()]
+    lines[3]["seconds"]["cof"] += 1  # says nothing about boxes
+    records.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert run(config.load(file, overrides)) == first
+    lines[3]["region"]["boxes"] = [[0.1, 0.1, 0.4, 0.4]]
+    records.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(RunError, match=r"another dataset \(regions: \w{12} there, \w{12} here\)"):
+        run(config.load(file, overrides))
+    again = run(config.load(file, overrides), Options(overwrite=True))
+    assert again.manifest["dataset"]["regions"] != first.manifest["dataset"]["regions"]
+
+
+def test_cof_eval_names_the_subtasks_that_the_data_lacks(file):
+    done = CliRunner().invoke(main, ["eval", str(file)])
+    assert done.exit_code == 0, done.output
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("note:")]
+    assert line.startswith("note: not in this data, and not in the sums: count, position, posters")
 
 
 def test_cof_eval_refuses_a_stage_before_it_loads_a_model(file, tmp_path, monkeypatch):

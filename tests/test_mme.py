@@ -114,6 +114,9 @@ def test_llava_questions_keep_their_order_and_take_answers_from_the_release(rele
     mme_folders.write_jsonl(file, [*rows, rows[3]])
     with pytest.raises(DataError, match=r"llava_mme.jsonl:113: '.*' occurs once too often"):
         questions_of(root, questions=str(file))
+    mme_folders.write_jsonl(file, rows[1:])
+    with pytest.raises(DataError, match=r"llava_mme.jsonl: \d questions about .*; MME asks two"):
+        questions_of(root, questions=str(file))
     shutil.rmtree(root / "OCR")
     mme_folders.write_jsonl(file, [row for row in rows if row["category"] == "OCR"])
     with pytest.raises(

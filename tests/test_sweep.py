@@ -164,6 +164,11 @@ class TestCells:
         assert model.count(coarse=True) == 0  # the replies were kept
         assert model.count(coarse=False) == 2 * IMAGES * 2
 
+    def test_other_questions_have_a_folder_of_their_own(self, file, model, tmp_path):
+        other = f"bench.root={make_mme(tmp_path / 'other', IMAGES + 1)}"
+        folders = {run_sweep(file, "weight=1,2", *more).folder for more in ([], [other])}
+        assert len(folders) == 2
+
     def test_rows_bound_a_fine_pass(self, file, model, monkeypatch):
         sizes = []
         encode = StubModel.encode

@@ -1,7 +1,7 @@
 """From the Hugging Face Hub to the published layouts on disk, which the readers read.
 
-Needs the package `datasets` (V*Bench needs only huggingface_hub) and a network. Image files are
-written as they are stored, never re-encoded. Column names are those of the lmms-lab copies.
+Needs `cof[hub]`, the package `datasets` (V*Bench only huggingface_hub), and a network. Image files
+are written as they are stored, never re-encoded. Column names are those of the lmms-lab copies.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def read_hub(repository: str, subset: str | None, split: str) -> Iterator[HubRow
         import datasets
     except ImportError as error:
         raise DataError(
-            f"{repository}: needs the package datasets (pip install datasets)"
+            f"{repository}: needs the package datasets: pip install 'cof[hub]'"
         ) from error
     try:
         table = datasets.load_dataset(repository, subset, split=split)

@@ -32,6 +32,9 @@ def table_path(root: str, file: str) -> Path:
 def questions(line: Line, image: str, rotate: bool, chinese: bool = False) -> Iterator[Question]:
     """The question of one row; with `rotate` one for each rotation of its options.
 
+    Under a hint the question has a `core`: the published rule, a text's first line, would ask the
+    coarse stage about the hint.
+
     Raises:
         DataError: no question, fewer than two options, or an answer that is no option's letter.
     """
@@ -41,7 +44,8 @@ def questions(line: Line, image: str, rotate: bool, chinese: bool = False) -> It
     suffix = OPTION_LETTER_CN if chinese else OPTION_LETTER
     for turn in range(len(line.options) if rotate else 1):
         bare = _bare(line, turn, line.options)
-        yield replace(bare, image=image, text=ask(stem, bare.options, suffix))
+        core = line.cells["question"] if "hint" in line.cells else ""
+        yield replace(bare, image=image, text=ask(stem, bare.options, suffix), core=core)
 
 
 def _bare(line: Line, turn: int, options: Sequence[str]) -> Question:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -193,8 +193,17 @@ def _region_key(row: Row) -> tuple[str, str, str]:
 
 
 def as_llava(file: Path, questions: Sequence[Question]) -> list[Question]:
-    """The questions of a llava_mme.jsonl, in its order, with the release's ids and answers."""
+    """The questions of a llava_mme.jsonl, in its order, with the release's ids and answers.
+
+    Raises:
+        DataError: as `reworded`; one of an image's two questions without the other.
+    """
     keys = [key(question.category, question.image, question.text) for question in questions]
     rows = read_jsonl(file)
     asked = [Given(row_key(row, "text"), row.text("text"), row.where) for row in rows]
-    return reworded(questions, keys, asked)
+    found = reworded(questions, keys, asked)
+    counts = Counter((question.category, question.image) for question in found)
+    for (_, image), count in counts.items():
+        if count % 2:
+            raise DataError(f"{file}: {count} questions about {image}; MME asks two (yes and no)")
+    return found

@@ -23,7 +23,7 @@ from cof.bench.base import write_jsonl
 from cof.errors import ConfigError
 from cof.types import Question
 
-VERSION = "1"
+VERSION = "2"  # 1 asked the coarse stage about the hint, where there is one
 KNOWN_MD5 = {
     "MMBench_DEV_EN.tsv": "b6caf1133a01c6bb705cf753bb527ed8",
     "MMBench_DEV_EN_V11.tsv": "30c05be8f2f347a50be25aa067248184",

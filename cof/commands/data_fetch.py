@@ -15,7 +15,7 @@ import click
 def fetch(name: str, out: Path, repository: str, split: str) -> None:
     """Write benchmark NAME below OUT, as `cof data check` and `cof eval` expect it.
 
-    Needs a network and the package `datasets`.
+    Needs a network and `pip install 'cof[hub]'` (the package `datasets`).
     """
     from cof.bench._hub import fetch as write
 

@@ -42,7 +42,7 @@ def _eval(
     from cof.runs.folder import ANSWERS, FILES
     from cof.runs.ranks import Ranks
     from cof.runs.runner import Options, run
-    from cof.runs.scores import table
+    from cof.runs.scores import notes, table
 
     settings = config.load(path, overrides)
     command = shlex.join(["cof", *sys.argv[1:]])
@@ -52,6 +52,8 @@ def _eval(
     bench = plugins.load("bench", settings.names["bench"])
     click.echo(table(bench, done.scores, done.results))
     click.echo(f"written to {done.path}: {', '.join(FILES)}, {ANSWERS}/")
+    for note in notes(done.scores):
+        click.echo(f"note: {note}", err=True)
     if done.failed:
         first = "; ".join(f"{one.question.id}: {one.error}" for one in done.failed[:3])
         click.echo(f"cof: {len(done.failed)} questions failed, counted as wrong: {first}", err=True)

@@ -13,6 +13,7 @@ from tabulate import tabulate
 from cof import plugins
 from cof.commands._config import bench_config
 from cof.errors import RunError
+from cof.runs.scores import notes
 
 
 @click.command()
@@ -51,7 +52,8 @@ def score(
         scores |= {"unanswered": len(found.missing)} if found.missing else {}
         text = tabulate(bench.table(scores), ["", "points", "n"], floatfmt=".2f")
     click.echo(json.dumps(scores, indent=2) if as_json else text)
-    _notes(scores)
+    for note in notes(scores):
+        click.echo(f"note: {note}", err=True)
 
 
 def _run(
@@ -76,12 +78,3 @@ def _run(
     scores = summary(bench, run.results, run.config["plain"], run.config["seed"], config)
     scores |= {"unanswered": total - len(run.results)} if len(run.results) < total else {}
     return scores, table(bench, scores, run.results)
-
-
-def _notes(scores: dict[str, Any]) -> None:
-    """What a reader of the numbers has to know, on the error stream."""
-    absent = {**scores.get("cof", {}), **scores}.get("missing_subtasks")
-    if absent:
-        click.echo(f"note: not in this data, and not in the sums: {', '.join(absent)}", err=True)
-    if scores.get("unanswered"):
-        click.echo(f"note: {scores['unanswered']} questions without an answer left out", err=True)

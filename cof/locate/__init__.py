@@ -9,4 +9,8 @@ says of a question must not depend on the rest of the batch. A stage that cannot
 benchmark also has
 
     def check(bench, questions, config) -> None       # DataError, with all questions, beforehand
+
+and one that reads its regions from a file
+
+    def source(config) -> str       # hash of what the file says, "" for no file; in the manifest
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cof.boxes_file import boxes_of, check_ids
+from cof.boxes_file import boxes_of, check_ids, content
 from cof.models.base import Model, View
 from cof.types import Question, Region
 
@@ -26,6 +26,11 @@ class Config:
 def check(bench: str, questions: Sequence[Question], config: Config) -> None:
     """Refuse a file that lacks some of the questions."""
     check_ids(config.path, config.truth, questions)
+
+
+def source(config: Config) -> str:
+    """What the file says, as a hash."""
+    return content(config.path, config.truth)
 
 
 def locate(

@@ -23,7 +23,8 @@ class Config:
     """How the region is asked for.
 
     Attributes:
-        prompt: the request; `{question}` stands for the question's first line.
+        prompt: the request; `{question}` stands for the first line of the question's `core`, of its
+            text where it has none (as published).
         max_new_tokens: length of the reply; the published script allows 128.
         stop: end a reply once its boxes are complete (`boxes`, see `boxes_complete`), after the
             first box that the published pattern finds (`first`; enough for the reference rules),
@@ -46,7 +47,7 @@ def locate(
     model: Model, questions: Sequence[Question], views: Sequence[View], config: Config
 ) -> list[Region]:
     """One reply a question, every box in it; greedy, whatever the answers are decoded with."""
-    asked = [grounding_question(question.text, config.prompt) for question in questions]
+    asked = [grounding_question(one.core or one.text, config.prompt) for one in questions]
     limits, done = Limits(config.max_new_tokens), _DONE[config.stop]
     replies = model.generate(model.encode(views, asked), limits, done)
     return [

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from random import Random
 
 from cof.boxes import shared_area
-from cof.boxes_file import boxes_of, check_ids
+from cof.boxes_file import boxes_of, check_ids, content
 from cof.errors import DataError
 from cof.models.base import Model, View
 from cof.types import Box, Question, Region
@@ -42,6 +42,11 @@ def check(bench: str, questions: Sequence[Question], config: Config) -> None:
         raise DataError(
             f"locate.name=random: {bench} has no ground-truth boxes; give locate.of=RUN_FOLDER"
         )
+
+
+def source(config: Config) -> str:
+    """What the file says, as a hash; "" for the benchmark's own boxes, which its hash covers."""
+    return "" if config.of == ORACLE else content(config.of, config.truth)
 
 
 def locate(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from cof.boxes_file import check_ids, read_boxes
+from cof.boxes_file import check_ids, content, read_boxes
 from cof.errors import DataError
 from cof.models.base import Model, View
 from cof.types import Question, Region
@@ -33,6 +33,11 @@ def check(bench: str, questions: Sequence[Question], config: Config) -> None:
     """Refuse a file that lacks some of the questions, or in which one image has most of them."""
     check_ids(config.of, config.truth, questions)
     _partners(config)
+
+
+def source(config: Config) -> str:
+    """What the file says, as a hash."""
+    return content(config.of, config.truth)
 
 
 def locate(

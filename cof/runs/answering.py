@@ -7,10 +7,10 @@ plain pass and coarse stages (`CoF.answer_many`); `cof eval` is a single cell, `
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cof.config import RunConfig
 from cof.errors import DataError, RunError
@@ -30,10 +30,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cell:
-    """One setting, and the run folder of its records."""
+    """One setting, the run folder of its records, and the fingerprint of what it is asked."""
 
     config: RunConfig
     folder: RunFolder
+    dataset: Mapping[str, Any]
 
     def lacks(self, total: int) -> bool:
         """True where some of the `total` questions have no record yet."""

@@ -35,7 +35,7 @@ from cof.runs.figures import forest
 from cof.runs.folder import Run
 from cof.runs.grid import Grid
 from cof.runs.page import write_page
-from cof.runs.plan import read_questions
+from cof.runs.plan import questions_hash, read_questions, short_hash
 from cof.runs.runner import Options, run_cells
 from cof.runs.sides import side
 from cof.runs.statistics import Estimate
@@ -73,10 +73,10 @@ def run_controls(path: Path, overrides: Sequence[str], options: Options | None =
         ConfigError, DataError, ModelError, RunError: see `run_cells`.
     """
     base = configs.load(path, overrides)
-    folder = Path(base.general.out) / (base.general.name or _name(base))
+    questions = read_questions(base)
+    folder = Path(base.general.out) / (base.general.name or _name(base, questions))
     fixed = [*overrides, f"out={json.dumps(str(folder))}", "plain=true"]
     own = run_cells([configs.load(path, [*fixed, f"name={OWN}"])], options)[0]
-    questions = read_questions(base)
     cells, skipped = [], {}
     for name in CONTROLS:
         chosen = [f"locate.{key}={json.dumps(value)}" for key, value in _settings(name, own)]
@@ -114,10 +114,11 @@ def _refusal(cell: RunConfig, questions: Sequence[Question]) -> str:
     return ""
 
 
-def _name(base: RunConfig) -> str:
-    """`<bench>-<model>-controls-<hash of the setting>`."""
+def _name(base: RunConfig, questions: Sequence[Question]) -> str:
+    """`<bench>-<model>-controls-<hash of the setting and the questions>`."""
     model = re.sub(r"[^\w.-]", "_", Path(str(base.model.path)).name)
-    return f"{base.names['bench']}-{model}-controls-{base.hash[:8]}"
+    digest = short_hash(base.hash, questions_hash(questions))
+    return f"{base.names['bench']}-{model}-controls-{digest}"
 
 
 class Report:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WEIGHT, EXPAND = "refine.weight", "boxes.expand"
-SCORE = "accuracy (mean credit), %"
+SCORE = "accuracy (mean credit), %\n(bands: 95 % of the difference to plain)"
 CAPTION = (
     "Accuracy (mean credit) of each setting and its difference to the plain answers; 95 % "
     "intervals over images"
@@ -128,8 +129,8 @@ class Grid:
             title = ", ".join(f"{sign(key)} {told[key]}" for key in panel_keys if told[key])
             line = f"{sign(line_key)} {told[line_key]}" if line_key else "CoF"
             spots = points.setdefault(title, {}).setdefault(line, [])
-            spots.append((float(weight), one.after.times(100)))
-            plain.setdefault(title, one.before.times(100))
+            spots.append((float(weight), _beside_plain(one).times(100)))
+            plain.setdefault(title, replace(one.before, low=None, high=None).times(100))
         return [
             Panel(title, [_curve(name, spots) for name, spots in lines.items()], plain[title])
             for title, lines in points.items()
@@ -144,6 +145,16 @@ def names_of(runs: Sequence[Run]) -> list[str]:
         ", ".join(f"{sign(key)} {value}" for key, value in one.items() if value) for one in told
     ]
     return names if len(set(names)) == len(names) and all(names) else labels(runs)
+
+
+def _beside_plain(one: Comparison) -> Estimate:
+    """The score, with the interval of its difference to plain put around plain's score.
+
+    The difference is paired, so that a band off the plain line tells more than two bands apart.
+    """
+    ends = (one.difference.low, one.difference.high)
+    low, high = (None if end is None else one.before.value + end for end in ends)
+    return replace(one.after, low=low, high=high)
 
 
 def _curve(name: str, spots: Sequence[tuple[float, Estimate]]) -> Curve:

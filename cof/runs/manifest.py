@@ -90,9 +90,12 @@ def write_batch_size(folder: RunFolder, size: int) -> None:
 def dataset_changes(
     folder: RunFolder, dataset: Mapping[str, Any], mended: bool = False
 ) -> list[str]:
-    """What keeps `dataset` from being the run's own; other image bytes pass where `mended`."""
+    """What keeps `dataset` from being the run's own; other image bytes pass where `mended`.
+
+    A key that the run's manifest lacks (`regions`, in one of an older version) says nothing.
+    """
     there = latest(folder.read_json(MANIFEST)).get("dataset", dataset)
-    changed = [key for key in dataset if dataset[key] != there.get(key)]
+    changed = [key for key in dataset if dataset[key] != there.get(key, dataset[key])]
     return [
         f"{key}: {there.get(key)!s:.12} there, {dataset[key]!s:.12} here"
         for key in changed

@@ -80,8 +80,13 @@ def fingerprint(questions: Sequence[Question], root: Path) -> dict[str, Any]:
 
 
 def questions_hash(questions: Sequence[Question]) -> str:
-    """Hex SHA-256 of everything asked, references and true boxes included."""
-    asked = json.dumps([asdict(question) for question in questions], sort_keys=True)
+    """Hex SHA-256 of everything asked, references and true boxes included.
+
+    An empty `core` is left out, so that runs made before there was one go on.
+    """
+    rows = [asdict(question) for question in questions]
+    kept = [{key: value for key, value in row.items() if key != "core" or value} for row in rows]
+    asked = json.dumps(kept, sort_keys=True)
     return hashlib.sha256(asked.encode()).hexdigest()
 
 

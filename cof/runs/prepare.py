@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from cof import config as configs
 from cof.errors import RunError
@@ -17,7 +16,6 @@ from cof.types import Question
 def prepare(
     cell: Cell,
     questions: Sequence[Question],
-    dataset: Mapping[str, Any],
     overwrite: bool,
     retry_failed: bool,
 ) -> None:
@@ -37,7 +35,7 @@ def prepare(
     elif configs.content_hash(there) != config.hash:
         keys = "; ".join(configs.differences(there, resolved))
         raise RunError(f"{folder.path}: made with another config ({keys}); {WAY_OUT}")
-    changes = manifest.dataset_changes(folder, dataset, retry_failed)
+    changes = manifest.dataset_changes(folder, cell.dataset, retry_failed)
     if changes and begun:
         way = f"--retry-failed asks again about mended images; or {WAY_OUT}"
         only_images = all(change.startswith("images:") for change in changes)

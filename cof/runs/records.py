@@ -1,7 +1,7 @@
 """A question's line in records.jsonl: `Result` to plain data and back, nothing lost.
 
     index, id, image, category, question, reference,                    what was asked
-        truth, options, choose
+        truth, options, choose, core
     region {source, frame, reply, boxes}                                the coarse stage
     focus {status, boxes, cells, target, tokens}                        boxes to visual tokens
     plain {text, tokens}, cof {text, tokens}                            the two answers
@@ -33,6 +33,7 @@ def to_record(index: int, result: Result) -> dict[str, Any]:
         "truth": _corners(asked.boxes),
         "options": list(asked.options),
         "choose": asked.choose,
+        "core": asked.core,
         "region": region and _region(region),
         "focus": {
             "status": result.status,
@@ -65,6 +66,7 @@ def from_record(record: Mapping[str, Any]) -> Result:
             boxes=_boxes(record["truth"]),
             options=tuple(record["options"]),
             choose=record["choose"],
+            core=record.get("core", ""),  # older records have none
         ),
         region=_read_region(record["region"], seconds.get("region", 0.0)),
         focus_boxes=_boxes(focus["boxes"]),

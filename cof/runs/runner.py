@@ -77,14 +77,14 @@ def run_cells(settings: Sequence[RunConfig], options: Options | None = None) -> 
     dataset = fingerprint(questions, Path(first.bench.root))
     ranks = Ranks.here()
     with contextlib.ExitStack() as locks:
-        cells = [_open(one, dataset, ranks, locks) for one in settings]
+        cells = [_open(one, dataset | _source(one), ranks, locks) for one in settings]
         meeting = Meeting(ranks)
         meeting.gather("locked")
         for cell in cells if ranks.leads else []:
-            prepare(cell, questions, dataset, options.overwrite, options.retry_failed)
+            prepare(cell, questions, options.overwrite, options.retry_failed)
         meeting.release("prepared")
         for number, group in enumerate(_together(cells)):
-            _fill(group, questions, dataset, options, partial(meeting.release, f"go-{number}"))
+            _fill(group, questions, options, partial(meeting.release, f"go-{number}"))
         for cell in cells if ranks.leads else []:
             cell.folder.join()
             cell.folder.merge(len(questions))
@@ -105,6 +105,13 @@ def _check(config: RunConfig, questions: Sequence[Question]) -> None:
         check(config.names["bench"], questions, config.locate)
 
 
+def _source(config: RunConfig) -> dict[str, str]:
+    """`regions`: the hash of the file that the coarse stage reads, where it reads one."""
+    source = getattr(plugins.load("locate", config.names["locate"]), "source", None)
+    digest = source(config.locate) if source is not None else ""
+    return {"regions": digest} if digest else {}
+
+
 def _open(
     config: RunConfig, dataset: Mapping[str, Any], ranks: Ranks, locks: contextlib.ExitStack
 ) -> Cell:
@@ -112,7 +119,7 @@ def _open(
     path = Path(config.general.out) / (config.general.name or _name(config, dataset))
     folder = RunFolder(path, ranks)
     locks.enter_context(folder.locked())
-    return Cell(config, folder)
+    return Cell(config, folder, dataset)
 
 
 def _together(cells: Sequence[Cell]) -> list[list[Cell]]:
@@ -128,7 +135,6 @@ def _together(cells: Sequence[Cell]) -> list[list[Cell]]:
 def _fill(
     cells: Sequence[Cell],
     questions: Sequence[Question],
-    dataset: Mapping[str, Any],
     options: Options,
     go: Callable[[], None],
 ) -> None:
@@ -142,7 +148,7 @@ def _fill(
         return
     pipeline = build_pipeline(cells[0].config)
     for cell in cells if cells[0].folder.ranks.leads else []:
-        here = manifest.describe(cell.config, dataset, pipeline.model, options.command)
+        here = manifest.describe(cell.config, cell.dataset, pipeline.model, options.command)
         manifest.write(cell.folder, here, len(cell.folder.indexes()))
         (cell.folder.path / SCORES).unlink(missing_ok=True)
     go()

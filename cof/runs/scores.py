@@ -87,6 +87,14 @@ def table(bench: ModuleType, scores: dict[str, Any], results: Sequence[Result]) 
     return "\n".join([text, "", _interval(pair), *lines, _seconds(results)])
 
 
+def notes(scores: dict[str, Any]) -> list[str]:
+    """What a reader of the numbers has to know: what the data lacks, what was left out."""
+    absent = {**scores.get("cof", {}), **scores}.get("missing_subtasks")
+    lines = [f"not in this data, and not in the sums: {', '.join(absent)}"] if absent else []
+    left = scores.get("unanswered")
+    return [*lines, *([f"{left} questions without an answer left out"] if left else [])]
+
+
 _STYLE: dict[str, Any] = {"floatfmt": ("", "", ".2f", ".2f", "+.2f"), "tablefmt": "simple"}
 
 

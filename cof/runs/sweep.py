@@ -23,6 +23,7 @@ from cof import config as configs
 from cof.config import NOT_RESULTS, RunConfig, content_hash, flatten
 from cof.errors import ConfigError
 from cof.runs.folder import Run
+from cof.runs.plan import questions_hash, read_questions
 from cof.runs.runner import Options, run_cells
 from cof.runs.settings import SHORT, as_file_name, show
 from cof.yamlfile import parse_value
@@ -148,8 +149,9 @@ def _cell(
 
 
 def _name(base: RunConfig, keys: Sequence[str]) -> str:
-    """`<bench>-<model>-sweep-<hash>`: the hash of what the cells share, and of the axes' names."""
+    """`<bench>-<model>-sweep-<hash>`: of what the cells share: settings, axes, questions."""
     fixed = {key: value for key, value in flatten(base.as_dict()).items() if key not in keys}
-    digest = content_hash({**fixed, "axes": sorted(keys)})[:8]
+    asked = questions_hash(read_questions(base))
+    digest = content_hash({**fixed, "axes": sorted(keys), "questions": asked})[:8]
     model = re.sub(r"[^\w.-]", "_", Path(str(base.model.path)).name)
     return f"{base.names['bench']}-{model}-sweep-{digest}"

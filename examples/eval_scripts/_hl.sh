@@ -1,12 +1,15 @@
-# Sourced by the scripts beside it: set-up, then `cof_hl` with settings from the environment.
-# MODEL, WEIGHT, EXPAND, OUT, CONFIG; DIFFICULTY (easy, fine, crowded) of the mini benchmarks.
+# Sourced by the scripts beside it: set-up, then `cof_hl` with settings from the environment:
+#   MME_ROOT, POPE_ROOT, MMBENCH_ROOT, VSTAR_ROOT   the real benchmark; without, its mini twin, made once
+#   MODEL     a folder or a hub name; without, the embedded model
+#   DIFFICULTY (easy, fine, crowded, noise), SIZE (images of each part)   of the mini benchmarks
+#   WEIGHT, EXPAND, OUT, CONFIG   λ, α, folder of the runs, and the YAML file that all this changes
 . "$(dirname "${BASH_SOURCE[0]}")/../setup.sh" requirements.txt
 cof_hl() {  # COMMAND BENCHMARK ROOT MINI [key=value ...]; without ROOT on the mini benchmark MINI
   local command="$1" bench="$2" root="$3" mini
   if [[ -z "$root" ]]; then
-    mini="$COF_ROOT/runs/data/mini-${DIFFICULTY:-fine}"    # made once; sha256.json is written last
-    [[ -e "$mini/sha256.json" ]] || { rm -rf "$mini"
-      "$PYTHON" -m cof.cli data mini "$mini" --difficulty "${DIFFICULTY:-fine}"; }
+    mini="$COF_ROOT/runs/data/mini-${DIFFICULTY:-fine}${SIZE:+-$SIZE}"
+    [[ -e "$mini/sha256.json" ]] || { rm -rf "$mini"    # this file is written last
+      "$PYTHON" -m cof.cli data mini "$mini" --difficulty "${DIFFICULTY:-fine}" --size "${SIZE:-60}"; }
     root="$mini/$4"
   fi
   exec "$PYTHON" -m cof.cli "$command" "${CONFIG:-$COF_ROOT/examples/configs/mme_tiny.yaml}" \
