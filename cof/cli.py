@@ -15,6 +15,7 @@ COMMANDS = {
     "controls": "A setting beside its controls: was it the region?",
     "compare": "Paired differences between runs, with intervals and tests.",
     "report": "Tables, figures and a gallery of runs, from their records.",
+    "pack": "Finished runs made small, to be committed.",
     "probe": "Attention on the region, before and after the highlight.",
     "score": "Score answer files, ours or LLaVA's.",
     "data": "Mini benchmarks, checks of benchmark folders.",

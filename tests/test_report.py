@@ -149,6 +149,14 @@ class TestPage:
         assert "right:" in page
         assert "plain:" in page
 
+    def test_a_brief_one_has_only_tables_over_all_runs(self, root, runs):
+        out = root / "brief"
+        write_report(runs, out, Options(csv=True, gallery=0, brief=True))
+        names = {path.stem for path in (out / "tables").iterdir()}
+        assert not [name for name in names if "categories" in name or "scores" in name]
+        assert {"1-settings", "1-against-first", "1-coarse", "1-effect"} <= names
+        assert [path.name for path in (out / "figures").iterdir()] == ["1-settings.png"]
+
     def test_runs_over_other_questions_have_their_own_section(self, root, data, runs):
         bench = {"name": "mme", "root": str(data), "limit": 4}
         other = make_run(root / "runs", data, right_with(1, 1), "other", bench=bench)

@@ -18,6 +18,7 @@ from cof.runs.grid import Grid, names_of
 from cof.runs.records import comparable
 from cof.runs.runner import Options, run_cells
 from cof.runs.settings import as_file_name, differing, show
+from cof.runs.statistics import Estimate
 from cof.runs.sweep import Axis, parse_axis, parse_settings, sweep
 
 IMAGES = 5
@@ -250,11 +251,11 @@ class TestResume:
         assert [len(run.failed) for run in done.runs] == [0] * 3
 
     def test_another_dataset_is_refused(self, file, model, tmp_path):
-        run_sweep(file, *self.SETTINGS)
+        run_sweep(file, *self.SETTINGS, "name=s")
         text = tmp_path / "mme" / "color" / "0001.txt"
         text.write_text(text.read_text().replace("thing", "thong"))
         with pytest.raises(RunError, match=r"weight=1: made with another dataset"):
-            run_sweep(file, *self.SETTINGS)
+            run_sweep(file, *self.SETTINGS, "name=s")
 
 
 class TestGrid:
@@ -302,7 +303,12 @@ class TestGrid:
         assert panel.title == ""
         assert [line.label for line in panel.lines] == ["α 1", "α 2"]
         assert [line.x for line in panel.lines] == [(1.0, 2.0, 4.0)] * 2
-        assert panel.plain == Grid(runs).found[0].before.times(100)
+        one = Grid(runs).found[0]
+        assert panel.plain == Estimate(100 * one.before.value, None, None, one.before.n)
+        spot = panel.lines[0].y[0]
+        assert spot.value == 100 * one.after.value
+        ends = [100 * (one.before.value + end) for end in (one.difference.low, one.difference.high)]
+        assert [spot.low, spot.high] == pytest.approx(ends)
         figure = Grid(runs).figure()
         assert figure.axes[0].get_xlabel() == "λ"
         assert figure.texts[-1].get_text() == Grid(runs).hashes

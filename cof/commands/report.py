@@ -14,6 +14,7 @@ import click
 )
 @click.option("--latex", is_flag=True, help="Also tables/*.tex (booktabs) and figures/*.pdf.")
 @click.option("--csv", is_flag=True, help="Also tables/*.csv, all digits.")
+@click.option("--brief", is_flag=True, help="Without what concerns one run alone, for large grids.")
 @click.option("--gallery", default=6, show_default=True, help="Most pictures of a kind and run.")
 @click.option(
     "--images", type=click.Path(path_type=Path), help="The benchmark's folder, where it has moved."
@@ -24,6 +25,7 @@ def report(
     out: Path | None,
     latex: bool,
     csv: bool,
+    brief: bool,
     gallery: int,
     images: Path | None,
     seed: int,
@@ -33,7 +35,7 @@ def report(
     from cof.runs.report import Options, write_report
 
     loaded = [load_run(path) for path in runs]
-    options = Options(latex, csv, gallery, images, seed)
+    options = Options(latex, csv, gallery, images, seed, brief)
     written = write_report(loaded, out or runs[0] / "report", options)
     for path in written:
         click.echo(path)

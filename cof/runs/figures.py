@@ -161,6 +161,8 @@ def forest(rows: Mapping[str, Estimate], x: str, hashes: str) -> Figure:
     names = [f"{name}  (n = {one.n})" for name, one in rows.items()]
     axes.set_yticks(range(len(rows)), names, parse_math=False)
     axes.set_ylim(len(rows) - 0.5, -0.5)
+    left, right = axes.get_xlim()
+    axes.set_xlim(min(left, -1), max(right, 1))  # so that nothing does not look like something
     axes.set_xlabel(f"{x}\n(95 % intervals; filled: zero is outside)", parse_math=False)
     axes.grid(axis="x", color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)

@@ -111,6 +111,10 @@ class RunFolder:
             strangers = [name for name in os.listdir(self.path) if not name.startswith(".")]
             if strangers and not (self.path / CONFIG).exists():
                 raise RunError(f"{self.path}: holds {strangers[0]!r} but no run; choose a new name")
+            if shards.PACKED in strangers:
+                raise RunError(
+                    f"{self.path}: a packed run is only read; gzip -d {self.path / shards.PACKED}"
+                )
             return locks.acquire(self.path, self.ranks)
         except BlockingIOError:
             raise RunError(f"{self.path}: another process is writing this run") from None

@@ -42,6 +42,7 @@ class Options:
         gallery: most questions gained, and most lost, that are drawn of each run.
         images: folder of the images, None for the one in each run's config.
         seed: of the intervals.
+        brief: without the tables and figures that concern one run alone.
     """
 
     latex: bool = False
@@ -49,6 +50,7 @@ class Options:
     gallery: int = 6
     images: Path | None = None
     seed: int = 0
+    brief: bool = False
 
 
 @dataclass
@@ -109,11 +111,11 @@ def _section(runs: Sequence[Run], number: int, options: Options) -> Section:
         side(run, "cof")  # refuses a run that is not finished
     paired = {name: run for run, name in zip(runs, names, strict=True) if has_both(run)}
     if paired:
-        _settings(section, paired, seed)
+        _settings(section, paired, options)
     if len(runs) > 1:
         sides = [replace(side(run, "cof"), name=n) for run, n in zip(runs, names, strict=True)]
         section.tables.append(family_table(compare_with_first(sides, seed), "against-first"))
-    for run, name in zip(runs, names, strict=True):
+    for run, name in [] if options.brief else zip(runs, names, strict=True):
         table = sections.scores_table(run, name, seed)
         section.tables.append(replace(table, name=f"scores-{_slug(name)}"))
     section.tables.append(sections.coarse_table(runs, names, seed))
@@ -127,14 +129,14 @@ def _section(runs: Sequence[Run], number: int, options: Options) -> Section:
     return section
 
 
-def _settings(section: Section, runs: Mapping[str, Run], seed: int) -> None:
+def _settings(section: Section, runs: Mapping[str, Run], options: Options) -> None:
     """Each run against its own plain answers: in all, by category, and drawn."""
-    grid = Grid(list(runs.values()), seed)
+    grid = Grid(list(runs.values()), options.seed)
     section.tables.append(grid.table)
     section.figures["settings"] = grid.figure()
     section.notes += grid.notes()
     for (name, run), one in zip(runs.items(), grid.found, strict=True):
-        if one.categories:
+        if one.categories and not options.brief:
             table = category_table(replace(one, second=name), ("plain", "CoF"))
             section.tables.append(replace(table, name=f"categories-{_slug(name)}"))
             rows = {key: part.difference.times(100) for key, part in one.categories.items()}

@@ -2,22 +2,26 @@
 
 A run of one process appends to records.jsonl, process r of several to records-<r>.jsonl. Whoever
 reads takes them all, so that a run may go on with another number of processes. `merge` writes one
-records.jsonl in dataset order. Nothing here holds the records themselves in memory.
+records.jsonl in dataset order. A packed run (`cof pack`) has records.jsonl.gz instead, and is only
+read. Nothing here holds the records themselves in memory.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import zlib
 from collections.abc import Container, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from cof.errors import RunError
 
 RECORDS = "records.jsonl"
+PACKED = "records.jsonl.gz"
 _SHARDS = "records-*.jsonl"
 
 
@@ -27,7 +31,7 @@ def shard_name(rank: int, size: int) -> str:
 
 
 def files(folder: Path) -> list[Path]:
-    """All record files; records.jsonl last, so that a merge meanwhile hides nothing."""
+    """All files that records are added to; records.jsonl last: a merge meanwhile hides nothing."""
     return [*sorted(folder.glob(_SHARDS)), folder / RECORDS]
 
 
@@ -50,7 +54,7 @@ def read(folder: Path) -> Iterator[Line]:
         RunError: a line before the last is damaged, or a question has two records.
     """
     seen: dict[int, tuple[str, int]] = {}
-    for file in files(folder):
+    for file in [*files(folder), folder / PACKED]:
         for line, digest in _whole_lines(file):
             index = line.record["index"]
             other, known = seen.setdefault(index, (file.name, digest))
@@ -125,6 +129,7 @@ def _copy(lines: Iterable[Line], target: Path) -> None:
 
 def _whole_lines(file: Path) -> Iterator[tuple[Line, int]]:
     """The whole lines of a file, each with a hash of its bytes."""
+    packed = file.suffix == ".gz"
     try:
         stream = file.open("rb")
     except FileNotFoundError:
@@ -132,15 +137,24 @@ def _whole_lines(file: Path) -> Iterator[tuple[Line, int]]:
     with stream:
         size, start = os.fstat(stream.fileno()).st_size, 0
         seen: set[int] = set()
-        for number, data in enumerate(stream, 1):
+        for number, data in enumerate(_unpacked(stream, file) if packed else stream, 1):
             record = _record(data)
-            if record is None and start + len(data) >= size:
+            if record is None and not packed and start + len(data) >= size:
                 return
             if record is None or record["index"] in seen:
                 raise RunError(f"{file}: line {number} is damaged or a repetition; delete it")
             yield Line(file, start, len(data), record), hash(data)
             seen.add(record["index"])
             start += len(data)
+
+
+def _unpacked(stream: IO[bytes], file: Path) -> Iterator[bytes]:
+    """The lines of a packed file."""
+    try:
+        with gzip.open(stream) as unpacked:
+            yield from unpacked
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise RunError(f"{file}: damaged ({error})") from error
 
 
 def _record(line: bytes) -> dict[str, Any] | None:

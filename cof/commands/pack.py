@@ -1,0 +1,23 @@
+"""`cof pack`: finished runs made small, to be committed beside code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Their folder."
+)
+def pack(runs: tuple[Path, ...], out: Path) -> None:
+    """Copy finished run folders to OUT, their records compressed, to be kept beside code.
+
+    What `cof report`, `compare` and `score` need stays; they read packed runs as they are.
+    """
+    from cof.runs.pack import pack as write
+
+    for folder in write(runs, out):
+        click.echo(folder)

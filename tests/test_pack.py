@@ -1,0 +1,93 @@
+"""Packed runs: small, read like any other, never written to."""
+
+import gzip
+
+import pytest
+from click.testing import CliRunner
+from fake_runs import make_run, right_with
+from fakes import make_mme
+
+from cof import config, load_run
+from cof.cli import main
+from cof.errors import RunError
+from cof.runs.pack import pack
+from cof.runs.report import Options, write_report
+from cof.runs.runner import run
+
+
+@pytest.fixture
+def made(tmp_path):
+    return make_run(tmp_path / "runs", make_mme(tmp_path / "mme", 6), right_with(0.5, 0.7))
+
+
+@pytest.fixture
+def packed(made, tmp_path):
+    (folder,) = pack([made.path], tmp_path / "packed")
+    return folder
+
+
+def test_it_is_small_and_says_the_same(made, packed, tmp_path):
+    assert {path.name for path in packed.iterdir()} == {
+        *("config.yaml", "manifest.json", "records.jsonl.gz")
+    }
+    loaded = load_run(packed)
+    assert (loaded.results, loaded.config, loaded.manifest) == (
+        *(made.results, made.config, made.manifest),
+    )
+    assert sum(path.stat().st_size for path in packed.iterdir()) < 5000
+    for one, name in ((made, "a"), (loaded, "b")):
+        write_report([one], tmp_path / name, Options(csv=True, gallery=0))
+    for file in (tmp_path / "a").rglob("*.*"):
+        assert (tmp_path / "b" / file.relative_to(tmp_path / "a")).read_bytes() == file.read_bytes()
+
+
+def test_equal_records_are_equal_bytes(made, packed, tmp_path):
+    before = (packed / "records.jsonl.gz").read_bytes()
+    pack([made.path], tmp_path / "packed")
+    assert (packed / "records.jsonl.gz").read_bytes() == before
+
+
+def test_it_is_not_written_to(made, packed):
+    again = {**made.config, "out": str(packed.parent), "name": packed.name}
+    with pytest.raises(RunError, match=r"a packed run is only read; gzip -d .*records.jsonl.gz"):
+        run(config.resolve(again))
+
+
+def test_what_cannot_be_packed(made, packed, tmp_path):
+    with pytest.raises(RunError, match="is packed already"):
+        pack([packed], tmp_path / "more")
+    with pytest.raises(RunError, match="two runs are called 'r'"):
+        pack([made.path, packed], tmp_path / "more")
+    with pytest.raises(RunError, match="into its own folder"):
+        pack([made.path], made.path.parent)
+    cut = make_run(tmp_path / "runs", tmp_path / "mme", right_with(1, 1), "cut", keep=3)
+    with pytest.raises(RunError, match="cut: not finished"):
+        pack([cut.path], tmp_path / "more")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[: len(data) // 2],
+        lambda data: b"not gzip" + data,
+        lambda data: gzip.compress(gzip.decompress(data)[:-9]),
+    ],
+    ids=["torn", "no gzip", "torn line"],
+)
+def test_a_damaged_one_is_named(packed, damage):
+    file = packed / "records.jsonl.gz"
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(RunError, match=r"records.jsonl.gz.* damaged"):
+        load_run(packed)
+
+
+def test_records_beside_packed_ones_are_refused(made, packed):
+    (packed / "records.jsonl").write_bytes((made.path / "records.jsonl").read_bytes())
+    with pytest.raises(RunError, match=r"records in records.jsonl and records.jsonl.gz; delete"):
+        load_run(packed)
+
+
+def test_the_command_names_the_folders(made, tmp_path):
+    done = CliRunner().invoke(main, ["pack", str(made.path), "--out", str(tmp_path / "kept")])
+    assert (done.exit_code, done.output) == (0, f"{tmp_path / 'kept' / 'r'}\n")
+    assert load_run(tmp_path / "kept" / "r").results == made.results
