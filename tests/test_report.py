@@ -5,27 +5,32 @@ import io
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from fake_runs import make_run, right_with
-from fakes import make_mme
+from fakes import StubModel, make_mme
 from PIL import Image
 
-from cof import load_run
+from cof import config, load_run
 from cof.cli import main
 from cof.errors import DataError, RunError
 from cof.runs import gallery
 from cof.runs.figures import Curve, Panel, curves, forest, name_of, save
+from cof.runs.grounding import iou
 from cof.runs.published import paired, published
 from cof.runs.report import Options, write_report
-from cof.runs.runner import _score
+from cof.runs.runner import _score, run
 from cof.runs.sections import coarse_table, scores_table
 from cof.runs.sides import run_hash
 from cof.runs.statistics import Estimate
 from cof.runs.tables import Number, Table, metric, percent, points
+from cof.tiny.mini import grounding
+from cof.tiny.mini.common import MiniConfig
 from cof.types import Result
 
+CONFIGS = Path(__file__).resolve().parents[1] / "examples" / "configs"
 HALF = Estimate(0.5, 0.25, 0.75, 8)
 
 
@@ -80,7 +85,6 @@ class TestFromRecordsAlone:
         assert contents(root / "second") == contents(report)
 
     def test_scores_json_is_rebuilt_byte_for_byte(self, root, runs):
-        from cof import config
         from cof.runs.folder import RunFolder
 
         copy = root / "rescored" / "w1"
@@ -276,6 +280,27 @@ def test_measures_of_the_coarse_stage_and_scores_are_tables(runs):
     assert len(table.head) == len(table.rows[0]) == 8
     names = [row[0] for row in scores_table(runs[0], "a", 0).rows]
     assert names == ["perception", "existence", "color"]
+
+
+def test_a_benchmark_of_the_coarse_stage_has_its_own_metrics_and_no_difference(
+    tmp_path, monkeypatch
+):
+    grounding.write(tmp_path / "data", MiniConfig(size=3))
+    monkeypatch.setattr("cof.models.llava.load", lambda settings: StubModel())
+    overrides = [f"bench.root={tmp_path / 'data'}", f"out={tmp_path / 'runs'}", "name=r"]
+    done = run(config.load(CONFIGS / "grounding.yaml", overrides))
+    twin = run(config.load(CONFIGS / "grounding.yaml", [*overrides, "name=s", "locate.stop=never"]))
+    written = write_report([done, twin], tmp_path / "report", Options(csv=True))
+    page = written[0].read_text(encoding="utf-8")
+    assert "## refcoco: 3 questions, 3 images" in page
+    assert re.search(r"\| metric +\| +n \| +coarse stage \|", page)
+    assert "plain, %" not in page
+    assert "No gallery." in page
+    rows = list(csv.DictReader((tmp_path / "report/tables/1-coarse.csv").open(encoding="utf-8")))
+    expected = [iou(result.region.boxes, result.question.boxes) for result in done.results]
+    assert float(rows[0]["IoU, %"]) == pytest.approx(100 * sum(expected) / 3)
+    scores = list(csv.DictReader(next((tmp_path / "report/tables").glob("1-scores*")).open()))
+    assert float(scores[1]["coarse stage"]) == pytest.approx(100 * sum(expected) / 3)
 
 
 def test_the_command_names_what_it_wrote(root, runs):

@@ -10,7 +10,7 @@ from cof.runs.folder import Run
 from cof.runs.manifest import latest
 from cof.runs.published import paired, published
 from cof.runs.scores import STATUSES
-from cof.runs.sides import has_both, run_hash, side
+from cof.runs.sides import bench_of, has_both, run_hash, side
 from cof.runs.statistics import Estimate, mean
 from cof.runs.tables import Cell, Number, Table, metric, percent, points
 
@@ -33,7 +33,8 @@ def scores_table(run: Run, name: str, seed: int) -> Table:
     if not has_both(run):
         found = published(run, "cof", seed)
         rows = [(key, one.n, metric(one)) for key, one in found.items()]
-        return Table("scores", caption, ("metric", "n", "CoF"), tuple(rows))
+        what = "coarse stage" if hasattr(bench_of(run)[0], "region_answer") else "CoF"
+        return Table("scores", caption, ("metric", "n", what), tuple(rows))
     rows = []
     for key, both in paired(run, seed).items():
         digits = metric(max(both.plain, both.cof, key=lambda one: abs(one.value))).digits

@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
 # Every table and figure of this folder again, from the records in it: [RESULTS=] tables.sh
-# A test holds the tables to the byte. `cof` must be on the PATH.
+# From the repository's root, with `cof` on the PATH; a test holds the tables to the byte.
 set -euo pipefail
 r="${RESULTS:-examples/results}"
 for name in mme-fine mme-noise; do
-  cof report "$r/$name"/{own,oracle,whole,random,shuffled,centre} --out "$r/$name" --gallery 0
+  cof report "$r/$name"/{own,oracle,whole,random,shuffled,centre} --out "$r/$name" --brief --gallery 0
+  cof report "$r/$name/own" --out "$r/$name/own-alone" --gallery 0
 done
-cof report "$r"/mme-fine-grid/weight={1,1.3,2,3,4.5,8},expand={1,1.5,2} --out "$r/mme-fine-grid" --brief --gallery 0
-cof report "$r/mme-fine-grid/weight=4.5,expand=1" "$r"/mme-fine-grid/weight={1.3,2,3,8},expand=1 \
-  "$r"/mme-fine-text/weight={4.5,1.3,2,3,8} --out "$r/mme-fine-text" --brief --gallery 0
+cof report "$r"/mme-fine-grid/weight={1,1.3,2,3,4.5,8},expand={1,1.5,2} \
+  --out "$r/mme-fine-grid" --brief --gallery 0
+cof report "$r"/mme-fine-grid/weight={4.5,1.3,2,3,8},expand=1 "$r"/mme-fine-text/weight={4.5,1.3,2,3,8} \
+  --out "$r/mme-fine-text" --brief --gallery 0
 for name in pope mmbench vstar; do
   cof report "$r/$name"/locate={prompt,oracle} --out "$r/$name" --gallery 0
 done
