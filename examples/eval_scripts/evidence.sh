@@ -3,7 +3,7 @@
 # From the repository's root, with `cof` on the PATH. Stops and goes on at any point. Ends with
 # RESULTS/, packed runs with their tables; for real benchmarks see the other scripts.
 set -euo pipefail
-out="${OUT:-runs/evidence}" r="${RESULTS:-examples/results}" size="${SIZE:-60}"
+out="${OUT:-runs/evidence}" r="${RESULTS:-examples/results}" size="${SIZE:-30}"
 config=examples/configs/evidence.yaml
 set -- "out=$out" "cache=$out/replies.sqlite" ${MODEL:+"model.path=$MODEL"}
 for kind in fine noise; do
