@@ -101,7 +101,8 @@ def _background(scenes: Scenes, device: str) -> Tensor:
 def _draw_bars(canvas: Tensor, scenes: Scenes) -> Tensor:
     """Clutter: up to `scenes.bars` thin grey segments a scene, under the objects."""
     device, side = str(canvas.device), scenes.side
-    x, y = _pixels(side, device)
+    line = torch.arange(side, dtype=torch.float32, device=device) + 0.5
+    x, y = line[None, :], line[:, None]  # one row, one column: half the work
     count = torch.from_numpy(scenes.bars).to(device)
     most = int(scenes.bars.max())
     draw = _draws(scenes, 43, 6, 6, device=device)
