@@ -1,17 +1,31 @@
 """The `cof` command with a stub in place of model and pipeline, for tests that kill processes.
 
-STUB_DELAY: seconds a batch takes. Neither torch nor transformers is imported.
+STUB_DELAY: seconds a batch takes. STUB_GATE: a file without which the second batch of a process
+does not begin. Neither torch nor transformers is imported.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import time
+from pathlib import Path
 from types import ModuleType
 
 from fakes import StubPipeline
 
 from cof.models import base
+
+
+class GatedPipeline(StubPipeline):
+    """Answers one batch, and the others once the gate is open."""
+
+    def answer_batch(self, questions, images):  # type: ignore[no-untyped-def]
+        gate = os.environ.get("STUB_GATE")
+        while self.batches and gate and not Path(gate).exists():
+            time.sleep(0.005)
+        return super().answer_batch(questions, images)
+
 
 if __name__ == "__main__":
     from cof.cli import main
@@ -21,5 +35,5 @@ if __name__ == "__main__":
     llava.Config = base.Config  # type: ignore[attr-defined]
     sys.modules["cof.models.llava"] = llava
     delay = float(os.environ.get("STUB_DELAY", "0"))
-    runner.build_pipeline = lambda config: StubPipeline(config.general.plain, delay)
+    runner.build_pipeline = lambda config: GatedPipeline(config.general.plain, delay)
     main()

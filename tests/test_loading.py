@@ -297,9 +297,11 @@ def test_a_path_that_is_no_model_is_named(tmp_path):
 
 
 def test_device_and_dtype_defaults():
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = "cuda:0" if torch.cuda.is_available() else "cpu"
     assert pick_device("auto") == device
     assert pick_dtype("auto", "cpu") is torch.float32
     if device == "cpu":
         with pytest.raises(ModelError, match="0 CUDA devices"):
             pick_device("cuda:0")
+        with pytest.raises(ModelError, match="0 CUDA devices"):
+            pick_device("cuda")

@@ -59,9 +59,9 @@ def start(arguments, **environment):
     )
 
 
-def torchrun(arguments, size):
+def torchrun(arguments, size, **environment):
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={size}"]
-    return start([*launcher, *arguments])
+    return start([*launcher, *arguments], **environment)
 
 
 def start_ranks(arguments, size, **environment):
@@ -78,7 +78,7 @@ def start_ranks(arguments, size, **environment):
 
 def folder_of(path):
     """All that a run left, but for seconds and for where it is."""
-    names = sorted(file.name for file in path.iterdir() if not file.name.startswith("."))
+    names = sorted(file.name for file in path.iterdir())
     lines = (path / "records.jsonl").read_text().splitlines()
     answers = sorted(file for file in (path / "answers").rglob("*") if file.is_file())
     return {
@@ -94,22 +94,44 @@ def shards(path):
     return {file.name: file.read_bytes() for file in path.glob("records-*.jsonl")}
 
 
-@pytest.mark.parametrize("size", [2, 3])
-def test_torchrun_leaves_the_folder_of_one_process(command, runs, alone, size):
-    process = torchrun(command(f"torchrun{size}"), size)
+def test_torchrun_leaves_the_folder_of_one_process(command, runs, alone):
+    process = torchrun(command("torchrun"), 3)
     said = process.communicate()[1].decode()
     assert process.returncode == 0, said
-    assert folder_of(runs / f"torchrun{size}") == alone
-    finished = "answers config.yaml manifest.json records.jsonl scores.json"
+    assert folder_of(runs / "torchrun") == alone
+    finished = ".lock answers config.yaml manifest.json records.jsonl scores.json"
     assert alone["names"] == finished.split()
     assert [json.loads(line)["index"] for line in alone["records"]] == list(range(TOTAL))
 
 
-def test_a_killed_rank_is_made_up_for_by_another_number_of_processes(command, runs, alone):
-    path = runs / "killed"
-    ranks = start_ranks(command("killed"), 3, STUB_DELAY="1")
+def test_a_second_launch_on_the_same_folder_is_refused_and_the_first_goes_on(
+    command, runs, alone, tmp_path
+):
+    path, gate = runs / "twice", tmp_path / "gate"
+    first = torchrun(command("twice"), 2, STUB_GATE=str(gate))
+    wait_until(lambda: len(shards(path)) == 2)
+    written = shards(path)
+    seconds = [start(command("twice")), *start_ranks(command("twice"), 2)]
+    for process in seconds:
+        said = process.communicate()[1].decode()
+        assert process.returncode == 2, said
+        assert "another process is writing this run" in said
+    assert shards(path) == written
+    assert first.poll() is None
+    gate.touch()
+    said = first.communicate()[1].decode()
+    assert first.returncode == 0, said
+    assert folder_of(path) == alone
+
+
+def test_a_killed_rank_is_made_up_for_by_another_number_of_processes(
+    command, runs, alone, tmp_path
+):
+    path, gate = runs / "killed", tmp_path / "gate"
+    ranks = start_ranks(command("killed"), 3, STUB_GATE=str(gate))
     wait_until(lambda: len(shards(path)) == 3)
     ranks[1].send_signal(signal.SIGKILL)
+    gate.touch()
     said = [process.communicate()[1].decode() for process in ranks]
     assert [process.returncode for process in ranks] == [2, -signal.SIGKILL, 0], said
     assert "has no record" in said[0]
@@ -196,6 +218,51 @@ class TestLocks:
             RunFolder(tmp_path).locked(),
         ):
             pass
+
+
+class TestGpu:
+    """Which GPU a process takes, on a machine that seems to have two."""
+
+    @pytest.fixture
+    def taken(self, monkeypatch):
+        """The numbers that were made current."""
+        import torch
+
+        chosen = []
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: [0, *chosen][-1])
+        return chosen
+
+    @pytest.mark.parametrize(
+        ("ranks", "device", "place"),
+        [
+            (Ranks(3, 4, 1), "auto", "cuda:1"),
+            (Ranks(3, 4, 1), "cuda", "cuda:1"),
+            (Ranks(2, 4, 0), "auto", "cuda:0"),
+            (Ranks(3, 4, 1), "cuda:0", "cuda:0"),
+            (Ranks(3, 4, 1), "cpu", "cpu"),
+            (Ranks(0, 1, 1), "auto", "cuda:0"),
+        ],
+    )
+    def test_local_rank_names_it(self, taken, ranks, device, place):
+        from cof.models.llava import pick_device
+
+        ranks.take_gpu(device)
+        assert pick_device(device) == place
+
+    def test_more_processes_than_gpus_are_refused(self, taken):
+        with pytest.raises(RunError, match="LOCAL_RANK=2: there are 2 GPUs"):
+            Ranks(2, 3, 2).take_gpu("auto")
+        assert not taken
+
+    def test_without_a_gpu_nothing_is_taken(self, taken, monkeypatch):
+        import torch
+
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+        Ranks(2, 3, 2).take_gpu("auto")
+        assert not taken
 
 
 class TestEnvironment:

@@ -1,10 +1,8 @@
 """Greedy decoding with everything shared that stays exact; the loop behind both stages.
 
-`Prefix` holds the keys and values of system prompt and image, computed once and used by the coarse
-pass, the plain pass and every question about the image; under a highlight it is used up to the
-first position that the highlight touches. `Greedy` decodes a batch on top of it, ends a row once
-its text is complete, and drops finished rows from the batch, so that one rambling reply does not
-keep the other rows busy.
+`Greedy` decodes a batch on top of the keys and values that its images share, ends a row once its
+text is complete, and drops finished rows from the batch, so that one rambling reply does not keep
+the other rows busy.
 """
 
 from __future__ import annotations
@@ -16,77 +14,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Cache, DynamicCache, StaticCache
+from transformers import Cache
 from transformers.masking_utils import create_causal_mask
 
 from cof.highlight import current, highlighted
+from cof.models._cache import forward, roomy, static
 from cof.models.base import Counters, Encoded
-
-_BLOCK = 128
-"""A compiled step is built anew for each cache length; this many positions make few lengths."""
-
-
-def _static(config: Any, cache: Cache, room: int) -> StaticCache:
-    """A copy of a cache in fixed memory, with room for the reply; lengths in steps of `_BLOCK`."""
-    longest = -(-(int(cache.get_seq_length()) + room) // _BLOCK) * _BLOCK
-    fixed = StaticCache(config=config, max_cache_len=longest)
-    layers: list[Any] = cache.layers
-    for number, layer in enumerate(layers):
-        fixed.update(layer.keys, layer.values, number)
-    return fixed
-
-
-def forward(decoder: Any, counters: Counters, **inputs: Any) -> Tensor:
-    """One counted forward pass of the decoder; last hidden states [B, Q, D]."""
-    batch, length = inputs["inputs_embeds"].shape[:2]
-    counters.forwards += 1
-    counters.positions += batch * length
-    return decoder(use_cache=True, **inputs).last_hidden_state  # type: ignore[no-any-return]
-
-
-class Prefix:
-    """Keys and values of the positions that depend on the image alone, for a set of images.
-
-    Computed at the first use, without any highlight.
-
-    Args:
-        decoder: the language model.
-        embeds: float [U, P, D], system prompt and visual tokens of U images, no padding.
-        ids: text ids before the image; a prompt with others cannot share.
-        counters: where the pass is counted.
-    """
-
-    def __init__(
-        self, decoder: Any, embeds: Tensor, ids: tuple[int, ...], counters: Counters
-    ) -> None:
-        self.decoder, self.embeds, self.ids, self.counters = decoder, embeds, ids, counters
-        self.length = embeds.shape[1]
-        self._cache: DynamicCache | None = None
-
-    def take(self, rows: tuple[int, ...], length: int) -> DynamicCache:
-        """A cache of its own for a batch: the first `length` positions of the given images."""
-        if self._cache is None:
-            self._cache = self._compute()
-        index = torch.tensor(rows)  # on the CPU: layers may be on several devices
-        cache = DynamicCache()
-        if length == 0:
-            return cache
-        layers: list[Any] = self._cache.layers
-        for number, layer in enumerate(layers):
-            keys, values = layer.keys[:, :, :length], layer.values[:, :, :length]
-            cache.update(keys[index], values[index], number)
-        return cache
-
-    def _compute(self) -> DynamicCache:
-        cache = DynamicCache()
-        batch, length = self.embeds.shape[:2]
-        plain = current(self.decoder)
-        with ExitStack() as stack:
-            if plain is not None:
-                nothing = torch.zeros(batch, length)
-                stack.enter_context(highlighted(self.decoder, type(plain)(nothing)))
-            forward(self.decoder, self.counters, inputs_embeds=self.embeds, past_key_values=cache)
-        return cache
 
 
 @dataclass
@@ -144,7 +77,7 @@ class Greedy:
 
     def _steps(self, encoded: Encoded, rows: list[Row], limit: int, narrowed: ExitStack) -> None:
         mask = encoded.attention_mask
-        cache: Cache = self.start(encoded)
+        cache: Cache = self.start(encoded, limit)
         known = cache.get_seq_length()
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         embeds, places = encoded.embeds[:, known:], positions[:, known:]
@@ -155,7 +88,7 @@ class Greedy:
             if not any(going) or step == limit - 1:
                 return
             if step == 0 and self.step is not None:
-                cache = _static(self.decoder.config, cache, limit)
+                cache = static(self.decoder.config, cache, limit)
             if sum(going) <= len(active) // 2 and self.step is None:
                 keep = torch.tensor([i for i, go in enumerate(going) if go])
                 active = [row for row, go in zip(active, going, strict=True) if go]
@@ -178,13 +111,14 @@ class Greedy:
         full = create_causal_mask(self.decoder.config, embeds, mask, cache, places)
         return forward(self.step, self.counters, attention_mask=full, **inputs)
 
-    def start(self, encoded: Encoded) -> DynamicCache:
-        """The keys and values that the batch may start from."""
+    def start(self, encoded: Encoded, reply: int) -> Cache:
+        """The keys and values that the batch may start from, with room for a reply behind them."""
+        room = encoded.embeds.shape[1] + reply
         if encoded.prefix is None:
-            return DynamicCache()
+            return roomy(self.decoder, room)
         plan = current(self.decoder)
         usable = encoded.prefix.length if plan is None else plan.untouched()
-        return encoded.prefix.take(encoded.rows, min(usable, encoded.prefix.length))
+        return encoded.prefix.take(encoded.rows, min(usable, encoded.prefix.length), room)
 
     def embed(self, ids: Tensor, encoded: Encoded) -> Tensor:
         """Input embeddings of ids, like the prompt's."""

@@ -48,9 +48,15 @@ def load_transformers(checkpoint: Checkpoint, dtype: torch.dtype, device_map: An
 
 
 def pick_device(name: str) -> str:
-    """`auto` is CUDA where there is one, else the CPU; anything else is passed through, checked."""
+    """`auto` is CUDA where there is one, else the CPU; `auto` and `cuda` are the current GPU.
+
+    Its number is spelled out: safetensors, for one, takes a bare `cuda` for GPU 0. Anything else is
+    passed through, checked.
+    """
+    if name in ("auto", "cuda") and torch.cuda.is_available():
+        return f"cuda:{torch.cuda.current_device()}"
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:

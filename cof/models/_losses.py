@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cof.models._decode import Greedy, forward
+from cof.models._cache import forward
+from cof.models._decode import Greedy
 from cof.models.base import Encoded
 
 
@@ -22,14 +23,15 @@ def continuation_losses(
         encoded: B prompts; a highlight that is active here applies to them.
         continuations: B lists of ids, each at least one long.
     """
-    mask, cache = encoded.attention_mask, loop.start(encoded)
+    mask = encoded.attention_mask
+    ids, real = _padded(continuations, mask)
+    cache = loop.start(encoded, ids.shape[1])
     known = cache.get_seq_length()
     places = (mask.cumsum(1) - 1).clamp(min=0)
     inputs = {"inputs_embeds": encoded.embeds[:, known:], "position_ids": places[:, known:]}
     hidden = forward(
         loop.decoder, loop.counters, attention_mask=mask, past_key_values=cache, **inputs
     )[:, -1:]
-    ids, real = _padded(continuations, mask)
     if ids.shape[1] > 1:
         given, ahead = ids[:, :-1], torch.arange(1, ids.shape[1], device=mask.device)
         later = forward(

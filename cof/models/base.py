@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from cof.bias import Highlight
-    from cof.models._decode import Prefix
+    from cof.models._cache import Prefix
 
 
 @dataclass(frozen=True, slots=True)

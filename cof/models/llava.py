@@ -26,8 +26,9 @@ from cof.errors import ModelError
 from cof.highlight import NAME, attach, highlighted
 from cof.images import preprocess
 from cof.models import base
+from cof.models._cache import Prefix
 from cof.models._checkpoint import Checkpoint, find
-from cof.models._decode import Greedy, Prefix, Row
+from cof.models._decode import Greedy, Row
 from cof.models._loading import (
     load_tokenizer,
     load_transformers,

@@ -125,6 +125,10 @@ class RunFolder:
         """Rank 0 waits until the other processes of its launch are done or dead; they, for it."""
         locks.join(self.path, self.ranks)
 
+    def tidy(self) -> None:
+        """Rank 0, behind `join`: delete the other processes' lock files."""
+        locks.tidy(self.path)
+
     def clear(self) -> None:
         """Delete the run's own files and nothing else."""
         for file in [*(self.path / name for name in FILES), *shards.files(self.path)]:

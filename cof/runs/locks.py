@@ -1,7 +1,8 @@
 """Keeps two launches from writing to one run folder, and lets rank 0 see when the others ended.
 
 Rank 0 holds `.lock`, each other process of a launch `.lock-<rank>`. The system frees the lock of a
-process that was killed, so nobody waits for the dead.
+process that was killed, so nobody waits for the dead. Files of the second kind are gone once a
+run is finished; those of a launch that ended early stay, and do no harm.
 """
 
 from __future__ import annotations
@@ -37,6 +38,12 @@ def join(folder: Path, ranks: Ranks) -> None:
     """Rank 0 waits until each other process let go of its lock; the others wait for rank 0."""
     for rank in range(1, ranks.size) if ranks.leads else [0]:
         _wait(_file(folder, rank), fcntl.LOCK_SH)
+
+
+def tidy(folder: Path) -> None:
+    """Rank 0, with its lock held and all others free: delete the other processes' lock files."""
+    for file in folder.glob(".lock-*"):
+        file.unlink(missing_ok=True)
 
 
 def _file(folder: Path, rank: int) -> Path:

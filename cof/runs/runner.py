@@ -89,6 +89,7 @@ def run_cells(settings: Sequence[RunConfig], options: Options | None = None) -> 
             cell.folder.join()
             cell.folder.merge(len(questions))
             _score(cell.folder, cell.config)
+            cell.folder.tidy()
     for cell in cells if not ranks.leads else []:
         cell.folder.join()
     return [load_run(cell.folder.path) for cell in cells]
