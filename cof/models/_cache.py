@@ -53,10 +53,10 @@ class _Roomy(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
             batch, heads, _, width = key_states.shape
             self.memory = key_states.new_empty(2, batch, heads, self.room, width)
-        end = start + key_states.shape[2]
-        self.memory[0, :, :, start:end] = key_states
-        self.memory[1, :, :, start:end] = value_states
-        self.keys, self.values = self.memory[:, :, :, :end]
+        length = key_states.shape[2]
+        fresh = self.memory.narrow(3, start, length)  # refuses what a slice would cut off
+        fresh[0], fresh[1] = key_states, value_states
+        self.keys, self.values = self.memory[:, :, :, : start + length]
         return self.keys, self.values
 
     def batch_select_indices(self, indices: Tensor) -> None:
@@ -107,14 +107,15 @@ class Prefix:
         """
         if self._cache is None:
             self._cache = self._compute()
-        index = torch.tensor(rows)  # on the CPU: layers may be on several devices
+        every = rows == tuple(range(len(self.embeds)))  # one question an image: nothing to gather
+        chosen = slice(None) if every else torch.tensor(rows)  # on the CPU: layers may be anywhere
         cache = roomy(self.decoder, room)
         if length == 0:
             return cache
         layers: list[Any] = self._cache.layers
         for number, layer in enumerate(layers):
             keys, values = layer.keys[:, :, :length], layer.values[:, :, :length]
-            cache.update(keys[index], values[index], number)
+            cache.update(keys[chosen], values[chosen], number)
         return cache
 
     def _compute(self) -> Cache:

@@ -166,17 +166,18 @@ def inactive_differs(work: Workload) -> int:
     return int((torch.stack(ours) != torch.stack(stock)).sum())
 
 
-def flip_rate(work: Workload, tokens: int = 8) -> float:
+def flip_rate(work: Workload, tokens: int = 8, batches: int = 4) -> float:
     """Share of answers that differ between batch 1 and the large batch; rounding alone."""
     seen, model = work.model.look(work.images), work.model
-    limits = Limits(tokens)
-    texts = [f"{work.question} ({'really ' * index})" for index in range(len(seen))]
-    together = model.generate(model.encode(seen, texts), limits)
-    alone = [
-        model.generate(model.encode([view], [text]), limits)[0]
-        for view, text in zip(seen, texts, strict=True)
-    ]
-    return statistics.mean(a.tokens != b.tokens for a, b in zip(together, alone, strict=True))
+    limits, differ = Limits(tokens), []
+    for number in range(batches):
+        words = range(number, number + len(seen))
+        texts = [f"{work.question} ({'really ' * count})" for count in words]
+        together = model.generate(model.encode(seen, texts), limits)
+        for view, text, one in zip(seen, texts, together, strict=True):
+            alone = model.generate(model.encode([view], [text]), limits)[0]
+            differ.append(alone.tokens != one.tokens)
+    return statistics.mean(differ)
 
 
 def machine(device: torch.device) -> dict[str, Any]:
