@@ -33,8 +33,8 @@ def forward(decoder: Any, counters: Counters, **inputs: Any) -> Tensor:
 class _Roomy(DynamicLayer):
     """A layer that writes new positions into memory taken once, at the first use.
 
-    Transformers' own layer is concatenated with every token: at batch 8 that copy took two thirds
-    of a decode step.
+    Transformers' own layer is concatenated with every token: at batch 8 that copy took a third of
+    a decode step.
 
     Args:
         room: most positions it will hold.
