@@ -70,7 +70,7 @@ def curves(
     """Score against a setting: a panel each group, a line each series, bands for intervals.
 
     Args:
-        panels: side by side, three to a row.
+        panels: side by side, three to a row, of four two.
         x: name of the x axis.
         y: name of the y axis.
         hashes: which runs, see `stamp`.
@@ -78,7 +78,7 @@ def curves(
     """
     from matplotlib.figure import Figure
 
-    columns = min(len(panels), 3)
+    columns = 2 if len(panels) == 4 else min(len(panels), 3)
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(PANEL[0] * columns + 0.4, PANEL[1] * rows + 0.6), layout="constrained")
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)

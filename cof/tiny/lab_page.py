@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from cof.errors import DataError
 from cof.runs.attention import LINES
-from cof.runs.figures import Curve, curves, save
+from cof.runs.figures import Curve, Panel, curves, save
 from cof.runs.statistics import difference, holm, mcnemar, mean
 from cof.runs.tables import Cell, Table, percent, points
 from cof.tiny.lab import MAIN, REGIMES, REGIONS, WEIGHTS
@@ -87,7 +87,7 @@ def write(folder: Path) -> list[Path]:
     parts += [table.markdown() for table in (plain_table(found), main_table(found))]
     parts += ["![Change against λ](curves.png)"]
     parts += [table.markdown() for table in (weights_table(found), expand_table(found))]
-    parts += [split_table(found).markdown()]
+    parts += [split_table(found).markdown(), subtask_table(found).markdown()]
     attention = attention_table(folder, found)
     if attention:
         parts += [attention.markdown()]
@@ -183,6 +183,19 @@ def split_table(found: Sequence[Records]) -> Table:
     return Table("split", caption, head, tuple(rows))
 
 
+def subtask_table(found: Sequence[Records]) -> Table:
+    """The effect by subtask, at the main λ."""
+    kinds = list(dict.fromkeys(kind for one in found for kind in one.subtasks))
+    rows: list[tuple[Cell, ...]] = []
+    for one in found:
+        groups = [[k for k, name in enumerate(one.subtasks) if name == kind] for kind in kinds]
+        for region in ("own", "truth"):
+            cells = [_change(one, f"{region} λ={MAIN:g}", places) for places in groups]
+            rows.append((one.regime, region, *cells))
+    caption = f"Change in points by subtask, λ = {MAIN:g}"
+    return Table("subtask", caption, ("regime", "region", *kinds), tuple(rows))
+
+
 def attention_table(folder: Path, found: Sequence[Records]) -> Table | None:
     """Where the answer pass looks, layer by layer; None where it was not recorded."""
     rows: list[tuple[Cell, ...]] = []
@@ -210,7 +223,7 @@ def _layers(regime: str, rows: list[dict[str, str]]) -> Iterator[tuple[Cell, ...
 
 def effect_figure(found: Sequence[Records], stamp: str) -> Figure:
     """Change in points against λ: a panel a regime, a line a region, 95 % bands."""
-    panels = {}
+    panels = []
     for one in found:
         before = one.credits["plain"]
         lines = []
@@ -218,5 +231,5 @@ def effect_figure(found: Sequence[Records], stamp: str) -> Figure:
             names = [f"{region} λ={weight:g}" for weight in WEIGHTS]
             changes = [difference(before, one.credits[name], one.images, 0) for name in names]
             lines.append(Curve(region, WEIGHTS, tuple(change.times(100) for change in changes)))
-        panels[one.regime] = lines
-    return curves(panels, None, "λ", "change of accuracy, points", stamp)
+        panels.append(Panel(one.regime, lines))
+    return curves(panels, "λ", "change of accuracy, points", stamp)
