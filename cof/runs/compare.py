@@ -44,8 +44,14 @@ class Comparison:
     categories: Mapping[str, Comparison] = field(default_factory=dict)
 
 
-def compare(first: Side, second: Side, seed: int, allow_missing: bool = False) -> Comparison:
-    """Compare two sides.
+def compare(
+    first: Side,
+    second: Side,
+    seed: int,
+    allow_missing: bool = False,
+    by_category: bool = True,
+) -> Comparison:
+    """Compare two sides, with `by_category` also each of the benchmark's groups.
 
     Raises:
         RunError: see `align`.
@@ -56,7 +62,7 @@ def compare(first: Side, second: Side, seed: int, allow_missing: bool = False) -
     groups: dict[str, list[int]] = {}
     for place, question in enumerate(first.questions):
         groups.setdefault(question.category, []).append(place)
-    if len(groups) < 2:
+    if len(groups) < 2 or not by_category:
         return whole
     parts = {
         name: _pair(first.take(places), second.take(places), seed)
@@ -66,10 +72,10 @@ def compare(first: Side, second: Side, seed: int, allow_missing: bool = False) -
 
 
 def compare_with_first(
-    sides: Sequence[Side], seed: int, allow_missing: bool = False
+    sides: Sequence[Side], seed: int, allow_missing: bool = False, by_category: bool = True
 ) -> list[Comparison]:
     """Every side against the first one; their p-values are corrected by Holm's method."""
-    found = [compare(sides[0], side, seed, allow_missing) for side in sides[1:]]
+    found = [compare(sides[0], side, seed, allow_missing, by_category) for side in sides[1:]]
     return corrected(found)
 
 

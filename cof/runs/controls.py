@@ -134,7 +134,7 @@ class Report:
         self.grid = Grid(list(done.runs.values()), seed)
         own = side(done.runs[OWN], "cof")
         others = [side(run, "cof") for name, run in done.runs.items() if name != OWN]
-        self.to_own = corrected([compare(other, own, seed) for other in others])
+        self.to_own = corrected([compare(other, own, seed, by_category=False) for other in others])
 
     def table(self) -> Table:
         """One row a coarse stage, under the plain answers."""

@@ -41,18 +41,20 @@ class Grid:
     Args:
         runs: finished, each with its plain pass.
         seed: of the intervals.
+        by_category: also compare each of the benchmark's groups, which takes time.
 
     Raises:
         RunError: a run that is not finished or has no plain pass, or runs over other questions.
     """
 
-    def __init__(self, runs: Sequence[Run], seed: int = 0) -> None:
+    def __init__(self, runs: Sequence[Run], seed: int = 0, by_category: bool = False) -> None:
         self.runs, self.seed = list(runs), seed
         plains = [side(run, "plain") for run in runs]
         for other in plains[1:]:
             align(plains[0], other)
         pairs = zip(plains, (side(run, "cof") for run in runs), strict=True)
-        self.found: list[Comparison] = corrected([compare(*pair, seed) for pair in pairs])
+        found = [compare(*pair, seed, by_category=by_category) for pair in pairs]
+        self.found: list[Comparison] = corrected(found)
         self.keys = differing([run.config for run in runs])
         self.hashes = name_of([run_hash(run) for run in runs])
 

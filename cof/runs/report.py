@@ -114,7 +114,9 @@ def _section(runs: Sequence[Run], number: int, options: Options) -> Section:
         _settings(section, paired, options)
     if len(runs) > 1:
         sides = [replace(side(run, "cof"), name=n) for run, n in zip(runs, names, strict=True)]
-        section.tables.append(family_table(compare_with_first(sides, seed), "against-first"))
+        section.tables.append(
+            family_table(compare_with_first(sides, seed, by_category=False), "against-first")
+        )
     for run, name in [] if options.brief else zip(runs, names, strict=True):
         table = sections.scores_table(run, name, seed)
         section.tables.append(replace(table, name=f"scores-{_slug(name)}"))
@@ -131,12 +133,12 @@ def _section(runs: Sequence[Run], number: int, options: Options) -> Section:
 
 def _settings(section: Section, runs: Mapping[str, Run], options: Options) -> None:
     """Each run against its own plain answers: in all, by category, and drawn."""
-    grid = Grid(list(runs.values()), options.seed)
+    grid = Grid(list(runs.values()), options.seed, by_category=not options.brief)
     section.tables.append(grid.table)
     section.figures["settings"] = grid.figure()
     section.notes += grid.notes()
     for (name, run), one in zip(runs.items(), grid.found, strict=True):
-        if one.categories and not options.brief:
+        if one.categories:
             table = category_table(replace(one, second=name), ("plain", "CoF"))
             section.tables.append(replace(table, name=f"categories-{_slug(name)}"))
             rows = {key: part.difference.times(100) for key, part in one.categories.items()}

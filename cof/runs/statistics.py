@@ -7,6 +7,7 @@ circular accuracy) a jackknife, which only ever asks the benchmark's scorer abou
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -97,10 +98,18 @@ def _minus(after: Sequence[float], before: Sequence[float]) -> list[float]:
 def _interval(
     values: Sequence[float], clusters: Sequence[Hashable], seed: int
 ) -> tuple[float | None, float | None]:
+    return _bootstrap(tuple(values), tuple(str(name) for name in clusters), seed)
+
+
+@functools.lru_cache(maxsize=1024)
+def _bootstrap(
+    values: tuple[float, ...], clusters: tuple[str, ...], seed: int
+) -> tuple[float | None, float | None]:
+    """Kept: runs that share questions share plain answers and boxes, and their intervals."""
     import numpy as np
     from scipy.stats import bootstrap
 
-    _, group = np.unique([str(name) for name in clusters], return_inverse=True)
+    _, group = np.unique(clusters, return_inverse=True)
     if group.max() == 0:
         return None, None
     result = bootstrap(

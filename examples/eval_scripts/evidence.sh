@@ -1,24 +1,26 @@
 #!/usr/bin/env bash
-# The runs behind docs/experiments.md, on the mini benchmarks: [MODEL= SIZE= OUT= RESULTS=] evidence.sh
+# The runs behind docs/experiments.md, on the mini benchmarks: [MODEL= SIZE= GRID= OUT= RESULTS=] evidence.sh
 # From the repository's root, with `cof` on the PATH. Stops and goes on at any point. Ends with
 # RESULTS/, packed runs with their tables; for real benchmarks see the other scripts.
 set -euo pipefail
-out="${OUT:-runs/evidence}" r="${RESULTS:-examples/results}" size="${SIZE:-30}"
+out="${OUT:-runs/evidence}" r="${RESULTS:-examples/results}" size="${SIZE:-30}" grid="${GRID:-15}"
 config=examples/configs/evidence.yaml
 set -- "out=$out" "cache=$out/replies.sqlite" ${MODEL:+"model.path=$MODEL"}
+for kind in "fine-$size" "noise-$size" "fine-$grid"; do
+  [[ -e "$out/data/$kind/sha256.json" ]] || { rm -rf "$out/data/$kind"    # this file is written last
+    cof data mini "$out/data/$kind" --difficulty "${kind%-*}" --size "${kind#*-}"; }
+done
 for kind in fine noise; do
-  data="$out/data/$kind-$size"
-  [[ -e "$data/sha256.json" ]] || { rm -rf "$data"    # this file is written last
-    cof data mini "$data" --difficulty "$kind" --size "$size"; }
-  cof controls "$config" "bench.root=$data/MiniMME" "name=mme-$kind" "$@"
+  cof controls "$config" "bench.root=$out/data/$kind-$size/MiniMME" "name=mme-$kind" "$@"
 done
+small="bench.root=$out/data/fine-$grid/MiniMME"
+cof sweep "$config" "$small" name=mme-fine-grid weight=1,1.3,2,3,4.5,8 expand=1,1.5,2 "$@"
+cof sweep "$config" "$small" name=mme-fine-text weight=1.3,2,3,4.5,8 scope=text "$@"
 data="$out/data/fine-$size"
-cof sweep "$config" "bench.root=$data/MiniMME" name=mme-fine-grid weight=1,1.3,2,3,4.5,8 expand=1,1.5,2 "$@"
-cof sweep "$config" "bench.root=$data/MiniMME" name=mme-fine-text weight=1.3,2,3,4.5,8 scope=text "$@"
-for pair in pope=MiniPOPE mmbench=MiniMMBench vstar=MiniVStar; do
-  cof sweep "$config" "bench.name=${pair%=*}" "bench.root=$data/${pair#*=}" "name=${pair%=*}" \
+while read -r bench mini limit; do    # limit: images, with all their questions
+  cof sweep "$config" "bench.name=$bench" "bench.root=$data/$mini" "bench.limit=$limit" "name=$bench" \
     locate=prompt,oracle "$@"
-done
+done <<< $'pope MiniPOPE 20\nmmbench MiniMMBench 80\nvstar MiniVStar null'
 cof eval examples/configs/grounding.yaml "bench.root=$data/grounding" name=prompt "out=$out/grounding" "${@:2}"
 for folder in mme-fine mme-noise mme-fine-grid mme-fine-text pope mmbench vstar grounding; do
   cof pack "$out/$folder"/*/ --out "$r/$folder"
