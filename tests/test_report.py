@@ -247,7 +247,7 @@ class TestTables:
             (points(Estimate(-0.0001, -0.1, 0.1, 5)), "+0.0 [-10.0, +10.0]"),
             (percent(HALF, n=True), "50.0 [25.0, 75.0] (n = 8)"),
             (Number(Estimate(1531.319, None, None, 1), 2), "1531.32"),
-            (metric(Estimate(0.859468, 0.85, 0.87, 3)), "0.8595 [0.8500, 0.8700]"),
+            (metric(Estimate(0.0, -0.5, 0.5, 3)), "0.00 [-0.50, 0.50]"),
         ],
     )
     def test_how_numbers_are_shown(self, number, shown):
@@ -263,6 +263,10 @@ class TestFigures:
         ):
             assert any(text.get_text() == "run 1a2b3c4d" for text in figure.texts)
             assert Image.open(save(figure, tmp_path / "f.png")).width > 500
+
+    def test_a_long_name_makes_room_for_itself(self):
+        short, long = (forest({"x" * count: HALF}, "x", "h") for count in (3, 60))
+        assert long.get_figwidth() > short.get_figwidth() + 2
 
     def test_equal_figures_are_equal_files(self, tmp_path):
         for kind in ("png", "pdf"):

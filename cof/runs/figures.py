@@ -149,7 +149,9 @@ def forest(rows: Mapping[str, Estimate], x: str, hashes: str) -> Figure:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 0.9 + 0.34 * len(rows)), layout="constrained")
+    names = [f"{name}  (n = {one.n})" for name, one in rows.items()]
+    width = max(6.4, 4.2 + max(map(len, names), default=0) / LETTERS * 1.2)
+    figure = Figure(figsize=(width, 0.9 + 0.34 * len(rows)), layout="constrained")
     axes = figure.subplots()
     axes.axvline(0, color=GREY, linewidth=1)
     for place, one in enumerate(rows.values()):
@@ -158,7 +160,6 @@ def forest(rows: Mapping[str, Estimate], x: str, hashes: str) -> Figure:
         axes.plot([low, high], [place, place], color=COLOURS[0], linewidth=1.8)
         face = COLOURS[0] if certain else "white"
         axes.plot(one.value, place, marker="o", color=COLOURS[0], markerfacecolor=face)
-    names = [f"{name}  (n = {one.n})" for name, one in rows.items()]
     axes.set_yticks(range(len(rows)), names, parse_math=False)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     left, right = axes.get_xlim()

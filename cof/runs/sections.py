@@ -37,10 +37,8 @@ def scores_table(run: Run, name: str, seed: int) -> Table:
         return Table("scores", caption, ("metric", "n", what), tuple(rows))
     rows = []
     for key, both in paired(run, seed).items():
-        digits = metric(max(both.plain, both.cof, key=lambda one: abs(one.value))).digits
-        before, after = (Number(one, digits) for one in (both.plain, both.cof))
-        change = Number(both.difference, digits, signed=True)
-        rows.append((key, both.plain.n, before, after, change))
+        change = metric(both.difference, signed=True)
+        rows.append((key, both.plain.n, metric(both.plain), metric(both.cof), change))
     return Table("scores", caption, ("metric", "n", "plain", "CoF", "difference"), tuple(rows))
 
 

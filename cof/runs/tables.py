@@ -53,9 +53,9 @@ def points(share: Estimate, n: bool = False) -> Number:
     return Number(share.times(100), signed=True, n=n)
 
 
-def metric(estimate: Estimate) -> Number:
-    """A published metric in its own unit: four digits for a share, two for a score."""
-    return Number(estimate, digits=4 if abs(estimate.value) <= 1 else 2)
+def metric(estimate: Estimate, signed: bool = False) -> Number:
+    """A published metric in the points of its benchmark's table."""
+    return Number(estimate, digits=2, signed=signed)
 
 
 def plural(count: int, noun: str) -> str:
