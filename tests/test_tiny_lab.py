@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import csv
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from cof.cli import main
-from cof.errors import DataError
+from cof.errors import ConfigError, DataError
 from cof.tiny import lab_page
-from cof.tiny.lab import REGIONS, WEIGHTS
+from cof.tiny.lab import REGIONS, WEIGHTS, LabConfig, run
 
 TINY = Path(__file__).resolve().parents[1] / "base_models" / "cof-tiny"
 
@@ -64,6 +66,24 @@ def test_split_by_hit_and_miss_counts_every_question(tmp_path):
     values = [(cell.estimate.value, cell.estimate.n) for cell in own[2:]]
     assert values == [(50.0, 2), (-100.0, 1), (0.0, 1)]
     assert [cell.estimate.value for cell in truth[2:]] == [100.0, 0.0, 0.0]
+
+
+def test_records_of_other_weights_or_settings_are_not_taken_for_these(folder):
+    config = LabConfig(("noise",), 2, ("OCR", "color"))
+    with pytest.raises(DataError, match="size 2, not 3"):
+        run(TINY, folder, replace(config, size=3))
+    told = json.loads((folder / "lab.json").read_text())
+    other = folder.parent / "other"
+    other.mkdir()
+    (other / "lab.json").write_text(json.dumps({**told, "weights": "sha256:0"}))
+    with pytest.raises(DataError, match="weights 'sha256:0'"):
+        run(TINY, other, config)
+
+
+@pytest.mark.parametrize("wrong", [{"regimes": ("hard",)}, {"kinds": ("ocr",)}, {"kinds": ()}])
+def test_unknown_regimes_and_kinds_are_named(wrong):
+    with pytest.raises(ConfigError, match="easy, fine" if "regimes" in wrong else "OCR"):
+        LabConfig(**wrong)
 
 
 def test_a_folder_without_records_is_refused(tmp_path):

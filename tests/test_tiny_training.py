@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from cof.tiny.loop import Schedule, fit
 from cof.tiny.model import ModelConfig, build, llava_config
 from cof.tiny.optim import OptimConfig, orthogonalise
 from cof.tiny.tokenizer import BOS, EOS, IMAGE, PAD, train_tokenizer
-from cof.tiny.train import TrainConfig, load_trained, read_config, train
+from cof.tiny.train import PRESETS, TrainConfig, load_trained, read_config, train
 from cof.tiny.vision import VisionStage
 
 SMALL = ModelConfig(vision_width=32, vision_layers=1, vision_heads=2, width=48, mlp=64)
@@ -48,7 +48,7 @@ def test_a_folder_belongs_to_one_configuration(tmp_path):
     train(TINY, tmp_path, stop_at=1)
     assert read_config(tmp_path) == TINY
     with pytest.raises(ValueError, match="another run"):
-        train(replace(TINY, seed=1), tmp_path)
+        train(dataclasses.replace(TINY, seed=1), tmp_path)
 
 
 def test_a_minute_of_vision_beats_chance(tmp_path):
@@ -78,3 +78,10 @@ def test_tokenizer_round_trip_and_coordinates():
     again = train_tokenizer()
     assert again.get_vocab() == tokenizer.get_vocab()
     assert tokenizer.convert_tokens_to_ids("<image>") == IMAGE
+
+
+def test_a_training_folder_from_before_a_setting_existed_can_be_read(tmp_path):
+    raw = json.loads(json.dumps(dataclasses.asdict(PRESETS["cpu"])))
+    del raw["teaching"]["kinds"]
+    (tmp_path / "config.json").write_text(json.dumps(raw))
+    assert read_config(tmp_path) == PRESETS["cpu"]

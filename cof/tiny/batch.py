@@ -160,9 +160,9 @@ def _looks(
             target[k, first_image : first_image + tokens] = cover[image, chosen].mean(0)
         else:
             target[k, 0] = 1
-    image, row, start, _ = zip(*looks, strict=True)
-    reach = max(r - s for r, s in zip(row, start, strict=True)) + 1
-    images, rows, starts = (torch.tensor(values) for values in (image, row, start))
+    where = np.array([look[:3] for look in looks], dtype=np.int64).reshape(-1, 3)
+    images, rows, starts = torch.from_numpy(where).unbind(1)
+    reach = int((rows - starts).max()) + 1 if looks else 0
     return Look(Probe(layer, heads, images, rows, starts, reach), torch.from_numpy(target))
 
 

@@ -22,7 +22,8 @@ def plot(folder: Path) -> Path:
     log = [row for row in rows(folder / "log.jsonl") if row["stage"] == "language"]
     dev = [row for row in rows(folder / "dev.jsonl") if row["stage"] == "language"]
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    for name in ("reply", "hints", "names", "look", "point"):
+    looks = sorted({key for row in log for key in row if key.startswith("look")})
+    for name in ("reply", "hints", "names", *looks, "point"):
         points = [(row["step"], row[name]) for row in log if name in row]
         left.plot(*zip(*points, strict=True), label=name) if points else None
     left.set(xlabel="language step", title="training (teacher-forced)")

@@ -1,5 +1,6 @@
 """The laboratory: one checkpoint, every region and every λ, over the declared regimes.
 
+    OUT/lab.json                 of which weights, with which settings
     OUT/<regime>.csv             a line a question: credit of the plain pass and of every setting
     OUT/<regime>_attention.csv   attention on the true region, layer by layer, plain and highlighted
     OUT/results.md, *.png        tables and figures, from those files alone (`cof.tiny.lab_page`)
@@ -11,14 +12,17 @@ What is run was declared in docs/laboratory.md before there were results.
 from __future__ import annotations
 
 import csv
+import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from cof import config as configs
 from cof import plugins
+from cof.errors import ConfigError, DataError
+from cof.models._checkpoint import digest
 from cof.probe import measure
 from cof.runs import grounding
 from cof.runs.attention import LINES
@@ -59,13 +63,45 @@ class LabConfig:
     attention: int = 60
     batch_size: int = 16
 
+    def __post_init__(self) -> None:
+        for name, given, known in (
+            ("regime", self.regimes, REGIMES),
+            ("kind", self.kinds, YES_NO_KINDS),
+        ):
+            wrong = [word for word in given if word not in known]
+            if wrong or not given:
+                shown = repr(wrong[0]) if wrong else "nothing"
+                raise ConfigError(f"{shown} is no {name}; there are {', '.join(known)}")
+
 
 def run(checkpoint: Path, out: Path, config: LabConfig) -> None:
-    """Run every regime that has no record yet; a run that was killed goes on where it stood."""
+    """Run every regime that has no record yet; a run that was killed goes on where it stood.
+
+    Raises:
+        DataError: `out` holds records of another checkpoint, or made with other settings.
+    """
     out.mkdir(parents=True, exist_ok=True)
+    _pin(checkpoint, out / "lab.json", config)
     for regime in config.regimes:
         if not (out / f"{regime}.csv").exists():
             _run_regime(checkpoint, out, regime, config)
+
+
+def _pin(checkpoint: Path, path: Path, config: LabConfig) -> None:
+    """Write what the records are of, or check that they are of the same."""
+    told = {key: value for key, value in asdict(config).items() if key != "regimes"}
+    told = json.loads(json.dumps({"weights": digest(checkpoint), **told}))
+    if not path.exists():
+        path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        return
+    there = json.loads(path.read_text(encoding="utf-8"))
+    wrong = [key for key in told if there.get(key) != told[key]]
+    if wrong:
+        key = wrong[0]
+        raise DataError(
+            f"{path.parent}: holds records with {key} {there.get(key)!r}, not {told[key]!r}; "
+            "choose another folder"
+        )
 
 
 def _run_regime(checkpoint: Path, out: Path, regime: str, config: LabConfig) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,6 @@ from cof.tiny.lab import MAIN, REGIMES, REGIONS, WEIGHTS
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SETTING = re.compile(r"(\w+) λ=([\d.]+)(?: α=([\d.]+))?$")
 HIT = 0.5
 """IoU of its own boxes with the true ones from which a question counts as hit."""
 

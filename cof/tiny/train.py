@@ -130,15 +130,19 @@ def load_trained(
     return model, tokenizer, state["step"]
 
 
+def _tuples(raw: dict[str, Any]) -> dict[str, Any]:
+    """JSON's lists as the tuples that they were."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
+
+
 def read_config(folder: Path) -> TrainConfig:
     """The configuration that a run folder was trained with."""
     raw = json.loads((folder / "config.json").read_text())
-    raw["optim"]["betas"] = tuple(raw["optim"]["betas"])
     parts: dict[str, Any] = {
         "model": ModelConfig(**raw["model"]),
-        "optim": OptimConfig(**raw["optim"]),
+        "optim": OptimConfig(**_tuples(raw["optim"])),
         "vision": Schedule(**raw["vision"]),
         "language": Schedule(**raw["language"]),
-        "teaching": LanguageConfig(**raw["teaching"] | {"kinds": tuple(raw["teaching"]["kinds"])}),
+        "teaching": LanguageConfig(**_tuples(raw["teaching"])),
     }
     return TrainConfig(seed=raw["seed"], **parts)
