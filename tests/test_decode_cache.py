@@ -1,4 +1,4 @@
-"""The memory of a batch's keys and values: transformers' own numbers, taken once, never shared."""
+"""Keys and values of a batch: transformers' own numbers, memory in blocks, never shared."""
 
 from types import SimpleNamespace
 
@@ -7,6 +7,7 @@ import torch
 from transformers import DynamicCache
 
 from cof.models._cache import Prefix, roomy
+from cof.models._decode import Greedy
 from cof.models.base import Counters
 
 LAYERS, HEADS, WIDTH = 2, 3, 4
@@ -24,30 +25,94 @@ def feed(caches, rows, length):
     return [[cache.update(*new[layer], layer) for layer in range(LAYERS)] for cache in caches]
 
 
-def test_it_returns_what_the_growing_cache_returns_and_takes_its_memory_once():
-    caches = roomy(DECODER, 10), DynamicCache()
-    for length in (5, 1, 1):
-        ours, theirs = feed(caches, 3, length)
-        assert all(torch.equal(*pair) for pair in zip(sum(ours, ()), sum(theirs, ()), strict=True))
-        place = caches[0].layers[0].keys.data_ptr()
-        assert place == caches[0].layers[0].memory.data_ptr()
+def same(ours, theirs):
+    return all(torch.equal(*pair) for pair in zip(sum(ours, ()), sum(theirs, ()), strict=True))
+
+
+def test_it_returns_what_the_growing_cache_returns():
+    caches = roomy(DECODER, 5, 150), DynamicCache()
+    for length in (3, 2, *[1] * 70, 80):
+        assert same(*feed(caches, 3, length))
         assert caches[0].get_seq_length() == caches[1].get_seq_length()
-    assert caches[0].layers[0].memory.shape[3] == 10
 
 
-def test_rows_that_stay_keep_their_positions():
-    caches = roomy(DECODER, 8), DynamicCache()
+def test_memory_is_taken_with_the_prompt_and_then_by_doubling_the_reply():
+    """Everything returned is kept, so that no address can be given out a second time."""
+    cache = roomy(DECODER, 5, 300)
+    kept = [feed([cache], 2, 5), *(feed([cache], 2, 1) for _ in range(300))]
+    for layer in range(LAYERS):
+        places = [step[0][layer][0].data_ptr() for step in kept]
+        moved = [at for at in range(1, 301) if places[at] != places[at - 1]]
+        assert moved == [65, 129, 257]
+        assert len(set(places)) == 4
+        assert cache.layers[layer].memory.shape[3] == 305
+
+
+@pytest.mark.parametrize(("reply", "room"), [(0, 6), (10, 16), (2048, 6 + 64)])
+def test_a_batch_first_takes_room_for_its_prompt_and_a_short_reply(reply, room):
+    prefix = Prefix(DECODER, torch.zeros(2, 4, WIDTH), (), Counters())
+    prefix._cache = roomy(DECODER, 4)
+    feed([prefix._cache], 2, 4)
+    for cache in (prefix.take((0, 1, 1), 4, 6, reply), roomy(DECODER, 6, reply)):
+        feed([cache], 3, 2)
+        assert [layer.memory.shape[3] for layer in cache.layers] == [room] * LAYERS
+
+
+@pytest.mark.parametrize(("step", "reply"), [(None, 2048), (print, 0)])
+def test_before_a_static_cache_there_is_room_for_the_prompt_only(monkeypatch, step, reply):
+    def start(self, encoded, reply):
+        raise InterruptedError(reply)
+
+    monkeypatch.setattr(Greedy, "start", start)
+    encoded = SimpleNamespace(embeds=torch.zeros(1, 3, WIDTH), attention_mask=torch.ones(1, 3))
+    with pytest.raises(InterruptedError, match=f"^{reply}$"):
+        Greedy(None, DECODER, Counters(), frozenset(), str, step=step).run(encoded, 2048)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda cache: cache.batch_select_indices(torch.tensor([0, 2])),
+        lambda cache: cache.reorder_cache(torch.tensor([2, 0, 1])),
+        lambda cache: cache.batch_repeat_interleave(2),
+        lambda cache: cache.crop(-2),
+        lambda cache: cache.reset(),
+    ],
+)
+def test_what_changes_a_cache_changes_it_like_transformers_own(change):
+    caches = roomy(DECODER, 5, 80), DynamicCache()
+    for cache in caches:
+        change(cache)  # of nothing: nothing
     feed(caches, 3, 5)
     for cache in caches:
-        cache.batch_select_indices(torch.tensor([0, 2]))
-    ours, theirs = feed(caches, 2, 1)
-    assert all(torch.equal(*pair) for pair in zip(sum(ours, ()), sum(theirs, ()), strict=True))
+        change(cache)
+    rows = len(caches[1].layers[0].keys) if caches[1].get_seq_length() else 3
+    for length in (1, 70):
+        assert same(*feed(caches, rows, length))
+
+
+def test_it_is_not_offloaded():
+    cache = roomy(DECODER, 4)
+    feed([cache], 1, 4)
+    for move in (cache.layers[0].offload, cache.layers[0].prefetch):
+        with pytest.raises(NotImplementedError, match="stays on its device"):
+            move()
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_another_number_of_rows_is_an_error(rows):
+    cache = roomy(DECODER, 4, 4)
+    feed([cache], 2, 4)
+    with pytest.raises(ValueError, match=r"goes on with \(2, 3, 1, 4\)"):
+        feed([cache], rows, 1)
+    with pytest.raises(ValueError, match="goes on with"):
+        cache.update(parts(2, 1)[0], parts(1, 1)[0], 0)
 
 
 def test_more_than_the_room_is_an_error():
     cache = roomy(DECODER, 4)
     feed([cache], 1, 4)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match="5 positions for a cache of at most 4"):
         feed([cache], 1, 1)
 
 
@@ -57,7 +122,7 @@ def test_what_a_batch_appends_or_drops_leaves_the_prefix_alone(rows):
     prefix._cache = roomy(DECODER, 6)
     [given] = feed([prefix._cache], 2, 6)
     before = [part.clone() for pair in given for part in pair]
-    taken = prefix.take(rows, 4, 9)
+    taken = prefix.take(rows, 4, 4, 5)
     assert torch.equal(taken.layers[1].keys, given[1][0][list(rows), :, :4])
     feed([taken], len(rows), 5)
     taken.batch_select_indices(torch.tensor([1]))

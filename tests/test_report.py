@@ -264,6 +264,20 @@ class TestFigures:
             assert any(text.get_text() == "run 1a2b3c4d" for text in figure.texts)
             assert Image.open(save(figure, tmp_path / "f.png")).width > 500
 
+    @pytest.mark.parametrize("panels", [[], [Panel("a", [])], [Panel("a", []), Panel("b", [])]])
+    def test_nothing_to_draw_is_a_figure_without_legend(self, tmp_path, panels):
+        figure = curves(panels, "λ", "%", "h")
+        assert not figure.legends
+        assert save(figure, tmp_path / "f.png").is_file()
+
+    @pytest.mark.parametrize("turn", [1, -1])
+    def test_an_empty_panel_takes_nothing_from_its_neighbour(self, turn):
+        line = Curve("α 1", (1.0, 3.0), (HALF, HALF))
+        figure = curves([Panel("a", []), Panel("b", [line])][::turn], "λ", "%", "h")
+        assert [text.get_text() for text in figure.legends[0].get_texts()] == ["α 1"]
+        for plot in figure.axes:
+            assert (plot.get_xscale(), list(plot.get_xticks())) == ("log", [1.0, 3.0])
+
     def test_a_long_name_makes_room_for_itself(self):
         short, long = (forest({"x" * count: HALF}, "x", "h") for count in (3, 60))
         assert long.get_figwidth() > short.get_figwidth() + 2

@@ -21,6 +21,9 @@ from cof.models.base import Counters
 _BLOCK = 128
 """A compiled step is built anew for each cache length; this many positions make few lengths."""
 
+_FIRST = 64
+"""Positions of the reply for which there is room at first."""
+
 
 def forward(decoder: Any, counters: Counters, **inputs: Any) -> Tensor:
     """One counted forward pass of the decoder; last hidden states [B, Q, D]."""
@@ -31,18 +34,27 @@ def forward(decoder: Any, counters: Counters, **inputs: Any) -> Tensor:
 
 
 class _Roomy(DynamicLayer):
-    """A layer that writes new positions into memory taken once, at the first use.
+    """A layer that writes new positions into memory with room for some more of them.
 
     Transformers' own layer is concatenated with every token: at batch 8 that copy took a third of
-    a decode step.
+    a decode step. Here the memory holds the prompt and `_FIRST` positions of the reply, and what is
+    behind the prompt doubles when it is full: replies are mostly far shorter than they may be.
 
     Args:
-        room: most positions it will hold.
+        prompt: positions of the prompt.
+        reply: most positions behind it.
     """
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, prompt: int, reply: int) -> None:
         super().__init__()
-        self.room = room
+        self.prompt, self.reply = prompt, reply
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Take the first memory, [2, B, H, positions, D]."""
+        super().lazy_initialization(key_states, value_states)
+        batch, heads, _, width = key_states.shape
+        room = self.prompt + min(self.reply, _FIRST)
+        self.memory = key_states.new_empty(2, batch, heads, room, width)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
@@ -51,24 +63,61 @@ class _Roomy(DynamicLayer):
         start = self.get_seq_length()
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-            batch, heads, _, width = key_states.shape
-            self.memory = key_states.new_empty(2, batch, heads, self.room, width)
-        length = key_states.shape[2]
-        fresh = self.memory.narrow(3, start, length)  # refuses what a slice would cut off
-        fresh[0], fresh[1] = key_states, value_states
-        self.keys, self.values = self.memory[:, :, :, : start + length]
+        _, batch, heads, room, width = self.memory.shape
+        expected = (batch, heads, key_states.shape[2], width)
+        if not key_states.shape == value_states.shape == expected:  # an assignment would broadcast
+            given = f"keys {tuple(key_states.shape)} and values {tuple(value_states.shape)}"
+            raise ValueError(f"{given} for a cache that goes on with {expected}")
+        end = start + key_states.shape[2]
+        if end > room:
+            self._grow(start, end)
+        self.memory[0, :, :, start:end] = key_states
+        self.memory[1, :, :, start:end] = value_states
+        self._hold(self.memory, end)
         return self.keys, self.values
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Go on with some rows only."""
-        length = self.get_seq_length()
-        self.memory = self.memory[:, indices]
-        self.keys, self.values = self.memory[:, :, :, :length]
+        if self.is_initialized:
+            self._hold(self.memory[:, indices], self.get_seq_length())
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Go on with the given rows, in their order."""
+        self.batch_select_indices(beam_idx)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Go on with every row `repeats` times."""
+        if self.is_initialized:
+            repeated = self.memory.repeat_interleave(repeats, dim=1)
+            self._hold(repeated, self.get_seq_length())
+
+    def offload(self) -> None:
+        """Not for this layer."""
+        raise NotImplementedError("a cache with room for the reply stays on its device")
+
+    def prefetch(self) -> None:
+        """Not for this layer."""
+        self.offload()
+
+    def _grow(self, length: int, needed: int) -> None:
+        """Move to memory in which the reply has twice the room, or what is needed at once."""
+        most = self.prompt + self.reply
+        if needed > most:
+            raise RuntimeError(f"{needed} positions for a cache of at most {most}")
+        two, batch, heads, room, width = self.memory.shape
+        room = max(needed, min(most, 2 * room - self.prompt))
+        memory = self.memory.new_empty(two, batch, heads, room, width)
+        memory[:, :, :, :length] = self.memory[:, :, :, :length]
+        self.memory = memory
+
+    def _hold(self, memory: Tensor, length: int) -> None:
+        self.memory = memory
+        self.keys, self.values = memory[:, :, :, :length]
 
 
-def roomy(decoder: Any, room: int) -> Cache:
-    """An empty cache for at most `room` positions."""
-    return Cache(layers=[_Roomy(room) for _ in range(decoder.config.num_hidden_layers)])
+def roomy(decoder: Any, prompt: int, reply: int = 0) -> Cache:
+    """An empty cache for a prompt and at most `reply` positions behind it."""
+    return Cache(layers=[_Roomy(prompt, reply) for _ in range(decoder.config.num_hidden_layers)])
 
 
 def static(config: Any, cache: Cache, room: int) -> StaticCache:
@@ -100,8 +149,8 @@ class Prefix:
         self.length = embeds.shape[1]
         self._cache: Cache | None = None
 
-    def take(self, rows: tuple[int, ...], length: int, room: int) -> Cache:
-        """A cache of its own for a batch, for `room` positions in all.
+    def take(self, rows: tuple[int, ...], length: int, prompt: int, reply: int) -> Cache:
+        """A cache of its own for a batch: for `prompt` positions and at most `reply` more.
 
         It begins with the first `length` positions of the given images.
         """
@@ -109,7 +158,7 @@ class Prefix:
             self._cache = self._compute()
         every = rows == tuple(range(len(self.embeds)))  # one question an image: nothing to gather
         chosen = slice(None) if every else torch.tensor(rows)  # on the CPU: layers may be anywhere
-        cache = roomy(self.decoder, room)
+        cache = roomy(self.decoder, prompt, reply)
         if length == 0:
             return cache
         layers: list[Any] = self._cache.layers

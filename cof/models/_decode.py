@@ -77,7 +77,7 @@ class Greedy:
 
     def _steps(self, encoded: Encoded, rows: list[Row], limit: int, narrowed: ExitStack) -> None:
         mask = encoded.attention_mask
-        cache: Cache = self.start(encoded, limit)
+        cache: Cache = self.start(encoded, limit if self.step is None else 0)
         known = cache.get_seq_length()
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         embeds, places = encoded.embeds[:, known:], positions[:, known:]
@@ -112,13 +112,13 @@ class Greedy:
         return forward(self.step, self.counters, attention_mask=full, **inputs)
 
     def start(self, encoded: Encoded, reply: int) -> Cache:
-        """The keys and values that the batch may start from, with room for a reply behind them."""
-        room = encoded.embeds.shape[1] + reply
+        """The keys and values that the batch may start from; at most `reply` follow the prompt."""
+        prompt = encoded.embeds.shape[1]
         if encoded.prefix is None:
-            return roomy(self.decoder, room)
+            return roomy(self.decoder, prompt, reply)
         plan = current(self.decoder)
         usable = encoded.prefix.length if plan is None else plan.untouched()
-        return encoded.prefix.take(encoded.rows, min(usable, encoded.prefix.length), room)
+        return encoded.prefix.take(encoded.rows, min(usable, encoded.prefix.length), prompt, reply)
 
     def embed(self, ids: Tensor, encoded: Encoded) -> Tensor:
         """Input embeddings of ids, like the prompt's."""

@@ -70,7 +70,7 @@ def curves(
     """Score against a setting: a panel each group, a line each series, bands for intervals.
 
     Args:
-        panels: side by side, three to a row, of four two.
+        panels: side by side, three to a row, of four two; some may be empty.
         x: name of the x axis.
         y: name of the y axis.
         hashes: which runs, see `stamp`.
@@ -78,6 +78,7 @@ def curves(
     """
     from matplotlib.figure import Figure
 
+    panels = panels or [Panel("", [])]
     columns = 2 if len(panels) == 4 else min(len(panels), 3)
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(PANEL[0] * columns + 0.4, PANEL[1] * rows + 0.6), layout="constrained")
@@ -90,12 +91,22 @@ def curves(
         plot.set_xlabel(x)
     for row in axes:
         row[0].set_ylabel(y)
-    handles, names = axes[0][0].get_legend_handles_labels()
+    _legend(figure, max((plot.get_legend_handles_labels() for plot in axes.flat), key=_entries))
+    stamp(figure, hashes)
+    return figure
+
+
+def _entries(legend: tuple[list[Any], list[str]]) -> int:
+    return len(legend[1])
+
+
+def _legend(figure: Figure, legend: tuple[list[Any], list[str]]) -> None:
+    handles, names = legend
+    if not names:
+        return
     room = figure.get_figwidth() * LETTERS / (max(map(len, names)) + 6)
     style: dict[str, Any] = {"ncols": max(1, min(4, int(room))), "fontsize": 9, "frameon": False}
     figure.legend(handles, names, loc="outside upper center", **style)
-    stamp(figure, hashes)
-    return figure
 
 
 def _panel(plot: Axes, panel: Panel, log: bool) -> None:
@@ -104,8 +115,9 @@ def _panel(plot: Axes, panel: Panel, log: bool) -> None:
         _level(plot, panel.plain)
     for place, line in enumerate(panel.lines):
         _line(plot, line, place)
-    plot.set_xscale("log" if log else "linear")
-    _ticks(plot, sorted({value for line in panel.lines for value in line.x}))
+    if panel.lines:  # the x axis is shared: an empty panel would take the others' ticks away
+        plot.set_xscale("log" if log else "linear")
+        _ticks(plot, sorted({value for line in panel.lines for value in line.x}))
     plot.grid(axis="y", color="#DDDDDD", linewidth=0.6)
 
 
