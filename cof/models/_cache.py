@@ -73,8 +73,7 @@ class _Roomy(DynamicLayer):
             self._grow(start, end)
         self.memory[0, :, :, start:end] = key_states
         self.memory[1, :, :, start:end] = value_states
-        self._hold(self.memory, end)
-        return self.keys, self.values
+        return self._hold(self.memory, end)
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Go on with some rows only."""
@@ -110,9 +109,11 @@ class _Roomy(DynamicLayer):
         memory[:, :, :, :length] = self.memory[:, :, :, :length]
         self.memory = memory
 
-    def _hold(self, memory: Tensor, length: int) -> None:
+    def _hold(self, memory: Tensor, length: int) -> tuple[Tensor, Tensor]:
         self.memory = memory
-        self.keys, self.values = memory[:, :, :, :length]
+        keys, values = memory[:, :, :, :length]
+        self.keys, self.values = keys, values
+        return keys, values
 
 
 def roomy(decoder: Any, prompt: int, reply: int = 0) -> Cache:
