@@ -1,8 +1,8 @@
 """Boxes kept on disk, by question id: what the coarse stages file, random and shuffled read.
 
-Either a run folder (or its records.jsonl), whose coarse boxes or ground truth are taken, or JSON
-lines `{"id": "...", "boxes": [[x0, y0, x1, y1], ...]}`, and `"image"` where boxes are shuffled; a
-box is fractions of the original image, x right, y down.
+Either a run folder (packed or unfinished too) or its records.jsonl, whose coarse boxes or ground
+truth are taken, or JSON lines `{"id": "...", "boxes": [[x0, y0, x1, y1], ...]}`, and `"image"`
+where boxes are shuffled; a box is fractions of the original image, x right, y down.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 from cof.bench.base import Row, read_jsonl
 from cof.errors import DataError
+from cof.runs import shards
 from cof.types import Box, Question
 
 
@@ -57,14 +58,16 @@ def read_boxes(path: str, truth: bool) -> dict[str, Kept]:
     Args:
         path: a JSON-lines file or a run folder.
         truth: of a run folder the ground-truth boxes, not those of its coarse stage.
+
+    Raises:
+        DataError: see `boxes_of`.
+        RunError: the records of a run folder are damaged.
     """
-    file = Path(path)
-    file = file / "records.jsonl" if file.is_dir() else file
-    try:
-        stamp = file.stat()
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror})") from error
-    return _read(file, truth, stamp.st_mtime_ns, stamp.st_size)
+    place = Path(path)
+    files = [file for file in shards.kept(place) if file.exists()] if place.is_dir() else [place]
+    if not files:
+        raise DataError(f"{place}: a folder without records; name a run folder or a file of boxes")
+    return _read(place, truth, tuple(_stamp(file) for file in files))
 
 
 def content(path: str, truth: bool) -> str:
@@ -75,14 +78,28 @@ def content(path: str, truth: bool) -> str:
 
 
 @functools.lru_cache(maxsize=8)
-def _read(file: Path, truth: bool, _changed: int, _size: int) -> dict[str, Kept]:
+def _read(place: Path, truth: bool, _stamps: tuple[tuple[int, int], ...]) -> dict[str, Kept]:
     kept: dict[str, Kept] = {}
-    for row in read_jsonl(file):
+    for row in _records(place) if place.is_dir() else read_jsonl(place):
         name = row.text("id")
         if name in kept:
             raise DataError(f"{row.where}: question {name!r} occurs twice")
         kept[name] = Kept(str(row.values.get("image", "")), _boxes(row, truth))
     return kept
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    try:
+        stamp = file.stat()
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror})") from error
+    return stamp.st_mtime_ns, stamp.st_size
+
+
+def _records(folder: Path) -> list[Row]:
+    """What a run has answered, in dataset order."""
+    lines = sorted(shards.read(folder), key=lambda line: line.record["index"])
+    return [Row(line.record, f"{line.file}: record {line.record['index']}") for line in lines]
 
 
 def _boxes(row: Row, truth: bool) -> tuple[Box, ...]:

@@ -36,10 +36,15 @@ _GROUPS = [
         (r"<(?:b?box|\|box_start\|)>", r"<(?:/b?box|\|box_end\|)>"),
     )
 ]
-_SIDES = r"(?<!\w)(top|upper|bottom|lower)[\s_-]?+(left|right)\w*+" + _IS
+_SIDES = (
+    r"(?<!\w)(top|upper|bottom|lower)[\s_-]?+(left|right)\w*+"
+    rf"(?:[\s-]++corner(?!\w)|(?![\s-]++corner(?!\w))){_IS}"
+)
 _XY = rf"\{{\s*+x{_IS}{_NUMBER}{_GAP}y{_IS}{_NUMBER}\s*+\}}"
 _SPOT = rf"({_POINT}|{_XY})"
-_DIAGONAL = re.compile(rf"{_SIDES}{_SPOT}{_GAP}(?:and\s++)?{_SIDES}{_SPOT}", re.I)
+_NAMED = re.compile(_SIDES + _SPOT, re.I)
+_AND = r"(?:and\s++|(?!and\s))(?:the\s++|(?!the\s))"
+_NAMED_ROW = re.compile(rf"{_SIDES}{_SPOT}(?:{_GAP}{_AND}{_SIDES}{_SPOT})+", re.I)
 _CORNER = re.compile(rf"({_WORD}){_IS}({_NUMBER})", re.I)
 _CORNERS = re.compile(
     rf"{_KEY}{_NUMBER}(?:{_GAP}{_KEY}{_NUMBER}){{3,}}"
@@ -74,13 +79,14 @@ def parse_reference(text: str) -> Quad | None:
 def parse_boxes(text: str) -> tuple[Quad, ...]:
     """The clean rule: every box of a reply, once each, in the order of the text.
 
-    A box is a bracketed group of exactly four numbers (`[]`, `()`, `{}`, `<box></box>`; any
-    number form of JSON or Python, quoted or not, commas or spaces), two points in one bracket, two
-    points named as opposite corners (top_left and bottom_right, lower_left and upper_right, ..), or
-    four named corners (x0 y0 x1 y1, x1 y1 x2 y2, xmin.., left top right bottom; with width and
-    height it is not said whether x, y is a corner or the centre, so that is no box). In a text
-    without any bracket, a line that holds exactly four numbers, in a row and one of them with a
-    decimal point, is a box too. A group that is never closed is unfinished, hence no box.
+    A box is a bracketed group of exactly four numbers (`[]`, `()`, `{}`, `<box></box>`; any number
+    form of JSON or Python, quoted or not, commas or spaces), two points in one bracket, two points
+    named as opposite corners (top_left and bottom_right, lower_left and upper_right, ..; of all
+    four, in any order, top_left and bottom_right count), or four named corners (x0 y0 x1 y1, x1 y1
+    x2 y2, xmin.., left top right bottom; with width and height it is not said whether x, y is a
+    corner or the centre, so that is no box). In a text without any bracket, a line that holds
+    exactly four numbers, in a row and one of them with a decimal point, is a box too. A group that
+    is never closed is unfinished, hence no box.
 
     Reversed corners are put in order. A box is dropped when a number is not finite, when it has no
     area, when nothing of it lies in [0, 1], or when a coordinate is more than `SLACK` outside of
@@ -106,11 +112,25 @@ def _groups(text: str) -> Iterator[tuple[int, Quad]]:
 
 
 def _diagonals(text: str) -> Iterator[tuple[int, Quad]]:
-    """Two points that are named as opposite corners."""
-    for found in _DIAGONAL.finditer(text):
-        up, side, first, other_up, other_side, second = (part.lower() for part in found.groups())
-        if (up in _TOP) != (other_up in _TOP) and side != other_side:
-            yield found.start(), _quad(f"{first} {second}")
+    """Points named as corners, two of them opposite; a repeated name starts the next box."""
+    for row in _NAMED_ROW.finditer(text):
+        place, points = row.start(), dict[tuple[bool, bool], str]()
+        for found in _NAMED.finditer(text, *row.span()):
+            up, side, point = (part.lower() for part in found.groups())
+            name = (up in _TOP, side == "left")
+            if name in points:
+                yield from _opposite(place, points)
+                place, points = found.start(), {}
+            points[name] = point
+        yield from _opposite(place, points)
+
+
+def _opposite(place: int, points: dict[tuple[bool, bool], str]) -> Iterator[tuple[int, Quad]]:
+    """The box of one set of named points; keys are (top, left)."""
+    for left in (True, False):
+        if (True, left) in points and (False, not left) in points:
+            yield place, _quad(f"{points[True, left]} {points[False, not left]}")
+            return
 
 
 def _corners(text: str, bracketed: bool) -> Iterator[tuple[int, Quad]]:

@@ -88,6 +88,14 @@ sizes = st.tuples(st.integers(1, 3000), st.integers(1, 3000))
         "top-left (corner) is no key, but top-left: (0.1, 0.2) and bottom-right: (0.3, 0.4) are.",
         '{"bottom_left": [0.1, 0.4], "top_right": [0.3, 0.2]}',
         '{"top_left": [0.1, 0.2], "bottom_right": [0.3, 0.4]',  # its last number is closed
+        '{"top_left": [0.1, 0.2], "top_right": [0.3, 0.2], "bottom_right": [0.3, 0.4], '
+        '"bottom_left": [0.1, 0.4]}',
+        '{"bottom_left": [0.1, 0.4], "bottom_right": [0.3, 0.4], "top_left": [0.1, 0.2], '
+        '"top_right": [0.3, 0.2]}',
+        '{"topLeft": {"x": 0.1, "y": 0.2}, "topRight": {"x": 0.3, "y": 0.2}, '
+        '"bottomLeft": {"x": 0.1, "y": 0.4}}',
+        "The top-left corner: (0.1, 0.2) and the bottom-right corner: (0.3, 0.4)",
+        "Upper Left Corner = (0.1, 0.2), lower right corner = (0.3, 0.4)",
         '<object x1="0.1" y1="0.2" x2="0.3" y2="0.4"/>',
         "xmin: 0.1, ymin: 0.2, xmax: 0.3, ymax: 0.4.",
         "It is at 0.1, 0.2, 0.3, 0.4.",
@@ -137,6 +145,8 @@ def test_forms_of_one_box(text):
         '{"top_left": [0.1, 0.2], "bottom_right": [0.3, 0.4',
         '{"top_left": [0.1, 0.2], "bottom_right": [0.3]}',
         '{"top_left": 0.1, "bottom_right": 0.3}',
+        '{"top_left": [0.1, 0.2], "top_right": [0.3, 0.2], "bottom_right": [0.3, 0.4',
+        "top left corners: (0.1, 0.2), bottom right edge: (0.3, 0.4)",
         '{"x": 0.1, "y": 0.2, "width": 0.3, "height": 0.4}',  # corner or centre?
         '{"x0": 0, "y0": 0, "x1": 0.3, "y1": 0.4, "x2": 0.5, "y2": 0.6}',  # which corners?
         '{"x1": 0.1, 0.2, 0.3, 0.4}',
@@ -158,6 +168,8 @@ def test_what_is_no_box(text):
         "[[0.1, 0.2, 0.3, 0.4],\n [0.5, 0.5, 0.625, 1.0]]",
         '[{"top_left": [0.1, 0.2], "bottom_right": [0.3, 0.4]}, [0.5, 0.5, 0.625, 1.0]]',
         '[{"bbox": [0.1, 0.2, 0.3, 0.4]}, {"x1": 0.5, "y1": 0.5, "x2": 0.625, "y2": 1.0}]',
+        "top left: (0.1, 0.2), bottom right: (0.3, 0.4), top left: (0.5, 0.5), "
+        "top right: (0.625, 0.5), bottom right: (0.625, 1)",
         "x1=0.1 y1=0.2 x2=0.3 y2=0.4, x1=0.5 y1=0.5 x2=0.625 y2=1",
         "<box>0.1 0.2 0.3 0.4</box> (0.5 0.5 0.625 1)",
         "0.1, 0.2, 0.3, 0.4\n0.5, 0.5, 0.625, 1",
@@ -193,7 +205,15 @@ FRAGMENTS = st.lists(
     st.sampled_from(
         [
             *("[", "]", "(", ")", "0.1", ", ", "-.5", "1e400", '"x1": ', "<box>", "</box>", "y2="),
-            *("9", "top_left: ", "bottom right=", "{x: 0, y: ", "}"),
+            *(
+                "9",
+                "top_left: ",
+                "bottom right=",
+                "lower left corner: ",
+                " and the ",
+                "{x: 0, y: ",
+                "}",
+            ),
         ]
     ),
     max_size=60,
@@ -226,6 +246,7 @@ def test_the_clean_rule_reads_what_the_reference_rule_reads(numbers):
 FILLERS = ["[", "[]", "({[", "]", "[0", "[0,0,0,", "0 ", "1,", "9", ".", "-", "1e", "<box>", "[(0,"]
 FILLERS += ["[0.1, 0.2, 0.3, 0.4]", "[0.1, 0.2, 0.3, 0.4", "x1:1,", '{"x1":', "a ", " ", "\n", '"']
 FILLERS += ["top left: [0,0] ", "top", "top_left: {x: 0", "top left:" + " " * 500]
+FILLERS += ["top left corner: (0,0) and the ", "top left corner ", "top left" + " -" * 250]
 FILLERS += ["[0 0 0 0" + " " * 500, "x" + " " * 500, "0.1, 0.2, 0.3, 0.4\n", "[0.1, 0.2, 0.3, "]
 
 

@@ -1,5 +1,6 @@
 """Controls as coarse stages: where each looks, that batches play no part, and what is refused."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -142,8 +143,14 @@ class TestFile:
         assert [box.x1 for (box,) in found] == [pytest.approx(0.4), pytest.approx(0.1)]
 
     def test_a_run_folder_gives_its_coarse_or_its_true_boxes(self, tmp_path):
-        record = {"id": "q0", "image": "a", "truth": [[0, 0, 1, 0.5]], "region": {"boxes": []}}
-        failed = {**record, "id": "q1", "region": None}
+        record = {
+            "index": 0,
+            "id": "q0",
+            "image": "a",
+            "truth": [[0, 0, 1, 0.5]],
+            "region": {"boxes": []},
+        }
+        failed = {**record, "index": 1, "id": "q1", "region": None}
         text = json.dumps(record) + "\n" + json.dumps(failed) + "\n"
         (tmp_path / "records.jsonl").write_text(text)
         asked = [question(0), question(1)]
@@ -151,6 +158,29 @@ class TestFile:
         assert boxes(file, asked[:1], file.Config(str(tmp_path), truth=True)) == [
             (Box(0, 0, 1, 0.5),)
         ]
+
+    def test_packed_and_unmerged_runs_are_read_alike(self, tmp_path):
+        lines = [
+            json.dumps({"index": i, "id": f"q{i}", "region": {"boxes": [[0, 0, 0.1 * i + 0.1, 1]]}})
+            for i in range(4)
+        ]
+        for name in ("one", "shards", "packed"):
+            (tmp_path / name).mkdir()
+        text = "".join(line + "\n" for line in lines)
+        (tmp_path / "one" / "records.jsonl").write_text(text)
+        for rank in (0, 1):
+            part = "".join(line + "\n" for line in lines[rank::2])
+            (tmp_path / "shards" / f"records-{rank}.jsonl").write_text(part)
+        (tmp_path / "packed" / "records.jsonl.gz").write_bytes(gzip.compress(text.encode()))
+        settings = [file.Config(str(tmp_path / name)) for name in ("one", "shards", "packed")]
+        first, *others = (boxes(file, ASKED[:4], one) for one in settings)
+        assert others == [first, first]
+        assert [round(box.x1, 6) for (box,) in first] == [0.1, 0.2, 0.3, 0.4]
+        assert len({file.source(one) for one in settings}) == 1
+
+    def test_a_folder_without_records(self, tmp_path):
+        with pytest.raises(DataError, match="a folder without records"):
+            file.check("mme", ASKED, file.Config(str(tmp_path)))
 
     def test_missing_questions_are_counted_and_named(self, kept):
         with pytest.raises(DataError, match="no boxes for 2 of 8 questions, the first is 'q6'"):

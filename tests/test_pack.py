@@ -1,6 +1,7 @@
 """Packed runs: small, read like any other, never written to."""
 
 import gzip
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -47,6 +48,37 @@ def test_equal_records_are_equal_bytes(made, packed, tmp_path):
     assert (packed / "records.jsonl.gz").read_bytes() == before
 
 
+def test_a_finished_run_of_several_processes_loses_nothing(made, packed, tmp_path):
+    merged = (packed / "records.jsonl.gz").read_bytes()
+    lines = (made.path / "records.jsonl").read_bytes().splitlines(keepends=True)
+    (made.path / "records-1.jsonl").write_bytes(b"".join(lines[1::2]))
+    (made.path / "records.jsonl").write_bytes(b"".join(lines[::2]))
+    (folder,) = pack([made.path], tmp_path / "again")
+    assert (folder / "records.jsonl.gz").read_bytes() == merged
+    (made.path / "records.jsonl").rename(made.path / "records-0.jsonl")
+    pack([made.path], tmp_path / "again")
+    assert (folder / "records.jsonl.gz").read_bytes() == merged
+
+
+def test_another_run_is_never_overwritten(made, packed, tmp_path):
+    other = make_run(tmp_path / "others", tmp_path / "mme", right_with(1, 1), seed=1)
+    cases = [(other.path.parent, "a run that is not packed"), (packed.parent, "another run than")]
+    fewer = make_run(tmp_path / "fewer", make_mme(tmp_path / "few", 4), right_with(1, 1))
+    for place, message in cases:
+        before = {file: file.read_bytes() for file in (place / "r").iterdir() if file.is_file()}
+        with pytest.raises(RunError, match=f"r: holds {message}"):
+            pack([fewer.path], place)
+        assert {file: file.read_bytes() for file in before} == before
+        assert set(before) == {file for file in (place / "r").iterdir() if file.is_file()}
+
+
+@pytest.mark.parametrize("here", [".", "answers/.."])
+def test_the_name_is_that_of_the_folder(made, tmp_path, monkeypatch, here):
+    (made.path / "answers").mkdir(exist_ok=True)
+    monkeypatch.chdir(made.path)
+    assert pack([Path(here)], tmp_path / "kept") == [tmp_path / "kept" / "r"]
+
+
 def test_it_is_not_written_to(made, packed):
     again = {**made.config, "out": str(packed.parent), "name": packed.name}
     with pytest.raises(RunError, match=r"a packed run is only read; gzip -d .*records.jsonl.gz"):
@@ -62,6 +94,9 @@ def test_what_cannot_be_packed(made, packed, tmp_path):
         pack([made.path], made.path.parent)
     cut = make_run(tmp_path / "runs", tmp_path / "mme", right_with(1, 1), "cut", keep=3)
     with pytest.raises(RunError, match="cut: not finished"):
+        pack([cut.path], tmp_path / "more")
+    (cut.path / "manifest.json").unlink()
+    with pytest.raises(RunError, match=r"cut: no manifest.json that says how many"):
         pack([cut.path], tmp_path / "more")
 
 

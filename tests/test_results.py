@@ -2,6 +2,8 @@
 
 import os
 import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -15,15 +17,29 @@ LIMIT = 3_000_000
 """Bytes that the whole folder may take."""
 
 
-def commands():
-    """The arguments of every `cof report` of the documented command."""
-    script = f'cof() {{ printf "%s\\n" "$@" ""; }}; . "{RESULTS / "tables.sh"}"'
-    shell = ["bash", "-c", script]
+def called(script, folder, **settings):
+    """The arguments of every `cof` that a script calls in a strange `folder`; none is run."""
+    stub = folder / "python"
+    says = '[[ "$1 $2" != "-m cof.cli" ]] || { shift 2; printf "%s\\n" "$@" ""; exit; }'
+    stub.write_text(f'#!/usr/bin/env bash\n{says}\nexec "{sys.executable}" "$@"\n')
+    stub.chmod(0o755)
+    unset = ("RESULTS", "OUT", "MODEL", "SIZE", "GRID", "WEIGHT", "EXPAND")
+    kept = {key: value for key, value in os.environ.items() if key not in unset}
     done = subprocess.run(
-        shell, env={**os.environ, "RESULTS": str(RESULTS)}, capture_output=True, text=True
+        ["bash", ROOT / "examples" / script],
+        env={**kept, "COF_PYTHON": "./python", **settings},
+        cwd=folder,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     return [block.splitlines() for block in done.stdout.strip().split("\n\n")]
+
+
+def commands():
+    """The arguments of every `cof report` of the documented command."""
+    with tempfile.TemporaryDirectory() as folder:
+        return called("results/tables.sh", Path(folder))
 
 
 def name(arguments):
@@ -40,6 +56,26 @@ def test_tables_are_rebuilt_byte_for_byte(arguments, tmp_path, monkeypatch):
     done = CliRunner().invoke(main, again)
     assert done.exit_code == 0, done.output
     assert (tmp_path / "report.md").read_bytes() == (committed / "report.md").read_bytes()
+
+
+def test_evidence_runs_from_any_folder_and_takes_the_callers_paths(tmp_path):
+    for kind in ("fine-4", "noise-4", "fine-2"):
+        (tmp_path / "mine" / "data" / kind).mkdir(parents=True)
+        (tmp_path / "mine" / "data" / kind / "sha256.json").touch()
+    done = called(
+        "eval_scripts/evidence.sh", tmp_path, OUT="mine", RESULTS="kept", SIZE="4", GRID="2"
+    )
+    assert [one[0] for one in done] == (
+        ["controls"] * 2 + ["sweep"] * 5 + ["eval"] + ["pack"] * 8 + ["report"] * 10
+    )
+    assert done[0][1] == "examples/configs/evidence.yaml"
+    assert f"out={tmp_path / 'mine'}" in done[0]
+    assert all(one[-1].startswith(str(tmp_path / "kept")) for one in done if one[0] == "pack")
+
+
+def test_the_ablation_refuses_what_its_grid_would_override(tmp_path):
+    with pytest.raises(AssertionError, match="use WEIGHTS and EXPANDS, not WEIGHT and EXPAND"):
+        called("eval_scripts/ablation_mme.sh", tmp_path, WEIGHT="2")
 
 
 def test_every_run_is_in_a_table():

@@ -7,38 +7,56 @@ left behind, since records give them anew.
 from __future__ import annotations
 
 import gzip
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from cof.config import content_hash
 from cof.errors import RunError
-from cof.runs.folder import CONFIG, MANIFEST, load_run
-from cof.runs.shards import PACKED, RECORDS
-from cof.runs.sides import unfinished
+from cof.runs.folder import CONFIG, MANIFEST, Run, load_run
+from cof.runs.shards import PACKED, write_in_order
+from cof.runs.sides import run_hash, unfinished
 
 
 def pack(runs: Sequence[Path], out: Path) -> list[Path]:
     """Write `out`/<name>/ for each run; equal records give equal bytes. Returns the folders.
 
     Raises:
-        RunError: no run folder, one that is not finished or packed already, or two of one name.
+        RunError: no run folder, one that is not finished or packed already, two of one name, or
+            another run in the place of one.
     """
-    names = [run.name for run in runs]
+    names = [run.resolve().name for run in runs]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise RunError(f"two runs are called {twice!r}; pack them into different folders")
-    return [_pack(run, out / run.name) for run in runs]
+    return [_pack(run, out / name) for run, name in zip(runs, names, strict=True)]
 
 
 def _pack(run: Path, target: Path) -> Path:
     loaded = load_run(run)
     if not loaded.results or unfinished(loaded):
         raise RunError(f"{run}: not finished; the run's own command goes on with it")
-    if not (run / RECORDS).is_file():
+    if (run / PACKED).exists():
         raise RunError(f"{run}: is packed already")
     if target.resolve() == run.resolve():
         raise RunError(f"{run}: cannot be packed into its own folder; name another one")
+    _check_target(loaded, target)
+    records = io.BytesIO()
+    write_in_order(run, records)
     target.mkdir(parents=True, exist_ok=True)
     for name in (CONFIG, MANIFEST):
         (target / name).write_bytes((run / name).read_bytes())
-    (target / PACKED).write_bytes(gzip.compress((run / RECORDS).read_bytes(), mtime=0))
+    (target / PACKED).write_bytes(gzip.compress(records.getvalue(), mtime=0))
     return target
+
+
+def _check_target(run: Run, target: Path) -> None:
+    """Refuse a folder with a run that is not packed, or of another config or other questions."""
+    if any(target.glob("records*.jsonl")):
+        raise RunError(f"{target}: holds a run that is not packed; choose another --out")
+    if not (target / CONFIG).is_file():
+        return
+    there = load_run(target)
+    same = content_hash(there.config) == content_hash(run.config)
+    if not same or (there.results and run_hash(there) != run_hash(run)):
+        raise RunError(f"{target}: holds another run than {run.path}; choose another --out")

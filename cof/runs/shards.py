@@ -35,6 +35,11 @@ def files(folder: Path) -> list[Path]:
     return [*sorted(folder.glob(_SHARDS)), folder / RECORDS]
 
 
+def kept(folder: Path) -> list[Path]:
+    """All files that records are read from: `files`, and that of a packed run."""
+    return [*files(folder), folder / PACKED]
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """One whole line: where it stands, in bytes, and what it says."""
@@ -54,7 +59,7 @@ def read(folder: Path) -> Iterator[Line]:
         RunError: a line before the last is damaged, or a question has two records.
     """
     seen: dict[int, tuple[str, int]] = {}
-    for file in [*files(folder), folder / PACKED]:
+    for file in kept(folder):
         for line, digest in _whole_lines(file):
             index = line.record["index"]
             other, known = seen.setdefault(index, (file.name, digest))
@@ -107,6 +112,12 @@ def merge(folder: Path, total: int) -> None:
         shard.unlink()
 
 
+def write_in_order(folder: Path, out: IO[bytes]) -> None:
+    """Write every record of a run that is not packed, merged or not, in dataset order."""
+    lines = {line.record["index"]: _place(line) for line in read(folder)}
+    _append((lines[index] for index in sorted(lines)), out)
+
+
 def _place(line: Line) -> Line:
     return Line(line.file, line.start, line.length, {})
 
@@ -114,17 +125,21 @@ def _place(line: Line) -> Line:
 def _copy(lines: Iterable[Line], target: Path) -> None:
     """Write lines as they are into a new `target`, seen to the disk before it takes its place."""
     fresh = target.with_name(f".{target.name}.new")
+    with fresh.open("wb") as out:
+        _append(lines, out)
+        out.flush()
+        os.fsync(out.fileno())
+    fresh.replace(target)
+
+
+def _append(lines: Iterable[Line], out: IO[bytes]) -> None:
     with ExitStack() as stack:
-        out = stack.enter_context(fresh.open("wb"))
-        sources: dict[Path, Any] = {}
+        sources: dict[Path, IO[bytes]] = {}
         for line in lines:
             if line.file not in sources:
                 sources[line.file] = stack.enter_context(line.file.open("rb"))
             sources[line.file].seek(line.start)
             out.write(sources[line.file].read(line.length))
-        out.flush()
-        os.fsync(out.fileno())
-    fresh.replace(target)
 
 
 def _whole_lines(file: Path) -> Iterator[tuple[Line, int]]:

@@ -115,7 +115,16 @@ def bench_of(run: Run) -> tuple[ModuleType, Any]:
 
 
 def unfinished(run: Run) -> int:
-    """How many questions of the dataset have no record yet."""
+    """How many questions of the dataset have no record yet.
+
+    Raises:
+        RunError: there is no manifest to tell.
+    """
+    if "dataset" not in run.manifest:
+        raise RunError(
+            f"{run.path}: no manifest.json that says how many questions there are; "
+            "was it copied without? The run's own command writes it anew"
+        )
     return int(run.manifest["dataset"]["question_count"]) - len(run.results)
 
 

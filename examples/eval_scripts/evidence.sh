@@ -1,8 +1,15 @@
 #!/usr/bin/env bash
 # The runs behind docs/experiments.md, on the mini benchmarks: [MODEL= SIZE= GRID= OUT= RESULTS=] evidence.sh
-# From the repository's root, with `cof` on the PATH. Stops and goes on at any point. Ends with
-# RESULTS/, packed runs with their tables; for real benchmarks see the other scripts.
+# From any folder. Stops and goes on at any point. Ends with RESULTS/, packed runs with their tables;
+# for real benchmarks see the other scripts.
 set -euo pipefail
+[[ -z "${OUT:-}" ]] || OUT="$(realpath -ms "$OUT")"    # the caller's paths
+[[ -z "${RESULTS:-}" ]] || RESULTS="$(realpath -ms "$RESULTS")"
+[[ ! -e "${MODEL:-}" ]] || MODEL="$(realpath -s "$MODEL")"
+[[ ! -e "${COF_PYTHON:-}" ]] || COF_PYTHON="$(realpath -s "$COF_PYTHON")"
+. "$(dirname "${BASH_SOURCE[0]}")/../setup.sh" requirements.txt
+cd "$COF_ROOT"    # so that the other paths, which configs keep, name no folder of this machine
+cof() { "$PYTHON" -m cof.cli "$@"; }
 out="${OUT:-runs/evidence}" r="${RESULTS:-examples/results}" size="${SIZE:-30}" grid="${GRID:-15}"
 config=examples/configs/evidence.yaml
 set -- "out=$out" "cache=$out/replies.sqlite" ${MODEL:+"model.path=$MODEL"}

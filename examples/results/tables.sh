@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Every table and figure of this folder again, from the records in it: [RESULTS=] tables.sh
-# From the repository's root, with `cof` on the PATH; a test holds the tables to the byte.
+# From any folder; a test holds the tables to the byte.
 set -euo pipefail
-r="${RESULTS:-examples/results}"
+. "$(dirname "${BASH_SOURCE[0]}")/../setup.sh" requirements.txt
+r="${RESULTS:-$COF_ROOT/examples/results}"
+cof() { "$PYTHON" -m cof.cli "$@"; }
 for name in mme-fine mme-noise; do
   cof report "$r/$name"/{own,oracle,whole,random,shuffled,centre} --out "$r/$name" --brief --gallery 0
   cof report "$r/$name/own" --out "$r/$name/own-alone" --gallery 0
