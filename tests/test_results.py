@@ -13,7 +13,7 @@ from cof.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "examples" / "results"
-LIMIT = 3_000_000
+LIMIT = 4_000_000
 """Bytes that the whole folder may take."""
 
 
