@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,3 +90,12 @@ def test_unknown_regimes_and_kinds_are_named(wrong):
 def test_a_folder_without_records_is_refused(tmp_path):
     with pytest.raises(DataError, match="cof tiny lab"):
         lab_page.read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["cof-tiny", "study-gap"])
+def test_committed_pages_come_from_the_committed_records(name, tmp_path):
+    committed = TINY.parents[1] / "examples" / "results" / "laboratory" / name
+    for path in committed.glob("*.csv"):
+        shutil.copy(path, tmp_path)
+    lab_page.write(tmp_path)
+    assert (tmp_path / "results.md").read_bytes() == (committed / "results.md").read_bytes()
