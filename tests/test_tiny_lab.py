@@ -60,10 +60,17 @@ def test_pages_are_rebuilt_byte_for_byte(folder):
 
 
 def test_split_by_hit_and_miss_counts_every_question(tmp_path):
-    lines = ["id,image,subtask,own_iou,plain,own λ=4.5,truth λ=4.5"]
-    lines += ["a,1,OCR,0.5,0,1,1", "b,1,OCR,0.49,1,0,1", "c,2,OCR,,1,1,1", "d,2,OCR,0.9,0,0,1"]
+    lines = ["id,image,subtask,own_boxes,own_iou,plain,own λ=4.5,truth λ=4.5"]
+    lines += [
+        "a,1,OCR,1,0.5,0,1,1",
+        "b,1,OCR,1,0.49,1,0,1",
+        "c,2,OCR,2,,1,1,1",
+        "d,2,OCR,1,0.9,0,0,1",
+    ]
     (tmp_path / "fine.csv").write_text("\n".join(lines) + "\n")
-    own, truth = lab_page.split_table(lab_page.read(tmp_path)).rows
+    found = lab_page.read(tmp_path)
+    assert lab_page.plain_table(found).rows[0][-1].estimate.value == 100.0  # of one absent thing
+    own, truth = lab_page.split_table(found).rows
     values = [(cell.estimate.value, cell.estimate.n) for cell in own[2:]]
     assert values == [(50.0, 2), (-100.0, 1), (0.0, 1)]
     assert [cell.estimate.value for cell in truth[2:]] == [100.0, 0.0, 0.0]

@@ -152,7 +152,7 @@ def _cell(
 
 
 def _write_credits(runs: Sequence[Run], path: Path) -> None:
-    """One line a question: id, image, subtask, IoU of its own boxes, then every pass's credit."""
+    """One line a question: id, image, subtask, its own boxes and their IoU, every pass's credit."""
     columns: dict[str, Sequence[float]] = {"plain": side(runs[0], "plain").credits}
     columns |= {run.path.name: side(run, "cof").credits for run in runs}
     rows = []
@@ -161,8 +161,9 @@ def _write_credits(runs: Sequence[Run], path: Path) -> None:
         measured = grounding.measure(result) if question.boxes else None
         iou = f"{measured.iou:.4f}" if measured and measured.iou is not None else ""
         credits = [f"{column[place]:g}" for column in columns.values()]
-        rows.append([question.id, question.image, question.category, iou, *credits])
-    _write(path, ["id", "image", "subtask", "own_iou", *columns], rows)
+        boxes = len(result.region.boxes) if result.region else 0
+        rows.append([question.id, question.image, question.category, boxes, iou, *credits])
+    _write(path, ["id", "image", "subtask", "own_boxes", "own_iou", *columns], rows)
 
 
 def _write_attention(run: Run, path: Path, limit: int) -> None:

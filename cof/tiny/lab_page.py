@@ -31,6 +31,7 @@ class Records:
         regime: its name.
         images: of each question; intervals are over them.
         subtasks: of each question.
+        own_boxes: how many boxes the model itself gave.
         own_iou: of the model's own boxes, None where nothing is there to be found.
         credits: setting -> 0..1 of each question; `plain`, `own λ=2`, `truth λ=4.5 α=2`.
     """
@@ -38,6 +39,7 @@ class Records:
     regime: str
     images: tuple[str, ...]
     subtasks: tuple[str, ...]
+    own_boxes: tuple[int, ...]
     own_iou: tuple[float | None, ...]
     credits: dict[str, tuple[float, ...]]
 
@@ -63,11 +65,12 @@ def read(folder: Path) -> list[Records]:
 def _read(path: Path) -> Records:
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    settings = list(rows[0])[4:]
+    settings = list(rows[0])[5:]
     return Records(
         path.stem,
         tuple(row["image"] for row in rows),
         tuple(row["subtask"] for row in rows),
+        tuple(int(row["own_boxes"]) for row in rows),
         tuple(float(row["own_iou"]) if row["own_iou"] else None for row in rows),
         {name: tuple(float(row[name]) for row in rows) for name in settings},
     )
@@ -107,8 +110,12 @@ def plain_table(found: Sequence[Records]) -> Table:
         known = [k for k, iou in enumerate(one.own_iou) if iou is not None]
         hits = [float((one.own_iou[k] or 0) >= HIT) for k in known]
         hit = percent(mean(hits, [one.images[k] for k in known], 0), n=True)
-        rows.append((one.regime, len(one.images), *cells, hit))
+        absent = [k for k, iou in enumerate(one.own_iou) if iou is None]
+        boxed = [float(one.own_boxes[k] > 0) for k in absent]
+        wrong = percent(mean(boxed, [one.images[k] for k in absent], 0), n=True) if absent else None
+        rows.append((one.regime, len(one.images), *cells, hit, wrong))
     head = ("regime", "n", "all, %", *(f"{kind}, %" for kind in kinds), "own boxes hit, %")
+    head += ("absent things given a box, %",)
     return Table(
         "plain", "The plain model, and its own boxes at IoU 0.5; 95 % intervals", head, tuple(rows)
     )
