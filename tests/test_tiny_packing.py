@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
+from cof.tiny.batch import coverage
 from cof.tiny.curriculum import CURRICULUM, LanguageConfig
 from cof.tiny.language import LanguageStage
 from cof.tiny.loop import Schedule
@@ -70,6 +72,8 @@ def test_coordinates_look_at_the_thing_in_their_box(stage):
     scenes = describe([9], "mixed")
     batch = stage.batch(scenes, CURRICULUM[-1][2], "boxes")
     look = batch.looks[1]
+    cover, slots = coverage(scenes, stage.config.patch), np.flatnonzero(scenes.present[0])
+    shared = 0
     rows = dict(zip(look.probe.row.tolist(), look.target, strict=True))
     checked = 0
     for _, row, tokens in batch.answers:
@@ -80,10 +84,36 @@ def test_coordinates_look_at_the_thing_in_their_box(stage):
         for k, at in enumerate(numbers):
             thing = scenes.things(0)[tokens.sample.boxes[k // 4]]
             assert float(words[at]) == pytest.approx(thing.box[k % 4] / scenes.side, abs=0.006)
-            target = rows[start + at - 1][stage.first_image :].reshape(stage.config.grid, -1)
-            y, x = (target.nonzero().float().mean(0) * stage.config.patch).tolist()
-            middle = [(thing.box[i] + thing.box[i + 2]) / 2 for i in (0, 1)]
-            assert abs(x - middle[0]) < 18
-            assert abs(y - middle[1]) < 18
+            group = tokens.sample.boxes in [things for _, things in tokens.refs]
+            left = tokens.sample.boxes[k // 4 :] if group and k % 4 == 0 else [thing_of(tokens, k)]
+            target = rows[start + at - 1][stage.first_image :]
+            wanted = cover[0, slots[list(left)]].mean(0)
+            assert np.allclose(target.numpy(), wanted, atol=1e-6)
             checked += 1
+            shared += len(left) > 1
     assert checked == len(rows) > 8
+    assert shared > 2
+
+
+def thing_of(tokens, coordinate: int) -> int:
+    return tokens.sample.boxes[coordinate // 4]
+
+
+def test_a_silent_image_teaches_where_and_nothing_else(stage):
+    """Variant `gap`: no reply that reads, no attribute, no fact; its boxes and looks remain."""
+    scenes = describe([9, 10], "mixed")
+    teach = LanguageStage(
+        stage.model, Readout(32), stage.tokenizer, stage.config,
+        LanguageConfig(reader="easy"), Schedule(10, 2), 0,
+    )  # fmt: skip
+    batch = teach.batch(scenes, CURRICULUM[-1][2], "gap", easy=[True, False])
+    for rows in (batch.hints, batch.names):
+        assert set(rows.image.tolist()) == {0}
+    taught = set(zip(batch.replies.image.tolist(), batch.replies.row.tolist(), strict=True))
+    for image, row, tokens in batch.answers:
+        assert ((image, row) in taught) == (image == 0 or not tokens.sample.reading)
+    assert (
+        {0, 1}
+        == set(batch.looks[0].probe.batch.tolist())
+        == set(batch.looks[1].probe.batch.tolist())
+    )

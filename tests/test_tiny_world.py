@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -73,6 +74,37 @@ def test_padding_is_llavas_and_boxes_hold_the_paint():
             cx, cy = (thing.box[0] + thing.box[2]) / 2, (thing.box[1] + thing.box[3]) / 2
             patch = pixels[row, :, int(cy) - 9 : int(cy) + 9, int(cx) - 9 : int(cx) + 9].float()
             assert patch.std() > 20  # a shape and its digit are there, not plain background
+
+
+def test_ink_and_noise_come_from_their_ranges_and_are_drawn():
+    scenes = describe(range(200), "mixed")
+    low, high = DIFFICULTIES["mixed"].ink
+    assert low <= scenes.ink.min() < low + 0.05 < high - 0.05 < scenes.ink.max() <= high
+    assert scenes.noise.std() > 3
+    bare = replace(DIFFICULTIES["mixed"], ink=(0.0, 0.0), noise=(0.0, 0.0))
+    faint, plain = describe([3], bare), describe([3], replace(bare, ink=(1.0, 1.0)))
+    change = (render(plain).float() - render(faint).float()).abs().sum(1)[0]
+    half = (
+        render(describe([3], replace(bare, ink=(0.5, 0.5)))).float() - render(faint).float()
+    ).abs()
+    assert abs(half.sum() / change.sum() - 0.5) < 0.02
+    inside = torch.zeros_like(change, dtype=torch.bool)
+    for thing in plain.things(0):
+        x0, y0, x1, y1 = (round(value) for value in thing.box)
+        inside[y0 - 1 : y1 + 1, x0 - 1 : x1 + 1] = True
+    assert change[~inside].max() == 0  # ink changes digits only
+
+
+def test_questions_name_a_thing_by_its_digit_only_where_the_digit_is_plain():
+    faint = 0
+    for row in range(60):
+        things = describe(range(row, row + 1), "mixed").things(0)
+        if any(thing.legible for thing in things):
+            index, ref = Asker(things, Random(row)).by_glyph()
+            assert things[index].legible
+            assert things[index].glyph in ref.phrase
+        faint += sum(not thing.legible for thing in things)
+    assert faint > 60
 
 
 def oracle(question, things) -> str:

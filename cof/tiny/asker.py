@@ -69,9 +69,13 @@ class Asker:
         return Ref(thing.name, (index,))
 
     def by_glyph(self) -> tuple[int, Ref]:
-        """A thing whose glyph is unique in the scene, referred to by that glyph."""
+        """A thing whose glyph is unique in the scene, referred to by that glyph.
+
+        One whose glyph is plain to see, where there is one.
+        """
         glyphs = [thing.glyph for thing in self.things]
-        index = self.pick([k for k, glyph in enumerate(glyphs) if glyphs.count(glyph) == 1])
+        unique = [k for k, glyph in enumerate(glyphs) if glyphs.count(glyph) == 1]
+        index = self.pick([k for k in unique if self.things[k].legible] or unique)
         words = self.pick(wording.BY_GLYPH).format(g=glyphs[index])
         return index, Ref(words, (index,))
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cof.tiny.packing import Layout, Probe
+from cof.tiny.places import place_code
 from cof.tiny.segments import Tokens
 from cof.tiny.tokenizer import PAD
 from cof.tiny.world import Scenes
@@ -46,7 +47,7 @@ class Packed:
     hints: Rows  # facts at the end of the bare question
     names: Rows  # attributes at the end of an object phrase
     looks: tuple[Look, Look]  # at the end of object phrases; while boxes are written
-    points: tuple[Tensor, Tensor, Tensor]  # image [R], row [R], box [R, 4] of one named thing
+    points: tuple[Tensor, Tensor, Tensor]  # image [R], row [R], code [R, 40] of what is named
     answers: list[tuple[int, int, Tokens]]  # (image, first reply row - 1, segment)
 
 
@@ -81,7 +82,7 @@ def pack(
         kinds: token id -> key of WEIGHT, for reply tokens that are not plain words.
         probe_layers: whose attention is supervised at object phrases, and while boxes are written.
         probe_heads: on so many heads, from the first.
-        silent: images whose reading replies are not taught (variant `gap`).
+        silent: images about which only locating is taught (variant `gap`).
     """
     layout = Layout(
         len(prefix),
@@ -98,11 +99,12 @@ def pack(
                 ids[image, start : start + len(tokens.ids)] = torch.tensor(tokens.ids)
                 quiet = bool(silent and silent[image] and tokens.sample.reading)
                 answers.append((image, start + tokens.labels - 1, tokens))
-                if not quiet:
-                    replies += _reply_rows(tokens, image, start, kinds)
+                if not (silent and silent[image]):  # what is known at a place is reading, too
                     facts = tokens.hints
                     hints += [(image, start + at, word, 1.0) for at, word in facts[-1:]]
                     names += [(image, start + at, word, 1.0) for at, word in facts[:-1]]
+                if not quiet:
+                    replies += _reply_rows(tokens, image, start, kinds)
                     looks[0].extend((image, start + at, start, ref) for at, ref in tokens.refs)
                     looks[1].extend(_box_looks(tokens, image, start, kinds))
     cover = coverage(scenes, patch)
@@ -125,14 +127,22 @@ def _reply_rows(tokens: Tokens, image: int, start: int, kinds: dict[int, str]) -
 
 
 def _box_looks(tokens: Tokens, image: int, start: int, kinds: dict[int, str]) -> list[tuple]:
-    """The rows that predict a box's coordinates look at the thing in the box."""
+    """The rows that predict a box's coordinates look at the thing in the box.
+
+    Where a phrase names several things, a box's first row looks at all that are left: which of
+    them comes next is read from the sum of their codes, the other rows know where it begins.
+    """
     at = [
         k for k in range(tokens.labels, len(tokens.ids)) if kinds.get(tokens.ids[k]) == "coordinate"
     ]
-    things = [(thing,) for thing in tokens.sample.boxes for _ in range(4)]
-    return [
-        (image, start + k - 1, start, thing) for k, thing in zip(at, things, strict=bool(things))
+    boxes = tokens.sample.boxes
+    group = any(things == boxes for _, things in tokens.refs)
+    things = [
+        boxes[k:] if group and corner == 0 else (boxes[k],)
+        for k in range(len(boxes))
+        for corner in range(4)
     ]
+    return [(image, start + k - 1, start, told) for k, told in zip(at, things, strict=bool(things))]
 
 
 def _rows(rows: list[tuple[int, int, int, float]]) -> Rows:
@@ -167,11 +177,11 @@ def _looks(
 
 
 def _points(looks: list[tuple], scenes: Scenes) -> tuple[Tensor, Tensor, Tensor]:
-    """Where phrases that name one thing end, and its box as fractions of the padded square."""
+    """Where phrases that name something end, and the mean code of the boxes of what they name."""
     slots = [np.flatnonzero(present) for present in scenes.present]
-    one = [
-        (image, row, slots[image][things[0]]) for image, row, _, things in looks if len(things) == 1
-    ]
-    image, row, slot = (list(column) for column in zip(*one, strict=True))
-    box = scenes.boxes[image, slot] / scenes.side
-    return torch.tensor(image), torch.tensor(row), torch.from_numpy(box.astype(np.float32))
+    named = [look for look in looks if look[3]]
+    image, row = np.array([look[:2] for look in named], dtype=np.int64).reshape(-1, 2).T.copy()
+    codes = place_code(torch.from_numpy((scenes.boxes / scenes.side).astype(np.float32)))
+    chosen = [codes[k, slots[k][list(things)]].mean(0) for k, _, _, things in named]
+    code = torch.stack(chosen) if chosen else codes.new_zeros(0, codes.shape[-1])
+    return torch.from_numpy(image), torch.from_numpy(row), code

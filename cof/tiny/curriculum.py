@@ -27,7 +27,7 @@ class LanguageConfig:
     names: float = 0.5
     names_layer: int = 3  # the phrase's attribute can be read after so many layers
     hints_layer: int = 4  # and the fact behind the question after so many
-    points: float = 4.0  # a linear map of the phrase's state there should give the thing's box
+    points: float = 4.0  # a linear map of the phrase's state there should give the boxes' code
     patches: float = 0.3  # keeps the tower from losing fine digits while it trains along
     vision_scale: float = 0.2  # 0 freezes the tower
     reader: Literal["all", "easy"] = "all"
@@ -36,25 +36,25 @@ class LanguageConfig:
 
 # (until this share of the steps, shares of difficulty, what is asked)
 CURRICULUM: tuple[tuple[float, tuple[tuple[str, float], ...], Diet], ...] = (
-    (0.10, (("starter", 0.75), ("easy", 0.25)), Diet(0.5, False, 0.4, 0.1, 0.6)),
+    (0.10, (("starter", 0.75), ("easy", 0.25)), Diet(0.5, False, 0.4, 0.1, 0.6, group=0.2)),
     (
         0.28,
-        (("starter", 0.25), ("easy", 0.25), ("mixed", 0.375), ("crowded", 0.125)),
-        Diet(0.4, False, 0.5, 0.2, 0.5),
+        (("starter", 0.25), ("easy", 0.25), ("mixed", 0.375), ("dense", 0.125)),
+        Diet(0.4, False, 0.5, 0.2, 0.5, group=0.3),
     ),
     (
         0.5,
-        (("starter", 0.125), ("easy", 0.25), ("mixed", 0.25), ("fine", 0.125), ("crowded", 0.25)),
-        Diet(0.2, True, 0.65, 0.35, 0.35, 0.1),
+        (("starter", 0.125), ("easy", 0.25), ("mixed", 0.25), ("small", 0.125), ("dense", 0.25)),
+        Diet(0.2, True, 0.65, 0.35, 0.35, 0.1, group=0.35),
     ),
     (
         0.73,
-        (("starter", 0.125), ("easy", 0.25), ("mixed", 0.125), ("fine", 0.25), ("crowded", 0.25)),
-        Diet(0.08, True, 0.7, 0.6, 0.2, 0.15),
+        (("starter", 0.125), ("easy", 0.25), ("mixed", 0.125), ("small", 0.25), ("dense", 0.25)),
+        Diet(0.08, True, 0.7, 0.6, 0.2, 0.15, group=0.4),
     ),
     (
         1.0,
-        (("easy", 0.25), ("mixed", 0.125), ("fine", 0.375), ("crowded", 0.25)),
-        Diet(0.08, True, 0.7, 0.6, 0.3, 0.1, short=8, long=10),
+        (("easy", 0.25), ("mixed", 0.125), ("small", 0.375), ("dense", 0.25)),
+        Diet(0.08, True, 0.7, 0.6, 0.2, 0.1, group=0.4, short=8, long=10),
     ),
 )

@@ -17,6 +17,7 @@ from cof.tiny.curriculum import CURRICULUM, LanguageConfig
 from cof.tiny.loop import Schedule
 from cof.tiny.model import ModelConfig, normalise, vision_features
 from cof.tiny.packing import install, packed
+from cof.tiny.places import WAVES
 from cof.tiny.render import render
 from cof.tiny.segments import Diet, Sample, Tokens, samples, tokenize
 from cof.tiny.vision import Readout, mixture, patch_loss, patch_targets
@@ -46,7 +47,8 @@ class LanguageStage:
         self.config, self.language, self.schedule = config, language, schedule
         self.seed, self.device = seed, device
         torch.manual_seed(seed)
-        self.pointer = nn.Linear(config.width, 4).to(device)  # thrown away, like the readout
+        # thrown away at the end, like the readout
+        self.pointer = nn.Linear(config.width, 8 * len(WAVES)).to(device)
         self.modules: dict[str, nn.Module] = {
             "model": model,
             "readout": readout,
@@ -146,10 +148,10 @@ class LanguageStage:
             nll, right = self._nll(inner, rows)
             total = total + weight * nll.mean()
             report[name] = float(right.float().mean())
-        if config.points:
-            image, row, box = batch.points
+        if config.points and len(batch.points[0]):
+            image, row, code = batch.points
             guess = self.pointer(norm(hidden[config.names_layer])[image, row])
-            gap = (guess - box).abs().mean()
+            gap = F.smooth_l1_loss(guess, code, beta=0.2)
             total = total + config.points * gap
             report["point"] = float(gap.detach())
         for look in looks:

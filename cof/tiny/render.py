@@ -139,6 +139,7 @@ class Objects:
     center: Tensor  # float [N, 2]
     radius: Tensor  # float [N, 1, 1]
     fill: Tensor  # float [N, 3], RGB
+    ink: Tensor  # float [N, 1, 1], strength of the glyph
 
     @staticmethod
     def of(scenes: Scenes, chosen: np.ndarray, device: str) -> Objects:
@@ -157,6 +158,7 @@ class Objects:
             center=pick(scenes.center),
             radius=pick(scenes.radius)[:, None, None],
             fill=pick(fill),
+            ink=pick(scenes.ink)[:, None, None],
         )
 
 
@@ -186,7 +188,7 @@ def _layers(objects: Objects, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     light = (objects.fill * torch.tensor([0.3, 0.59, 0.11], device=x.device)).sum(-1)
     ink = torch.where(light > 120, 12.0, 248.0)[:, None, None, None]
     fill = objects.fill[..., None, None]
-    return torch.maximum(alpha, glyph), fill + glyph[:, None] * (ink - fill)
+    return torch.maximum(alpha, glyph), fill + (glyph * objects.ink)[:, None] * (ink - fill)
 
 
 def _glyph_cover(objects: Objects, x: Tensor, y: Tensor) -> Tensor:

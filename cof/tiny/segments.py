@@ -16,6 +16,7 @@ from cof.tiny.world import Thing
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+MOST = 5  # boxes in one reply
 WEIGHTS = {
     "existence": 1.0, "count": 1.6, "position": 1.6, "color": 1.0, "OCR": 1.0,
     "what_color": 0.6, "what_shape": 0.6, "what_digit": 1.0, "how_many": 1.2, "which_side": 1.2,
@@ -32,6 +33,7 @@ class Diet:
     published: float = 0.3  # the paper's own grounding prompt among grounding prompts
     refer: float = 0.4  # plain 'where is the red circle' among the long segments
     choice: float = 0.0  # multiple choice among the long segments
+    group: float = 0.0  # all of several things among the long segments, if they are counted
     short: int = 16  # segments an image that read
     long: int = 6  # and that locate
     kinds: tuple[str, ...] = (*YES_NO_KINDS, *WORD_KINDS)  # of question
@@ -133,14 +135,25 @@ def describe_sample(asker: Asker, side: int) -> Sample:
     return _sample(asker, question, text, f" {told} {box}", reading=True)
 
 
-def refer_sample(asker: Asker, diet: Diet, side: int) -> Sample:
-    """Where one thing is, or all of several."""
-    if "how_many" in diet.kinds and asker.random.random() < 0.4:
-        ref = asker.group(most=5)
-        text = asker.say("list", many=ref.phrase)
-    else:
-        ref = asker.name(asker.thing()) if asker.random.random() < 0.7 else asker.by_glyph()[1]
-        text = asker.pick(wording.REFER[:-1]).format(a=ref.phrase)
+def refer_sample(asker: Asker, side: int) -> Sample:
+    """Where one thing is."""
+    ref = asker.name(asker.thing()) if asker.random.random() < 0.7 else asker.by_glyph()[1]
+    text = asker.pick(wording.REFER[:-1]).format(a=ref.phrase)
+    return _located(asker, text, ref, side)
+
+
+def group_sample(asker: Asker, diet: Diet, side: int) -> Sample:
+    """Where all of several things are, asked for or counted."""
+    if asker.random.random() < 0.5:
+        ref = asker.group(most=MOST)
+        return _located(asker, asker.say("list", many=ref.phrase), ref, side)
+    question = ask(asker, asker.pick(("count", "how_many")))
+    if len(question.region) > MOST:
+        raise UnaskableError
+    return grounding_sample(asker, question, _grounding_suffix(asker, diet), side)
+
+
+def _located(asker: Asker, text: str, ref: Ref, side: int) -> Sample:
     question = Question("refer", text, "", ref.things, (ref,))
     boxes = wording.bbox_reply(fractions(asker.things, ref.things, side))
     return _sample(asker, question, text, " " + boxes, reading=False)
@@ -188,20 +201,26 @@ def _pair(asker: Asker, diet: Diet) -> list[Sample]:
 
 def long_sample(asker: Asker, diet: Diet, side: int) -> Sample:
     """A locating question, or multiple choice."""
+    if "how_many" in diet.kinds and asker.random.random() < diet.group:
+        return _retry(lambda: group_sample(asker, diet, side))
     draw = asker.random.random()
     if draw < diet.refer:
-        return _retry(lambda: refer_sample(asker, diet, side))
+        return _retry(lambda: refer_sample(asker, side))
     if draw < diet.refer + diet.choice:
         question = multiple_choice(ask_any(asker, diet, 0.0), asker.random)
         return answer_sample(asker, question, wording.LETTER)
     question = ask_any(asker, diet, 0.6)
-    while len(question.region) > 5:
+    while len(question.region) > MOST:
         question = ask_any(asker, diet, 0.6)
     if question.kind in YES_NO_KINDS and asker.random.random() < 0.15:
         question = replace(question, text=question.text + wording.YES_NO)
-    published = asker.random.random() < diet.published
-    suffix = wording.GROUNDING if published else asker.random.choice(wording.GROUNDINGS[1:])
-    return grounding_sample(asker, question, suffix, side)
+    return grounding_sample(asker, question, _grounding_suffix(asker, diet), side)
+
+
+def _grounding_suffix(asker: Asker, diet: Diet) -> str:
+    if asker.random.random() < diet.published:
+        return wording.GROUNDING
+    return asker.random.choice(wording.GROUNDINGS[1:])
 
 
 def _retry(make: Callable[[], Sample]) -> Sample:

@@ -8,15 +8,19 @@ import logging
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from torch import Tensor
 
+from cof.tiny.coordinates import token_kinds
 from cof.tiny.curriculum import LanguageConfig
+from cof.tiny.half import halve
 from cof.tiny.language import LanguageStage
 from cof.tiny.loop import Schedule, fit
 from cof.tiny.model import ModelConfig, build, llava_config
 from cof.tiny.optim import OptimConfig
+from cof.tiny.places import coordinate_table
 from cof.tiny.tokenizer import BOS, EOS, IMAGE, PAD, train_tokenizer
 from cof.tiny.vision import VisionStage
 
@@ -34,15 +38,15 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     vision: Schedule = field(default_factory=lambda: Schedule(1800, 32))
-    language: Schedule = field(default_factory=lambda: Schedule(3600, 8, decay=0.5))
+    language: Schedule = field(default_factory=lambda: Schedule(3000, 8, decay=0.5))
     teaching: LanguageConfig = field(default_factory=LanguageConfig)
+    precision: Literal["float32", "bfloat16"] = "float32"  # of matrix products, see half.py
 
 
 PRESETS: dict[str, TrainConfig] = {
     "cpu": TrainConfig(),
     "study": TrainConfig(  # one object a question; for variants and seeds at an equal budget
-        vision=Schedule(900, 32),
-        language=Schedule(1000, 8, decay=0.5),
+        language=Schedule(800, 8, decay=0.5),
         teaching=LanguageConfig(
             kinds=("existence", "color", "OCR", "what_color", "what_shape", "what_digit")
         ),
@@ -69,17 +73,33 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def preset(name: str, variant: str = "default", seed: int = 0) -> TrainConfig:
+def preset(
+    name: str,
+    variant: str = "default",
+    seed: int = 0,
+    precision: Literal["float32", "bfloat16"] = "float32",
+) -> TrainConfig:
     """A preset with a declared variant: 'default', 'gap' or 'control'."""
     config = PRESETS[name]
-    return replace(config, seed=seed, teaching=replace(config.teaching, **VARIANTS[variant]))
+    teaching = replace(config.teaching, **VARIANTS[variant])
+    return replace(config, seed=seed, teaching=teaching, precision=precision)
 
 
 def fresh(config: TrainConfig) -> tuple[LlavaForConditionalGeneration, PreTrainedTokenizerFast]:
     """An untrained model and its tokenizer."""
     tokenizer = train_tokenizer(config.model.vocabulary)
     sizes = replace(config.model, vocabulary=len(tokenizer))
-    return build(llava_config(sizes, IMAGE, BOS, EOS, PAD), config.seed), tokenizer
+    model = build(llava_config(sizes, IMAGE, BOS, EOS, PAD), config.seed)
+    _begin_coordinates(model, token_kinds(tokenizer)[1].ids, config.seed)
+    return model, tokenizer
+
+
+@torch.no_grad()
+def _begin_coordinates(model: LlavaForConditionalGeneration, ids: Tensor, seed: int) -> None:
+    """Tokens 0.00 .. 1.00 start as codes of their numbers, read and written."""
+    for salt, layer in enumerate((model.model.get_input_embeddings(), model.lm_head)):
+        spread = float(layer.weight.std())
+        layer.weight[ids] = coordinate_table(layer.weight.shape[1], spread, 2 * seed + salt)
 
 
 def train(
@@ -100,6 +120,9 @@ def train(
     _pin(config, folder / "config.json")
     model, tokenizer = fresh(config)
     model.to(device)  # type: ignore[arg-type]  # the library's wrapper loses `self`
+    if config.precision == "bfloat16":
+        halve(model.model.vision_tower)
+        halve(model.model.language_model)
     vision = VisionStage(model, config.model, config.vision, config.seed, device)
     fit(vision, folder, config.optim)
     language = LanguageStage(
@@ -145,4 +168,4 @@ def read_config(folder: Path) -> TrainConfig:
         "language": Schedule(**raw["language"]),
         "teaching": LanguageConfig(**_tuples(raw["teaching"])),
     }
-    return TrainConfig(seed=raw["seed"], **parts)
+    return TrainConfig(raw["seed"], **parts, precision=raw.get("precision", "float32"))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from cof.tiny.loop import Schedule
 from cof.tiny.model import ModelConfig, normalise, vision_features
+from cof.tiny.places import WAVES, place_code
 from cof.tiny.render import render
 from cof.tiny.world import COLORS, GLYPHS, SHAPES, Scenes, describe, join
 
@@ -31,7 +32,7 @@ class PatchTargets:
     glyph: Tensor  # int64 [B, T]
     middle: Tensor  # float [B, T], 1 where an object's centre lies in the patch
     box: Tensor  # float [B, T, 4], box corners minus the patch centre, in patches
-    place: Tensor  # float [B, T, 4], box corners in the square, -1..1; the patch's own if empty
+    place: Tensor  # float [B, T, 40], code of the box in the square; the patch's own if empty
     share: Tensor  # float [B, T], part of the object that the patch and its equals hold
 
 
@@ -55,7 +56,7 @@ def patch_targets(scenes: Scenes, patch: int, device: str = "cpu") -> PatchTarge
     own = np.take_along_axis(boxes, owner[..., None], 1) - np.concatenate([point, point], -1)
 
     corners = np.concatenate([point, point], -1)[None]
-    place = np.where(covered[..., None], own + corners, corners) * 2 / scenes.side - 1
+    place = np.where(covered[..., None], own + corners, corners) / scenes.side
 
     def pick(values: np.ndarray) -> Tensor:
         chosen = np.take_along_axis(values, owner, 1) + 1
@@ -71,7 +72,7 @@ def patch_targets(scenes: Scenes, patch: int, device: str = "cpu") -> PatchTarge
         pick(scenes.glyph),
         real(hit),
         real(own / patch),
-        real(place),
+        place_code(real(place)),
         share,
     )
 
@@ -81,7 +82,7 @@ class Readout(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.sizes = [len(COLORS) + 1, len(SHAPES) + 1, len(GLYPHS) + 1, 1, 4, 4]
+        self.sizes = [len(COLORS) + 1, len(SHAPES) + 1, len(GLYPHS) + 1, 1, 4, 8 * len(WAVES)]
         self.norm = nn.LayerNorm(width)
         self.readout = nn.Linear(width, sum(self.sizes))
 
@@ -110,15 +111,16 @@ def patch_loss(
     present = weight * covered
     total = total + 2 * (gap * present).sum() / present.sum()
     # without this target the tower forgets where its patches are, and no box can be read later
-    total = total + 10 * F.smooth_l1_loss(place, targets.place, beta=0.05)
+    miss = F.smooth_l1_loss(place, targets.place, reduction="none", beta=0.2).mean(-1)
+    total = total + 10 * (miss * weight).sum()
     total = total + 2 * F.binary_cross_entropy_with_logits(middle[..., 0], targets.middle)
     report["middle"] = float(((middle[..., 0] > 0) == (targets.middle > 0)).float().mean())
     report["offset"] = float((box.detach() - targets.box).abs().mean(-1)[covered].mean())
-    report["place"] = float((place.detach() - targets.place).abs()[covered].mean()) / 2
+    report["place"] = float((place.detach() - targets.place).abs()[covered].mean())
     return total, report
 
 
-MIX = (("starter", 0.10), ("easy", 0.25), ("fine", 0.2), ("crowded", 0.25), ("mixed", 0.2))
+MIX = (("starter", 0.10), ("easy", 0.25), ("small", 0.2), ("dense", 0.25), ("mixed", 0.2))
 
 
 def mixture(step: int, images: int, shares: tuple[tuple[str, float], ...], **where: Any) -> Scenes:

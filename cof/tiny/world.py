@@ -32,33 +32,44 @@ SPLITS = {"train": 0, "dev": 1, "test": 2, "bench": 3}
 EXTENTS = np.array(
     [(-1, -1, 1, 1)] * 4 + [(-1.046, -1.1, 1.046, 0.89), (-1, -1, 1, 1)], dtype=np.float64
 )
-PER_OBJECT = frozenset({"present", "color", "shape", "glyph", "center", "radius"})
+PER_OBJECT = frozenset({"present", "color", "shape", "glyph", "center", "radius", "ink"})
+LEGIBLE = 0.5  # ink from which a digit is plain to see, so that a question may name its thing by it
 ASPECTS = ((1.0, 1.0), (1.0, 0.75), (0.75, 1.0), (1.0, 0.875), (0.875, 1.0))
 
 
 @dataclass(frozen=True)
 class Difficulty:
-    """Knobs of a family of scenes; lengths are pixels of a scene whose side is 140."""
+    """Knobs of a family of scenes; lengths are pixels of a scene whose side is 140.
+
+    A pair is a range: of an object (small, large, ink) or of a scene (objects, noise).
+    """
 
     objects: tuple[int, int]
     small: tuple[float, float] = (13.0, 16.0)
     large: tuple[float, float] = (26.0, 38.0)
     small_share: float = 0.6
-    noise: float = 6.0  # standard deviation, 0-255 scale
+    ink: tuple[float, float] = (1.0, 1.0)  # of a digit: 1 is black or white, 0 its shape's colour
+    noise: tuple[float, float] = (6.0, 6.0)  # standard deviation, 0-255 scale
     contrast: float = 1.0  # 1 leaves pixels alone, 0 is flat grey
     blur: float = 0.0  # standard deviation in pixels
     bars: int = 3
 
 
+_small = Difficulty((4, 9), small=(13.0, 15.0), small_share=1.0)
+_crowd = Difficulty((10, 14), small=(13.0, 17.0), large=(20.0, 26.0), small_share=0.75)
+_faint: dict[str, Any] = {"ink": (0.2, 1.0), "noise": (4.0, 24.0)}
+
 DIFFICULTIES: dict[str, Difficulty] = {
-    "starter": Difficulty((1, 3), small_share=0.3, bars=1),
+    # what is examined
     "easy": Difficulty((2, 5), small=(22.0, 26.0), small_share=0.4, bars=2),
-    "fine": Difficulty((4, 9), small=(13.0, 15.0), small_share=1.0),
-    "crowded": Difficulty((10, 14), small=(13.0, 17.0), large=(20.0, 26.0), small_share=0.75),
-    "noise": Difficulty(
-        (10, 14), small=(13.0, 17.0), large=(20.0, 26.0), small_share=0.75, noise=40.0
-    ),
-    "mixed": Difficulty((4, 9)),
+    "fine": replace(_small, ink=(0.15, 0.6), noise=(16.0, 16.0)),
+    "crowded": replace(_crowd, ink=(0.15, 0.6), noise=(16.0, 16.0)),
+    "noise": replace(_crowd, noise=(40.0, 40.0)),
+    # what training also draws: any ink, any noise but the worst
+    "starter": Difficulty((1, 3), small_share=0.3, bars=1),
+    "mixed": Difficulty((4, 9), **_faint),
+    "small": replace(_small, **_faint),
+    "dense": replace(_crowd, **_faint),
 }
 
 
@@ -70,6 +81,12 @@ class Thing:
     shape: str
     glyph: str
     box: tuple[float, float, float, float]
+    ink: float = 1.0
+
+    @property
+    def legible(self) -> bool:
+        """The digit is plain to see."""
+        return self.ink >= LEGIBLE
 
     @property
     def name(self) -> str:
@@ -91,6 +108,7 @@ class Scenes:
     color: NDArray[np.int64]  # [B, K]
     shape: NDArray[np.int64]  # [B, K]
     glyph: NDArray[np.int64]  # [B, K]
+    ink: NDArray[np.float64]  # [B, K]
     center: NDArray[np.float64]  # [B, K, 2]
     radius: NDArray[np.float64]  # [B, K]
     noise: NDArray[np.float64]  # [B]
@@ -122,6 +140,7 @@ class Scenes:
                 SHAPES[self.shape[row, k]],
                 GLYPHS[self.glyph[row, k]],
                 tuple(boxes[k].tolist()),
+                float(self.ink[row, k]),
             )
             for k in np.flatnonzero(self.present[row])
         ]
@@ -168,13 +187,18 @@ def describe(
         color=color,
         shape=shape,
         glyph=_glyphs(keys, room),
+        ink=_between(knobs.ink, uniform(keys, 30, room)),
         center=center,
         radius=radius,
-        noise=full * knobs.noise,
+        noise=_between(knobs.noise, uniform(keys, 31, 1)[:, 0]),
         contrast=full * knobs.contrast,
         blur=full * knobs.blur * (side / 140),
         bars=(uniform(keys, 2, 1)[:, 0] * (knobs.bars + 1)).astype(np.int64),
     )
+
+
+def _between(ends: tuple[float, float], share: NDArray[np.float64]) -> NDArray[np.float64]:
+    return ends[0] + (ends[1] - ends[0]) * share
 
 
 def _frames(keys: NDArray[np.uint64], side: int) -> NDArray[np.int64]:
