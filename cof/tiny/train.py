@@ -37,7 +37,7 @@ class TrainConfig:
     seed: int = 0
     model: ModelConfig = field(default_factory=ModelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
-    vision: Schedule = field(default_factory=lambda: Schedule(1800, 32))
+    vision: Schedule = field(default_factory=lambda: Schedule(3000, 32))
     language: Schedule = field(default_factory=lambda: Schedule(3000, 8, decay=0.5))
     teaching: LanguageConfig = field(default_factory=LanguageConfig)
     precision: Literal["float32", "bfloat16"] = "float32"  # of matrix products, see half.py
@@ -46,6 +46,7 @@ class TrainConfig:
 PRESETS: dict[str, TrainConfig] = {
     "cpu": TrainConfig(),
     "study": TrainConfig(  # one object a question; for variants and seeds at an equal budget
+        vision=Schedule(1800, 32),
         language=Schedule(800, 8, decay=0.5),
         teaching=LanguageConfig(
             kinds=("existence", "color", "OCR", "what_color", "what_shape", "what_digit")

@@ -120,6 +120,7 @@ def patch_loss(
     return total, report
 
 
+DIGITS = 900  # step from which digits weigh more
 MIX = (("starter", 0.10), ("easy", 0.25), ("small", 0.2), ("dense", 0.25), ("mixed", 0.2))
 
 
@@ -136,7 +137,7 @@ def mixture(step: int, images: int, shares: tuple[tuple[str, float], ...], **whe
 
 
 class VisionStage:
-    """Dense per-patch supervision; digits weigh more in the second half of the steps."""
+    """Dense per-patch supervision; digits weigh more once colours and shapes are known."""
 
     name = "vision"
 
@@ -166,9 +167,8 @@ class VisionStage:
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """Loss on fresh training scenes."""
-        late = step > self.schedule.steps / 2
         scenes = mixture(step, self.schedule.images, MIX, seed=self.seed, side=self.config.side)
-        return self._forward(scenes, 3.0 if late else 1.0)
+        return self._forward(scenes, 3.0 if step > DIGITS else 1.0)
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
