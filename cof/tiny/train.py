@@ -38,7 +38,7 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     vision: Schedule = field(default_factory=lambda: Schedule(3000, 32))
-    language: Schedule = field(default_factory=lambda: Schedule(2600, 8, decay=0.5))
+    language: Schedule = field(default_factory=lambda: Schedule(2400, 8, decay=0.5))
     teaching: LanguageConfig = field(default_factory=LanguageConfig)
     precision: Literal["float32", "bfloat16"] = "float32"  # of matrix products, see half.py
 
