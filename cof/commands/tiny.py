@@ -140,5 +140,16 @@ def lab(
         click.echo(str(path))
 
 
+@tiny.command()
+@click.argument("folders", type=FOLDER, nargs=-1, required=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Markdown file.")
+def overview(folders: tuple[Path, ...], out: Path) -> None:
+    """One table of the main comparison over several FOLDERS that `cof tiny lab` wrote."""
+    from cof.tiny import lab_page
+
+    out.write_text(lab_page.overview(folders), encoding="utf-8")
+    click.echo(str(out))
+
+
 def _words(text: str) -> tuple[str, ...]:
     return tuple(word for word in text.split(",") if word)

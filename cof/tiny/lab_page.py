@@ -107,18 +107,39 @@ def plain_table(found: Sequence[Records]) -> Table:
             places = [k for k, name in enumerate(one.subtasks) if kind in (None, name)]
             images = [one.images[place] for place in places]
             cells.append(percent(mean(one.some(places, "plain"), images, 0)) if places else None)
-        known = [k for k, iou in enumerate(one.own_iou) if iou is not None]
-        hits = [float((one.own_iou[k] or 0) >= HIT) for k in known]
-        hit = percent(mean(hits, [one.images[k] for k in known], 0), n=True)
         absent = [k for k, iou in enumerate(one.own_iou) if iou is None]
         boxed = [float(one.own_boxes[k] > 0) for k in absent]
         wrong = percent(mean(boxed, [one.images[k] for k in absent], 0), n=True) if absent else None
-        rows.append((one.regime, len(one.images), *cells, hit, wrong))
+        rows.append((one.regime, len(one.images), *cells, _hits(one), wrong))
     head = ("regime", "n", "all, %", *(f"{kind}, %" for kind in kinds), "own boxes hit, %")
     head += ("absent things given a box, %",)
     return Table(
         "plain", "The plain model, and its own boxes at IoU 0.5; 95 % intervals", head, tuple(rows)
     )
+
+
+def overview(folders: Sequence[Path]) -> str:
+    """Markdown of the main comparison of several checkpoints, a folder of records each.
+
+    Raises:
+        DataError: a folder has no records.
+    """
+    rows: list[tuple[Cell, ...]] = []
+    for folder in folders:
+        for one in read(folder):
+            plain = percent(mean(one.credits["plain"], one.images, 0))
+            changes = [_change(one, f"{region} λ={MAIN:g}") for region in REGIONS]
+            rows.append((folder.name, one.regime, len(one.images), plain, _hits(one), *changes))
+    head = ("checkpoint", "regime", "n", "plain, %", "own boxes hit, %", *REGIONS)
+    caption = f"Change of accuracy in points at λ = {MAIN:g}, α = 1; 95 % intervals over images"
+    return Table("overview", caption, head, tuple(rows)).markdown() + "\n"
+
+
+def _hits(one: Records) -> Cell:
+    """How often its own boxes hit, where something is there to be found."""
+    known = [k for k, iou in enumerate(one.own_iou) if iou is not None]
+    hits = [float((one.own_iou[k] or 0) >= HIT) for k in known]
+    return percent(mean(hits, [one.images[k] for k in known], 0), n=True)
 
 
 def main_table(found: Sequence[Records]) -> Table:
