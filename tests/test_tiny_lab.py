@@ -99,6 +99,23 @@ def test_a_folder_without_records_is_refused(tmp_path):
         lab_page.read(tmp_path)
 
 
+def test_overview_pools_the_hard_regimes_by_image(tmp_path):
+    head = "id,image,subtask,own_boxes,own_iou,plain," + ",".join(f"{r} λ=4.5" for r in REGIONS)
+    rows = {"easy": "1,0,0,0,0,0", "fine": "0,1,0,0,0,0", "noise": "0,1,1,0,0,0"}
+    for regime, credits in rows.items():
+        lines = [head, f"a,1,OCR,1,0.9,{credits}", f"b,2,OCR,1,0.1,{credits}"]
+        (tmp_path / f"{regime}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    out = tmp_path / "overview.md"
+    done = CliRunner().invoke(main, ["tiny", "overview", str(tmp_path), "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    lines = [line for line in out.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    cells = {line.split("|")[2].strip(): line.split("|")[3:] for line in lines[2:]}
+    assert list(cells) == ["easy", "fine", "noise", "fine+noise"]
+    n, plain, hit, truth, own = (cell.split()[0] for cell in cells["fine+noise"][:5])
+    assert (n, plain, hit, truth, own) == ("4", "0.0", "50.0", "+100.0", "+50.0")
+    assert "(n = 4)" in cells["fine+noise"][2]
+
+
 @pytest.mark.parametrize("name", ["cof-tiny", "study-gap"])
 def test_committed_pages_come_from_the_committed_records(name, tmp_path):
     committed = TINY.parents[1] / "examples" / "results" / "laboratory" / name

@@ -19,6 +19,7 @@ from cof.tiny.lab import MAIN, REGIMES, REGIONS, WEIGHTS
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+HARD = ("fine", "crowded", "noise")
 HIT = 0.5
 """IoU of its own boxes with the true ones from which a question counts as hit."""
 
@@ -126,13 +127,32 @@ def overview(folders: Sequence[Path]) -> str:
     """
     rows: list[tuple[Cell, ...]] = []
     for folder in folders:
-        for one in read(folder):
+        found = read(folder)
+        for one in (*found, *_pooled(found)):
             plain = percent(mean(one.credits["plain"], one.images, 0))
             changes = [_change(one, f"{region} λ={MAIN:g}") for region in REGIONS]
             rows.append((folder.name, one.regime, len(one.images), plain, _hits(one), *changes))
     head = ("checkpoint", "regime", "n", "plain, %", "own boxes hit, %", *REGIONS)
     caption = f"Change of accuracy in points at λ = {MAIN:g}, α = 1; 95 % intervals over images"
     return Table("overview", caption, head, tuple(rows)).markdown() + "\n"
+
+
+def _pooled(found: Sequence[Records]) -> list[Records]:
+    """The hard regimes as one; none if only one of them is there."""
+    hard = [one for one in found if one.regime in HARD]
+    if len(hard) < 2:
+        return []
+    names = [name for name in hard[0].credits if all(name in one.credits for one in hard)]
+    return [
+        Records(
+            "+".join(one.regime for one in hard),
+            tuple(f"{one.regime}/{image}" for one in hard for image in one.images),
+            tuple(kind for one in hard for kind in one.subtasks),
+            tuple(boxes for one in hard for boxes in one.own_boxes),
+            tuple(iou for one in hard for iou in one.own_iou),
+            {name: tuple(x for one in hard for x in one.credits[name]) for name in names},
+        )
+    ]
 
 
 def _hits(one: Records) -> Cell:
