@@ -15,6 +15,7 @@ from cof.cli import main
 from cof.errors import ConfigError, DataError
 from cof.tiny import lab_page
 from cof.tiny.lab import REGIONS, WEIGHTS, LabConfig, run
+from cof.tiny.lab_page import overview
 
 TINY = Path(__file__).resolve().parents[1] / "base_models" / "cof-tiny"
 
@@ -114,6 +115,12 @@ def test_overview_pools_the_hard_regimes_by_image(tmp_path):
     n, plain, hit, truth, own = (cell.split()[0] for cell in cells["fine+noise"][:5])
     assert (n, plain, hit, truth, own) == ("4", "0.0", "50.0", "+100.0", "+50.0")
     assert "(n = 4)" in cells["fine+noise"][2]
+    # both regimes show image 1 and image 2: two clusters, alike but for the one gain of own boxes
+    rows = list(csv.DictReader((tmp_path / "fine.csv").open(encoding="utf-8")))
+    assert [row["image"] for row in rows] == ["1", "2"]
+    opposite = (tmp_path / "noise.csv").read_text(encoding="utf-8").replace("0,1,1,", "1,0,1,")
+    (tmp_path / "noise.csv").write_text(opposite, encoding="utf-8")
+    assert "+0.0 [+0.0, +0.0]" in overview([tmp_path]).strip().splitlines()[-1].split("|")[6]
 
 
 @pytest.mark.parametrize("name", ["cof-tiny", "study-gap"])

@@ -43,7 +43,7 @@ def test_coordinate_tokens_start_alike_when_their_numbers_are():
         rows = layer.weight[ids].detach()
         likeness = torch.cosine_similarity(rows[50:51], rows, dim=-1)
         assert likeness[51] > 0.8
-        assert likeness[51] > likeness[54] > likeness[80].abs() - 0.3
+        assert likeness[51] > likeness[54] > likeness[80]
         other = layer.weight.detach().std()
         assert rows.std() == pytest.approx(float(other), rel=0.15)
     assert not torch.equal(coordinate_table(8, 1.0, 0), coordinate_table(8, 1.0, 1))
@@ -62,5 +62,5 @@ def test_half_products_are_close_and_leave_no_trace_in_the_weights():
     assert (half(x) - plain(x)).abs().max() < 0.02
     assert (half(x) - plain(x)).abs().max() > 0  # it was in use
     for a, b in zip(plain.parameters(), half.parameters(), strict=True):
-        assert torch.cosine_similarity(a.grad.flatten(), b.grad.flatten(), dim=0) > 0.9999
+        assert (a.grad - b.grad).norm() < 0.01 * a.grad.norm()
     assert half.state_dict().keys() == plain.state_dict().keys()

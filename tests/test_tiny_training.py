@@ -44,6 +44,28 @@ def test_interrupted_equals_uninterrupted(tmp_path, one_thread):
     assert torch.equal(model.lm_head.weight, a["lm_head.weight"])
 
 
+def test_half_products_resume_to_the_bit_and_are_read_back(tmp_path, one_thread):
+    half = dataclasses.replace(TINY, precision="bfloat16")
+    train(half, tmp_path / "whole")
+    train(half, tmp_path / "parts", stop_at=2)
+    train(half, tmp_path / "parts")
+    train(TINY, tmp_path / "full")
+    a, b, c = (weights(tmp_path / name) for name in ("whole", "parts", "full"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not all(torch.equal(a[name], c[name]) for name in a)
+    assert read_config(tmp_path / "parts") == half
+
+
+def test_a_run_keeps_its_tokenizer_and_refuses_another(tmp_path, monkeypatch):
+    train(TINY, tmp_path, stop_at=1)
+    before = load_trained(tmp_path)[1].get_vocab()
+    smaller = train_tokenizer(500)
+    monkeypatch.setattr("cof.tiny.train.train_tokenizer", lambda size: smaller)
+    assert load_trained(tmp_path)[1].get_vocab() == before  # though the code's world has changed
+    with pytest.raises(ValueError, match=r"tokenizer\.json differs"):
+        train(TINY, tmp_path)
+
+
 def test_a_folder_belongs_to_one_configuration(tmp_path):
     train(TINY, tmp_path, stop_at=1)
     assert read_config(tmp_path) == TINY
@@ -82,6 +104,6 @@ def test_tokenizer_round_trip_and_coordinates():
 
 def test_a_training_folder_from_before_a_setting_existed_can_be_read(tmp_path):
     raw = json.loads(json.dumps(dataclasses.asdict(PRESETS["cpu"])))
-    del raw["teaching"]["kinds"]
+    del raw["teaching"]["kinds"], raw["precision"]
     (tmp_path / "config.json").write_text(json.dumps(raw))
     assert read_config(tmp_path) == PRESETS["cpu"]

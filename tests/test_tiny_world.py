@@ -95,7 +95,14 @@ def test_ink_and_noise_come_from_their_ranges_and_are_drawn():
     assert change[~inside].max() == 0  # ink changes digits only
 
 
-def test_questions_name_a_thing_by_its_digit_only_where_the_digit_is_plain():
+def test_easy_has_plain_digits_and_noise_only_noise():
+    for name, level in (("easy", 6.0), ("noise", 40.0)):
+        scenes = describe(range(50), name)
+        assert (scenes.ink == 1).all()
+        assert (scenes.noise == level).all()
+
+
+def test_questions_name_a_thing_by_its_digit_where_a_digit_is_plain():
     faint = 0
     for row in range(60):
         things = describe(range(row, row + 1), "mixed").things(0)
@@ -104,6 +111,8 @@ def test_questions_name_a_thing_by_its_digit_only_where_the_digit_is_plain():
             assert things[index].legible
             assert things[index].glyph in ref.phrase
         faint += sum(not thing.legible for thing in things)
+        dim = [replace(thing, ink=0.2) for thing in things]
+        assert Asker(dim, Random(row)).by_glyph()  # a faint digit names where no other does
     assert faint > 60
 
 

@@ -44,10 +44,10 @@ class Packed:
     layout: Layout
     ids: Tensor  # int64 [B, length]; the prefix's image tokens included
     replies: Rows
-    hints: Rows  # facts at the end of the bare question
-    names: Rows  # attributes at the end of an object phrase
+    hints: Rows  # the last hint of each segment: the fact behind a question, if it has one
+    names: Rows  # the hints before it: attributes at the end of an object phrase
     looks: tuple[Look, Look]  # at the end of object phrases; while boxes are written
-    points: tuple[Tensor, Tensor, Tensor]  # image [R], row [R], code [R, 40] of what is named
+    points: tuple[Tensor, Tensor, Tensor]  # image [R], row [R], code [R, BOX_CODE] of what is named
     answers: list[tuple[int, int, Tokens]]  # (image, first reply row - 1, segment)
 
 

@@ -14,7 +14,8 @@ class LanguageConfig:
 
     attention: weight of the supervision of where object phrases look (until `attention_until`
         of the steps) and where coordinates look (until `boxes_until`); 0 makes the control model.
-    reader: 'easy' teaches reading replies on starter and easy scenes only (variant `gap`).
+    reader: 'easy' teaches all that reading teaches (replies, hints, names, where to look) on
+        starter and easy scenes only (variant `gap`).
     kinds: of question; all of them, or fewer in a smaller study.
     """
 

@@ -131,14 +131,19 @@ def overview(folders: Sequence[Path]) -> str:
         for one in (*found, *_pooled(found)):
             plain = percent(mean(one.credits["plain"], one.images, 0))
             changes = [_change(one, f"{region} λ={MAIN:g}") for region in REGIONS]
-            rows.append((folder.name, one.regime, len(one.images), plain, _hits(one), *changes))
+            rows.append(
+                (folder.resolve().name, one.regime, len(one.images), plain, _hits(one), *changes)
+            )
     head = ("checkpoint", "regime", "n", "plain, %", "own boxes hit, %", *REGIONS)
     caption = f"Change of accuracy in points at λ = {MAIN:g}, α = 1; 95 % intervals over images"
     return Table("overview", caption, head, tuple(rows)).markdown() + "\n"
 
 
 def _pooled(found: Sequence[Records]) -> list[Records]:
-    """The hard regimes as one; none if only one of them is there."""
+    """The hard regimes as one; none if only one of them is there.
+
+    They share scenes, so an image counts once: its name is the cluster, whatever the regime.
+    """
     hard = [one for one in found if one.regime in HARD]
     if len(hard) < 2:
         return []
@@ -146,7 +151,7 @@ def _pooled(found: Sequence[Records]) -> list[Records]:
     return [
         Records(
             "+".join(one.regime for one in hard),
-            tuple(f"{one.regime}/{image}" for one in hard for image in one.images),
+            tuple(image for one in hard for image in one.images),
             tuple(kind for one in hard for kind in one.subtasks),
             tuple(boxes for one in hard for boxes in one.own_boxes),
             tuple(iou for one in hard for iou in one.own_iou),

@@ -17,7 +17,7 @@ from cof.tiny.curriculum import CURRICULUM, LanguageConfig
 from cof.tiny.loop import Schedule
 from cof.tiny.model import ModelConfig, normalise, vision_features
 from cof.tiny.packing import install, packed
-from cof.tiny.places import WAVES
+from cof.tiny.places import BOX_CODE
 from cof.tiny.render import render
 from cof.tiny.segments import Diet, Sample, Tokens, samples, tokenize
 from cof.tiny.vision import Readout, mixture, patch_loss, patch_targets
@@ -48,7 +48,7 @@ class LanguageStage:
         self.seed, self.device = seed, device
         torch.manual_seed(seed)
         # thrown away at the end, like the readout
-        self.pointer = nn.Linear(config.width, 8 * len(WAVES)).to(device)
+        self.pointer = nn.Linear(config.width, BOX_CODE).to(device)
         self.modules: dict[str, nn.Module] = {
             "model": model,
             "readout": readout,
@@ -144,6 +144,8 @@ class LanguageStage:
             ("names", config.names_layer, config.names),
         ):
             rows = getattr(batch, name)
+            if not len(rows.target):  # every image is silent
+                continue
             inner = hidden[layer] if layer == len(hidden) - 1 else norm(hidden[layer])
             nll, right = self._nll(inner, rows)
             total = total + weight * nll.mean()

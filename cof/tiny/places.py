@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 WAVES = (0.5, 1.0, 2.0, 4.0, 8.0)  # periods across the image
+BOX_CODE = 4 * 2 * len(WAVES)  # numbers in the code of a box
 
 
 def place_code(values: Tensor, waves: tuple[float, ...] = WAVES) -> Tensor:
@@ -24,7 +25,8 @@ def place_code(values: Tensor, waves: tuple[float, ...] = WAVES) -> Tensor:
 def coordinate_table(width: int, spread: float, seed: int) -> Tensor:
     """First weights [101, width] of the tokens 0.00 .. 1.00: codes in random directions.
 
-    Entries have standard deviation `spread`, as those of any other token.
+    Entries have standard deviation `spread`, as those of any other token. One wave more than
+    for places: a hundredth is finer than what is asked of the vision tower.
     """
     waves = (*WAVES, 16.0)
     code = place_code(torch.arange(101)[:, None] / 100, waves)

@@ -186,9 +186,10 @@ def _layers(objects: Objects, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     alpha = (0.5 - distance(objects.shape, x / radius, y / radius) * radius).clamp(0, 1)
     glyph = _glyph_cover(objects, x, y)
     light = (objects.fill * torch.tensor([0.3, 0.59, 0.11], device=x.device)).sum(-1)
-    ink = torch.where(light > 120, 12.0, 248.0)[:, None, None, None]
+    dark_or_light = torch.where(light > 120, 12.0, 248.0)[:, None, None, None]
     fill = objects.fill[..., None, None]
-    return torch.maximum(alpha, glyph), fill + (glyph * objects.ink)[:, None] * (ink - fill)
+    paint = fill + (glyph * objects.ink)[:, None] * (dark_or_light - fill)
+    return torch.maximum(alpha, glyph), paint
 
 
 def _glyph_cover(objects: Objects, x: Tensor, y: Tensor) -> Tensor:

@@ -31,8 +31,8 @@ class Diet:
     absent: bool = False  # ask about things that are not there
     yes_no: float = 0.6  # yes/no among the other short segments
     published: float = 0.3  # the paper's own grounding prompt among grounding prompts
-    refer: float = 0.4  # plain 'where is the red circle' among the long segments
-    choice: float = 0.0  # multiple choice among the long segments
+    refer: float = 0.4  # plain 'where is the red circle' among the long segments but groups
+    choice: float = 0.0  # multiple choice among the long segments but groups
     group: float = 0.0  # all of several things among the long segments, if they are counted
     short: int = 16  # segments an image that read
     long: int = 6  # and that locate

@@ -21,7 +21,15 @@ from cof.tiny.loop import Schedule, fit
 from cof.tiny.model import ModelConfig, build, llava_config
 from cof.tiny.optim import OptimConfig
 from cof.tiny.places import coordinate_table
-from cof.tiny.tokenizer import BOS, EOS, IMAGE, PAD, train_tokenizer
+from cof.tiny.tokenizer import (
+    BOS,
+    EOS,
+    IMAGE,
+    PAD,
+    load_tokenizer,
+    save_tokenizer,
+    train_tokenizer,
+)
 from cof.tiny.vision import VisionStage
 
 if TYPE_CHECKING:
@@ -80,15 +88,20 @@ def preset(
     seed: int = 0,
     precision: Literal["float32", "bfloat16"] = "float32",
 ) -> TrainConfig:
-    """A preset with a declared variant: 'default', 'gap' or 'control'."""
+    """A preset with a declared variant: 'default', 'gap' or 'control'.
+
+    precision: of matrix products; bfloat16 pays on CPUs that multiply it natively (`half.py`).
+    """
     config = PRESETS[name]
     teaching = replace(config.teaching, **VARIANTS[variant])
     return replace(config, seed=seed, teaching=teaching, precision=precision)
 
 
-def fresh(config: TrainConfig) -> tuple[LlavaForConditionalGeneration, PreTrainedTokenizerFast]:
-    """An untrained model and its tokenizer."""
-    tokenizer = train_tokenizer(config.model.vocabulary)
+def fresh(
+    config: TrainConfig, tokenizer: PreTrainedTokenizerFast | None = None
+) -> tuple[LlavaForConditionalGeneration, PreTrainedTokenizerFast]:
+    """An untrained model and its tokenizer, which is trained too unless it is given."""
+    tokenizer = tokenizer or train_tokenizer(config.model.vocabulary)
     sizes = replace(config.model, vocabulary=len(tokenizer))
     model = build(llava_config(sizes, IMAGE, BOS, EOS, PAD), config.seed)
     _begin_coordinates(model, token_kinds(tokenizer)[1].ids, config.seed)
@@ -120,6 +133,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     _pin(config, folder / "config.json")
     model, tokenizer = fresh(config)
+    _pin_tokenizer(tokenizer, folder)
     model.to(device)  # type: ignore[arg-type]  # the library's wrapper loses `self`
     if config.precision == "bfloat16":
         halve(model.model.vision_tower)
@@ -131,6 +145,17 @@ def train(
         config.seed, device,
     )  # fmt: skip
     fit(language, folder, config.optim, stop_at=stop_at)
+
+
+def _pin_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Keep the tokenizer beside the weights, or check that it still is the one they learned."""
+    if not (folder / "tokenizer.json").exists():
+        save_tokenizer(tokenizer, folder)
+    elif load_tokenizer(folder).get_vocab() != tokenizer.get_vocab():
+        raise ValueError(
+            f"{folder / 'tokenizer.json'} differs from what the world's sentences give now; "
+            "train in another folder, or with the code that this one was begun with"
+        )
 
 
 def _pin(config: TrainConfig, path: Path) -> None:
@@ -148,7 +173,8 @@ def load_trained(
 ) -> tuple[LlavaForConditionalGeneration, PreTrainedTokenizerFast, int]:
     """Model, tokenizer and language step of a run folder's newest checkpoint."""
     config = read_config(folder)
-    model, tokenizer = fresh(config)
+    kept = (folder / "tokenizer.json").exists()
+    model, tokenizer = fresh(config, load_tokenizer(folder) if kept else None)
     state = torch.load(folder / "language.pt", weights_only=True, map_location="cpu")
     model.load_state_dict(state["modules"]["model"])
     return model, tokenizer, state["step"]

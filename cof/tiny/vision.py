@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cof.tiny.loop import Schedule
 from cof.tiny.model import ModelConfig, normalise, vision_features
-from cof.tiny.places import WAVES, place_code
+from cof.tiny.places import BOX_CODE, place_code
 from cof.tiny.render import render
 from cof.tiny.world import COLORS, GLYPHS, SHAPES, Scenes, describe, join
 
@@ -32,7 +32,7 @@ class PatchTargets:
     glyph: Tensor  # int64 [B, T]
     middle: Tensor  # float [B, T], 1 where an object's centre lies in the patch
     box: Tensor  # float [B, T, 4], box corners minus the patch centre, in patches
-    place: Tensor  # float [B, T, 40], code of the box in the square; the patch's own if empty
+    place: Tensor  # float [B, T, BOX_CODE], code of the box in the square; the patch's own if empty
     share: Tensor  # float [B, T], part of the object that the patch and its equals hold
 
 
@@ -82,7 +82,7 @@ class Readout(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.sizes = [len(COLORS) + 1, len(SHAPES) + 1, len(GLYPHS) + 1, 1, 4, 8 * len(WAVES)]
+        self.sizes = [len(COLORS) + 1, len(SHAPES) + 1, len(GLYPHS) + 1, 1, 4, BOX_CODE]
         self.norm = nn.LayerNorm(width)
         self.readout = nn.Linear(width, sum(self.sizes))
 
@@ -120,7 +120,7 @@ def patch_loss(
     return total, report
 
 
-DIGITS = 900  # step from which digits weigh more
+DIGITS = 900  # step after which digits weigh more
 MIX = (("starter", 0.10), ("easy", 0.25), ("small", 0.2), ("dense", 0.25), ("mixed", 0.2))
 
 

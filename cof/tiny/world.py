@@ -33,7 +33,7 @@ EXTENTS = np.array(
     [(-1, -1, 1, 1)] * 4 + [(-1.046, -1.1, 1.046, 0.89), (-1, -1, 1, 1)], dtype=np.float64
 )
 PER_OBJECT = frozenset({"present", "color", "shape", "glyph", "center", "radius", "ink"})
-LEGIBLE = 0.5  # ink from which a digit is plain to see, so that a question may name its thing by it
+LEGIBLE = 0.5  # ink from which a digit is plain to see; questions name things by such, if any
 ASPECTS = ((1.0, 1.0), (1.0, 0.75), (0.75, 1.0), (1.0, 0.875), (0.875, 1.0))
 
 
@@ -65,7 +65,7 @@ DIFFICULTIES: dict[str, Difficulty] = {
     "fine": replace(_small, ink=(0.15, 0.6), noise=(16.0, 16.0)),
     "crowded": replace(_crowd, ink=(0.15, 0.6), noise=(16.0, 16.0)),
     "noise": replace(_crowd, noise=(40.0, 40.0)),
-    # what training also draws: any ink, any noise but the worst
+    # what training draws besides `easy`: much ink or little, noise but not the worst
     "starter": Difficulty((1, 3), small_share=0.3, bars=1),
     "mixed": Difficulty((4, 9), **_faint),
     "small": replace(_small, **_faint),
