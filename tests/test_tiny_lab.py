@@ -123,10 +123,26 @@ def test_overview_pools_the_hard_regimes_by_image(tmp_path):
     assert "+0.0 [+0.0, +0.0]" in overview([tmp_path]).strip().splitlines()[-1].split("|")[6]
 
 
-@pytest.mark.parametrize("name", ["cof-tiny", "study-gap"])
-def test_committed_pages_come_from_the_committed_records(name, tmp_path):
-    committed = TINY.parents[1] / "examples" / "results" / "laboratory" / name
+LABS = TINY.parents[1] / "examples" / "results" / "laboratory"
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in LABS.iterdir() if path.is_dir()))
+def test_committed_pages_come_from_the_committed_records(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(lab_page, "save", lambda figure, path: path)  # tables, not pictures
+    committed = LABS / name
     for path in committed.glob("*.csv"):
         shutil.copy(path, tmp_path)
     lab_page.write(tmp_path)
     assert (tmp_path / "results.md").read_bytes() == (committed / "results.md").read_bytes()
+
+
+def test_the_page_shows_the_overview_that_the_records_give():
+    page = (TINY.parents[1] / "docs" / "laboratory.md").read_text(encoding="utf-8")
+    (command,) = [line for line in page.splitlines() if "cof tiny overview" in line]
+    folders = [LABS / name for name in command.split("{")[1].split("}")[0].split(",")]
+    assert {path.name for path in folders} == {
+        path.name for path in LABS.iterdir() if path.is_dir()
+    }
+    shown = {line for line in page.splitlines() if line.startswith("|")}
+    made = [line for line in overview(folders).splitlines() if line.startswith("|")]
+    assert [line for line in made if line not in shown] == []
