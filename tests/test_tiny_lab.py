@@ -138,7 +138,7 @@ def test_committed_pages_come_from_the_committed_records(name, tmp_path, monkeyp
 
 def test_the_page_shows_the_overview_that_the_records_give():
     page = (TINY.parents[1] / "docs" / "laboratory.md").read_text(encoding="utf-8")
-    (command,) = [line for line in page.splitlines() if "cof tiny overview" in line]
+    (command,) = [line for line in page.splitlines() if "cof tiny overview {" in line]
     folders = [LABS / name for name in command.split("{")[1].split("}")[0].split(",")]
     assert {path.name for path in folders} == {
         path.name for path in LABS.iterdir() if path.is_dir()
