@@ -21,7 +21,7 @@ from cof.tiny.asker import Asker, Question, UnaskableError
 from cof.tiny.model import normalise
 from cof.tiny.questions import WORD_KINDS, YES_NO_KINDS, ask
 from cof.tiny.render import render
-from cof.tiny.segments import fractions
+from cof.tiny.segments import MOST, fractions
 from cof.tiny.world import describe
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _both(question: Question, scene: int, boxes: list[list[float]]) -> list[Case
     suffix = wording.YES_NO if question.kind in YES_NO_KINDS else wording.WORD
     plain = "\n" + question.text + suffix + wording.SUFFIX
     answer = Case(scene, question.kind, plain, question.answer, boxes)
-    if len(boxes) > 5:
+    if len(boxes) > MOST:
         return [answer]
     ground = "\n" + question.text + wording.GROUNDING + wording.SUFFIX
     return [answer, Case(scene, question.kind, ground, None, boxes)]
