@@ -3,7 +3,6 @@
 import pytest
 
 from cof import plugins
-from cof.bench._answers import NO_ANSWER
 from cof.tiny.mini.common import MiniConfig
 from cof.tiny.mini.write import write_all
 
@@ -65,5 +64,5 @@ def test_every_benchmark_has_the_regions(name, mini):
 @pytest.mark.parametrize("name", FOLDERS)
 def test_a_failed_question_is_wrong_everywhere(name, mini):
     bench, _, questions = loaded(name, mini)
-    assert all(bench.credit(question, NO_ANSWER) == 0 for question in questions)
-    bench.score(questions, [NO_ANSWER] * len(questions))
+    assert all(bench.credit(question, None) == 0 for question in questions)
+    bench.score(questions, [None] * len(questions))

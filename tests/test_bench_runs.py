@@ -9,7 +9,6 @@ from fakes import StubPipeline
 
 from cof import config
 from cof.bench import pope
-from cof.bench._answers import NO_ANSWER
 from cof.cli import main
 from cof.runs import runner
 from cof.tiny.mini.common import MiniConfig
@@ -91,7 +90,8 @@ def test_a_failed_question_is_wrong_though_an_empty_answer_is_a_yes(make_run, mi
         assert setting["accuracy"] == 0
         assert setting["other"] == setting["n"]
     assert pope.score(pope.read(pope.Config(str(broken))), [""] * 36)["pooled"]["accuracy"] == 0.5
-    assert NO_ANSWER not in (done.path / "answers/cof/pope_random.json").read_text()
+    written = (done.path / "answers/cof/llava_pope_answers.jsonl").read_text()
+    assert written == ""  # an empty text would be a yes
 
 
 def test_what_is_wrong_with_a_run_folder_is_said(make_run):

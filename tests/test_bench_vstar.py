@@ -160,3 +160,9 @@ def test_bad_answers_are_refused_by_name(root):
         vstar.read_answers(file, vstar.Config(str(root)))
     with pytest.raises(DataError, match=r"no V\*Bench; expected the folders"):
         questions_of(root / "direct_attributes")
+
+
+def test_options_that_are_letters_themselves_are_compared_whole():
+    question = Question("0", "a.jpg", "?", reference="D", options=("D", "E", "F", "G"), choose=True)
+    right = [vstar.credit(question, said) for said in ("D", "G", "DE", "", None)]
+    assert right == [1, 0, 0, 0, 0]

@@ -18,9 +18,10 @@ and, where the benchmark scores the coarse stage and not the answer (RefCOCO),
 `Question.id` is unique and the same on every machine. `score` is a pure function of its lists
 (same length, same order) and of those options of `config` that choose a rule, None for the
 defaults; it needs no field of a question that a record does not keep. What it returns is JSON-able,
-in a fixed key order, and starts with `benchmark` and `version`. Scoring what `export` wrote gives
-what `score` gave. `table` speaks in the points that papers print: shares times 100. `NO_ANSWER`
-stands for the answer to a question that failed: wrong everywhere.
+in a fixed key order, and starts with `benchmark` and `version`. An answer that is None is that of a
+question that failed: wrong everywhere, and never exported, so that an answer file that lacks one is
+seen to. Scoring what `export` wrote gives what `score` gave. `table` speaks in the points that
+papers print: shares times 100.
 
 Everything that is wrong with a file is a `cof.errors.DataError` that names it, with the line where
 there is one. `base.py` reads and writes files, `_answers.py` puts answers to questions.

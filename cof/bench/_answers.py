@@ -13,9 +13,9 @@ from cof.bench.base import Row, read_jsonl
 from cof.errors import DataError
 from cof.types import Box, Question
 
-NO_ANSWER = "\0"
-"""Stands for the answer to a question that failed: wrong under every rule of every benchmark, while
-an empty answer is a `yes` to POPE's published parser."""
+Said = str | None
+"""An answer as benchmarks get it. None: the question failed and there is no answer, which is wrong
+under every rule of every benchmark, while an empty answer is a `yes` to POPE's published parser."""
 
 
 class Answers(NamedTuple):

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 from cof.prompts import OPTION_LETTER
 
-LETTERS = "ABCDEFGHIJ"
+LETTERS = tuple("ABCDEFGHIJ")
+"""Of options; not one string, in which "AB" and "" would be found too."""
+
 UNRESOLVED = "Z"
 """Stands for an answer that names no option, or more than one."""
 
@@ -21,7 +23,7 @@ def ask(question: str, options: Sequence[str], suffix: str = OPTION_LETTER) -> s
     return "\n".join(lines) + suffix
 
 
-def extract(answer: str, options: Sequence[str]) -> str:
+def extract(answer: str | None, options: Sequence[str]) -> str:
     """The letter of the option that an answer names, or `UNRESOLVED`; nothing is guessed.
 
     VLMEvalKit's exact matching: (1) exactly one option letter among the words, one of the last
@@ -29,6 +31,8 @@ def extract(answer: str, options: Sequence[str]) -> str:
     X`; (3) the text of exactly one option within an answer that is at most twice as long as all
     options together.
     """
+    if answer is None:
+        return UNRESOLVED
     letters = LETTERS[: len(options)]
     words = _PUNCTUATION.sub(" ", answer).split()
     found = [letter for letter in letters if letter in words]

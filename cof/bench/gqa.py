@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cof.bench._answers import Answers, Given, add_up, align, llava_answer, unique
+from cof.bench._answers import Answers, Given, Said, add_up, align, llava_answer, unique
 from cof.bench.base import Row, read_json, read_json_rows, read_jsonl, write_jsonl, write_text
 from cof.errors import DataError
 from cof.prompts import SHORT_ANSWER
@@ -73,13 +73,13 @@ def expected(config: Config) -> dict[str, tuple[int, ...]]:
     return {"": (12578,)}
 
 
-def credit(question: Question, answer: str, config: Config | None = None) -> float:
+def credit(question: Question, answer: Said, config: Config | None = None) -> float:
     """1.0 for the annotated answer, else 0.0."""
-    return float(plain(answer) == question.reference)
+    return float(answer is not None and plain(answer) == question.reference)
 
 
 def score(
-    questions: Sequence[Question], answers: Sequence[str], config: Config | None = None
+    questions: Sequence[Question], answers: Sequence[Said], config: Config | None = None
 ) -> dict[str, Any]:
     """Accuracies in [0, 1]: of all, of binary and open questions, and a type."""
     rows = [(q.category, credit(q, answer)) for q, answer in zip(questions, answers, strict=True)]

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from cof.bench import _mmbench_files as files
 from cof.bench import _mmbench_table as tables
-from cof.bench._answers import Answers, with_boxes
+from cof.bench._answers import Answers, Said, with_boxes
 from cof.bench._choice import UNRESOLVED, extract
 from cof.bench._mmbench_table import ROTATION
 from cof.bench.base import write_jsonl
@@ -79,13 +79,13 @@ def expected(config: Config) -> dict[str, tuple[int, ...]]:
     return {"": (4377,)} if config.file == "mmbench_dev_20230712.tsv" else {}
 
 
-def credit(question: Question, answer: str, config: Config | None = None) -> float:
+def credit(question: Question, answer: Said, config: Config | None = None) -> float:
     """1.0 where the answer names the right option of this row, else 0.0."""
     return float(extract(answer, question.options) == question.reference)
 
 
 def score(
-    questions: Sequence[Question], answers: Sequence[str], config: Config | None = None
+    questions: Sequence[Question], answers: Sequence[Said], config: Config | None = None
 ) -> dict[str, Any]:
     """Circular and vanilla accuracy, in all and a category; shares in [0, 1].
 

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cof.bench import _mme_files as files
-from cof.bench._answers import Answers, Given, add_up, align, llava_answer
+from cof.bench._answers import Answers, Given, Said, add_up, align, llava_answer
 from cof.bench._mme_files import COGNITION, PERCEPTION, RELEASE_SUFFIX, SUBTASKS
 from cof.bench.base import read_jsonl, write_jsonl, write_text
 from cof.errors import DataError
@@ -62,9 +62,9 @@ def read(config: Config) -> list[Question]:
     return files.as_llava(Path(config.questions), questions) if config.questions else questions
 
 
-def label(answer: str) -> str:
+def label(answer: Said) -> str:
     """`yes`, `no` or `other`, as published: lower-cased, not stripped, first four characters."""
-    start = answer.lower()[:4]
+    start = (answer or "").lower()[:4]
     return "yes" if "yes" in start else "no" if "no" in start else "other"
 
 
@@ -74,20 +74,20 @@ def expected(config: Config) -> dict[str, tuple[int, ...]]:
     return {name: (count,) for name, count in zip(SUBTASKS, counts, strict=True)}
 
 
-def credit(question: Question, answer: str, config: Config | None = None) -> float:
+def credit(question: Question, answer: Said, config: Config | None = None) -> float:
     """1.0 for the right answer, else 0.0; `other` is wrong."""
     return float(label(answer) == question.reference.lower())
 
 
 def score(
-    questions: Sequence[Question], answers: Sequence[str], config: Config | None = None
+    questions: Sequence[Question], answers: Sequence[Said], config: Config | None = None
 ) -> dict[str, Any]:
     """The published metrics over the subtasks that are present.
 
     `acc` and `acc_plus` are shares in [0, 1], `score` is 100 * acc + 100 * acc_plus, `other`
     counts answers that are neither yes nor no. A sum with none of its subtasks is None.
     """
-    by_task: dict[str, list[tuple[Question, str]]] = defaultdict(list)
+    by_task: dict[str, list[tuple[Question, Said]]] = defaultdict(list)
     for question, answer in zip(questions, answers, strict=True):
         by_task[question.category].append((question, answer))
     tasks = {name: _score_subtask(by_task[name]) for name in SUBTASKS if name in by_task}
@@ -154,7 +154,7 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     return align(questions, keys, answers, path, allow_missing)
 
 
-def _score_subtask(rows: Sequence[tuple[Question, str]]) -> dict[str, Any]:
+def _score_subtask(rows: Sequence[tuple[Question, Said]]) -> dict[str, Any]:
     """acc, acc_plus and score of one subtask."""
     pairs: dict[tuple[str, int], list[float]] = defaultdict(list)
     for question, answer in rows:

@@ -18,9 +18,9 @@ from typing import Any, Literal
 
 from cof.bench import _pope_files as files
 from cof.bench._answers import (
-    NO_ANSWER,
     Answers,
     Given,
+    Said,
     add_up,
     align,
     llava_answer,
@@ -83,13 +83,13 @@ def expected(config: Config) -> dict[str, tuple[int, ...]]:
     return {"adversarial": (3000,), "random": (2910, 3000), "popular": (3000,)}
 
 
-def credit(question: Question, answer: str, config: Config | None = None) -> float:
+def credit(question: Question, answer: Said, config: Config | None = None) -> float:
     """1.0 for the right answer, else 0.0."""
     return float(_parser(config)(answer) == question.reference)
 
 
 def score(
-    questions: Sequence[Question], answers: Sequence[str], config: Config | None = None
+    questions: Sequence[Question], answers: Sequence[Said], config: Config | None = None
 ) -> dict[str, Any]:
     """Counts and metrics a setting, their unweighted mean, and the metrics of all pooled.
 
@@ -126,10 +126,10 @@ def table(scores: dict[str, Any]) -> list[tuple[str, float, int]]:
     return rows
 
 
-def _parser(config: Config | None) -> Callable[[str], str]:
+def _parser(config: Config | None) -> Callable[[Said], str]:
     """The chosen parser; a question that failed has no answer to parse."""
     parse = PARSERS[config.parser if config else "llava"]
-    return lambda answer: "other" if answer == NO_ANSWER else parse(answer)
+    return lambda answer: "other" if answer is None else parse(answer)
 
 
 def _metrics(rows: Sequence[tuple[str, str, str]]) -> dict[str, Any]:

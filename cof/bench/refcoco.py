@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cof.bench import _refcoco_files as files
-from cof.bench._answers import Answers, Given, add_up, align, llava_answer
+from cof.bench._answers import Answers, Given, Said, add_up, align, llava_answer
 from cof.bench.base import read_jsonl, write_jsonl
 from cof.boxes import Quad, centre_crop, from_frame, padded_square, shared_area, union_area
 from cof.errors import DataError
@@ -69,7 +69,7 @@ def spell(box: Box | None, frame: str) -> str:
     return f"{frame}: {list(box.as_tuple())}" if box else f"{frame}:"
 
 
-def overlap(question: Question, answer: str) -> float:
+def overlap(question: Question, answer: Said) -> float:
     """IoU of an answer's first box with the annotated one; 0 where it has none."""
     box = _box(answer)
     if box is None:
@@ -88,18 +88,19 @@ def expected(config: Config) -> dict[str, tuple[int, ...]]:
     return {config.split: counts[config.split]}
 
 
-def credit(question: Question, answer: str, config: Config | None = None) -> float:
+def credit(question: Question, answer: Said, config: Config | None = None) -> float:
     """1.0 where the box overlaps by at least half, else 0.0."""
     return float(overlap(question, answer) >= 0.5)
 
 
 def score(
-    questions: Sequence[Question], answers: Sequence[str], config: Config | None = None
+    questions: Sequence[Question], answers: Sequence[Said], config: Config | None = None
 ) -> dict[str, Any]:
     """Acc@0.5 and mean IoU, both in [0, 1]; `frames` counts what the replies were fractions of."""
     pairs = list(zip(questions, answers, strict=True))
     overlaps = [overlap(question, answer) for question, answer in pairs]
-    named = Counter(answer.partition(":")[0] for answer in answers if _SPELT.match(answer))
+    said = [answer for answer in answers if answer is not None and _SPELT.match(answer)]
+    named = Counter(answer.partition(":")[0] for answer in said)
     return {
         "benchmark": "refcoco",
         "version": VERSION,
@@ -163,6 +164,8 @@ def _unpadded(text: str, size: tuple[int, int], frame: str) -> Box | None:
     return from_frame(found[0], _FRAMES[frame](size)) if found else None
 
 
-def _box(answer: str) -> Box | None:
+def _box(answer: Said) -> Box | None:
     """The box of an answer in our spelling."""
+    if answer is None:
+        return None
     return _unpadded(answer.partition(":")[2] or answer, (1, 1), "image")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cof.bench._answers import Answers, Given, add_up, align, llava_answer, reworded
+from cof.bench._answers import Answers, Given, Said, add_up, align, llava_answer, reworded
 from cof.bench._vqa_words import normalise
 from cof.bench.base import Row, read_json, read_json_rows, read_jsonl, write_jsonl, write_text
 from cof.errors import DataError
@@ -69,9 +69,9 @@ def expected(config: Config) -> dict[str, tuple[int, ...]]:
     return {"": (5000,)}
 
 
-def credit(question: Question, answer: str, config: Config | None = None) -> float:
+def credit(question: Question, answer: Said, config: Config | None = None) -> float:
     """The soft accuracy of one answer, in [0, 1]."""
-    if not question.reference:
+    if not question.reference or answer is None:
         return 0.0
     truths = [normalise(text) for text in json.loads(question.reference)]
     said = normalise(answer)
@@ -83,7 +83,7 @@ def credit(question: Question, answer: str, config: Config | None = None) -> flo
 
 
 def score(
-    questions: Sequence[Question], answers: Sequence[str], config: Config | None = None
+    questions: Sequence[Question], answers: Sequence[Said], config: Config | None = None
 ) -> dict[str, Any]:
     """Mean soft accuracy in [0, 1]; None for a test split, which has no answers."""
     credits = [credit(q, answer) for q, answer in zip(questions, answers, strict=True)]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from cof.bench._answers import Answers, Given, align, llava_answer
+from cof.bench._answers import Answers, Given, Said, align, llava_answer
 from cof.bench._choice import LETTERS, UNRESOLVED, ask, extract
 from cof.bench.base import Row, read_json, read_jsonl, write_jsonl
 from cof.errors import DataError
@@ -67,20 +67,20 @@ def expected(config: Config) -> dict[str, tuple[int, ...]]:
     return {"direct_attributes": (115,), "relative_position": (76,)}
 
 
-def credit(question: Question, answer: str, config: Config | None = None) -> float:
+def credit(question: Question, answer: Said, config: Config | None = None) -> float:
     """1.0 for the right option, else 0.0."""
     return float(chosen(question, answer) == question.reference)
 
 
-def chosen(question: Question, answer: str) -> str:
+def chosen(question: Question, answer: Said) -> str:
     """The option that an answer names: its letter where letters were shown, else its text."""
-    if question.reference in LETTERS[: len(question.options)]:
+    if not question.choose:
         return extract(answer, question.options)
-    return answer if answer in question.options else UNRESOLVED
+    return answer if answer is not None and answer in question.options else UNRESOLVED
 
 
 def score(
-    questions: Sequence[Question], answers: Sequence[str], config: Config | None = None
+    questions: Sequence[Question], answers: Sequence[Said], config: Config | None = None
 ) -> dict[str, Any]:
     """Accuracy of both types and of all questions (micro); shares in [0, 1]."""
     pairs = list(zip(questions, answers, strict=True))
@@ -89,7 +89,7 @@ def score(
         for kind in TYPES
         if any(question.category == kind for question in questions)
     }
-    lettered = {question.reference in LETTERS for question in questions}
+    lettered = {not question.choose for question in questions}
     return {
         "benchmark": "vstar",
         "version": VERSION,
@@ -137,7 +137,7 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     return align(questions, [question.id for question in questions], given, path, allow_missing)
 
 
-def _accuracy(pairs: Sequence[tuple[Question, str]]) -> dict[str, Any]:
+def _accuracy(pairs: Sequence[tuple[Question, Said]]) -> dict[str, Any]:
     right = sum(credit(question, answer) for question, answer in pairs)
     lost = sum(chosen(question, answer) == UNRESOLVED for question, answer in pairs)
     return {"n": len(pairs), "accuracy": right / len(pairs), "unresolved": lost}
@@ -224,7 +224,7 @@ def _official(path: Path, questions: Sequence[Question]) -> Iterator[Given]:
             question = by_image.get(f"{kind}/{row.text('image')}")
             key = question.id if question else f"{kind}/{row.text('image')}"
             option = values["options"][values["option_chosen"]]
-            letters = question is not None and question.reference in LETTERS
+            letters = question is not None and not question.choose
             shown = question.options if question else ()
             text = LETTERS[shown.index(option)] if letters and option in shown else option
             yield Given(key, text, row.where)

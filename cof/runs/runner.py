@@ -171,11 +171,12 @@ def _score(folder: RunFolder, config: RunConfig) -> None:
     """Write scores.json, and the answers in the benchmark's published formats."""
     bench, general = plugins.load("bench", config.names["bench"]), config.general
     results = load_run(folder.path).results
-    questions = [result.question for result in results]
     passes: list[Pass] = ["plain", "cof"] if general.plain else ["cof"]
     for which in passes:
-        given = answers(bench, results, which)
-        bench.export(questions, given, folder.path / ANSWERS / which, config.bench)
+        pairs = zip(results, answers(bench, results, which), strict=True)
+        given = [(result.question, said) for result, said in pairs if said is not None]
+        asked, said = ([pair[place] for pair in given] for place in (0, 1))
+        bench.export(asked, said, folder.path / ANSWERS / which, config.bench)
     scores = summary(bench, results, general.plain, general.seed, config.bench)
     folder.write_json(SCORES, scores)
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, Literal, get_args
 
-from cof.bench._answers import NO_ANSWER
 from cof.runs.statistics import paired_difference
 from cof.types import FocusStatus, Result
 
@@ -33,7 +32,7 @@ def summary(
         config: the benchmark's Config, for the rules that it names; None is its defaults.
     """
     questions = [result.question for result in results]
-    cof = answers(bench, results, "cof", NO_ANSWER)
+    cof = answers(bench, results, "cof")
     counts: Counter[str] = Counter(result.status for result in results if not result.error)
     scores: dict[str, Any] = {
         "questions": len(results),
@@ -44,7 +43,7 @@ def summary(
         "paired": None,
     }
     if plainly:
-        plain = answers(bench, results, "plain", NO_ANSWER)
+        plain = answers(bench, results, "plain")
         before = [bench.credit(*row, config) for row in zip(questions, plain, strict=True)]
         after = [bench.credit(*row, config) for row in zip(questions, cof, strict=True)]
         clusters = [question.image for question in questions]
@@ -53,18 +52,16 @@ def summary(
     return scores
 
 
-def answers(
-    bench: ModuleType, results: Sequence[Result], which: Pass, failed: str = ""
-) -> list[str]:
-    """What the benchmark scores of one pass, `failed` for a question that failed.
+def answers(bench: ModuleType, results: Sequence[Result], which: Pass) -> list[str | None]:
+    """What the benchmark scores of one pass, None for a question that failed.
 
     That is the answer's text; for a benchmark of the coarse stage its region, in both passes.
     """
     if hasattr(bench, "region_answer"):
         regions = [result.region for result in results]
-        return [bench.region_answer(region) if region else failed for region in regions]
+        return [bench.region_answer(region) if region else None for region in regions]
     found = [getattr(result, which) for result in results]
-    return [answer.text if answer else failed for answer in found]
+    return [answer.text if answer else None for answer in found]
 
 
 def table(bench: ModuleType, scores: dict[str, Any], results: Sequence[Result]) -> str:

@@ -8,7 +8,6 @@ from types import ModuleType
 from typing import Any
 
 from cof import plugins
-from cof.bench._answers import NO_ANSWER
 from cof.checked import build
 from cof.config import content_hash
 from cof.errors import RunError
@@ -88,8 +87,8 @@ def side(run: Run, which: Pass, allow_missing: bool = False) -> Side:
     return Side(f"{run.path.name} {which}", questions, credits, missing)
 
 
-def texts_of(run: Run, which: Pass) -> list[str]:
-    """What the benchmark scores of one pass, in dataset order.
+def texts_of(run: Run, which: Pass) -> list[str | None]:
+    """What the benchmark scores of one pass, in dataset order; None where a question failed.
 
     Raises:
         RunError: the run has no such pass, or no records.
@@ -98,7 +97,7 @@ def texts_of(run: Run, which: Pass) -> list[str]:
         raise RunError(f"{run.path}: no records yet")
     if which == "plain" and not run.config["plain"]:
         raise RunError(f"{run.path}: was made without the plain pass (plain: false)")
-    return answers(bench_of(run)[0], run.results, which, NO_ANSWER)
+    return answers(bench_of(run)[0], run.results, which)
 
 
 def has_both(run: Run) -> bool:
