@@ -10,6 +10,7 @@ from PIL import Image
 from cof.bench import vstar
 from cof.cli import main
 from cof.errors import DataError
+from cof.types import Question
 
 COLOURS = ["The cup is red.", "The cup is blue.", "The cup is green.", "The cup is white."]
 SIDES = ["left of it", "right of it"]
