@@ -57,13 +57,19 @@ class Highlight:
         check_indices("layers", self.layers, layers)
         check_indices("heads", self.heads, heads)
 
-    def untouched(self) -> int:
+    def untouched(self, sees: Tensor | None = None) -> int:
         """How many leading positions have the plain model's keys and values, in every row.
 
         A position is touched when its query is biased towards a key that it can see; everything
         before the first such position may be reused from an unhighlighted pass.
+
+        Args:
+            sees: int64 [B, S], the last key that each query sees; None is causal (itself). In a
+                block with attention both ways (Gemma 3's images, PaliGemma's prompts) that is the
+                block's end, so that the first key that changes is the block's first.
         """
         lit = (self.bias != 0).cummax(dim=1).values
+        lit = lit if sees is None else lit.gather(1, sees.to(lit.device))
         touched = lit if self.queries is None else lit & self.queries
         first = torch.where(touched.any(1), touched.int().argmax(1), self.bias.shape[1])
         return int(first.min())

@@ -12,8 +12,11 @@ config, makes the mask function return `where(keep, bias, finfo.min)`: one mask 
 Blocks nest (the innermost counts), end with an exception, and do not leak into other models. A
 child thread does not inherit the block: start it with `contextvars.copy_context().run`.
 
+A model that mixes sliding-window and full attention makes several masks a pass; each layer finds
+the biased one that belongs to its own, by the identity of the mask.
+
 Traps: registering the attention function without the mask function silently drops padding; a name
-containing "flash" takes another path.
+containing "flash" takes another path; softcapped scores are refused, since `sdpa` cannot cap them.
 """
 
 from __future__ import annotations
@@ -27,11 +30,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
 from transformers import AttentionInterface, PreTrainedConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from cof.bias import Highlight
+from cof.errors import ModelError
 from cof.recording import record
 
 NAME = "cof_highlight"
@@ -46,8 +51,11 @@ class _Active:
 
 
 _ACTIVE: ContextVar[tuple[_Active, ...]] = ContextVar("cof_highlight_active", default=())
-_BIASED: ContextVar[Tensor | None] = ContextVar("cof_highlight_biased", default=None)
-"""The current forward pass's biased mask, for attention in the chosen layers and heads."""
+_BIASED: ContextVar[Any] = ContextVar("cof_highlight_biased", default=None)
+"""Of a narrowed highlight: each mask of the forward pass -> the same mask with the bias in it.
+
+Held weakly: a mask is forgotten when the pass is over.
+"""
 
 
 @contextmanager
@@ -60,15 +68,17 @@ def highlighted(language_model: nn.Module, highlight: Highlight) -> Iterator[Non
 
     Raises:
         ValueError: a layer or head that the model does not have.
+        ModelError: see `attach`.
     """
     config = attach(language_model)
     highlight.check(config.num_hidden_layers, config.num_attention_heads)
     token = _ACTIVE.set((*_ACTIVE.get(), _Active(config, highlight)))
+    masks = _BIASED.set(WeakIdKeyDictionary())
     try:
         yield
     finally:
         _ACTIVE.reset(token)
-        _BIASED.set(None)
+        _BIASED.reset(masks)
 
 
 def current(language_model: nn.Module) -> Highlight | None:
@@ -78,13 +88,32 @@ def current(language_model: nn.Module) -> Highlight | None:
 
 
 def attach(language_model: nn.Module) -> PreTrainedConfig:
-    """Switch a decoder to the highlightable attention; bitwise `sdpa` while nothing is active."""
+    """Switch a decoder to the highlightable attention; bitwise `sdpa` while nothing is active.
+
+    The decoder alone: modules inside it that have a config of their own (a vision tower, as in
+    LLaVA's own package) keep their attention.
+
+    Raises:
+        ModelError: the decoder's attention cannot be replaced, or its scores are softcapped.
+    """
     AttentionInterface.register(NAME, _attention)
     AttentionMaskInterface.register(NAME, _mask)
     config: Any = language_model.config
     if config._attn_implementation != NAME:
-        language_model.set_attn_implementation(NAME)  # type: ignore[operator]
+        _refuse(language_model, config)
+        config._attn_implementation = {"": NAME}  # a plain name would switch its sub-configs too
     return config  # type: ignore[no-any-return]
+
+
+def _refuse(language_model: Any, config: Any) -> None:
+    kind = type(language_model).__name__
+    if not language_model._can_set_attn_implementation():
+        raise ModelError(f"{kind}: its attention cannot be replaced, so it cannot be highlighted")
+    if getattr(config, "attn_logit_softcapping", None) is not None:
+        raise ModelError(
+            f"{kind}: attn_logit_softcapping={config.attn_logit_softcapping} caps attention "
+            "scores, which the highlighted attention (sdpa) cannot do"
+        )
 
 
 def _find(config: Any) -> _Active | None:
@@ -103,8 +132,9 @@ def _mask(*args: Any, config: Any = None, dtype: torch.dtype = torch.float32, **
     biased = torch.where(keep, bias, lowest)
     if not active.highlight.narrowed:
         return biased
-    _BIASED.set(biased)
-    return torch.where(keep, torch.zeros((), dtype=dtype, device=keep.device), lowest)
+    plain = torch.where(keep, torch.zeros((), dtype=dtype, device=keep.device), lowest)
+    _BIASED.get()[plain] = biased
+    return plain
 
 
 def _bias(highlight: Highlight, keep: Tensor, q_offset: int | Tensor, kv_offset: int) -> Tensor:
@@ -124,7 +154,8 @@ def _bias(highlight: Highlight, keep: Tensor, q_offset: int | Tensor, kv_offset:
             f"the highlight is for {rows} rows of {known} positions, "
             f"the forward pass has {batch} rows of {int(q_offset) + length}"
         )
-    by_key = F.pad(highlight.bias.to(keep.device), (-kv_offset, kv_offset + keys - known))
+    kept = highlight.bias[:, kv_offset : kv_offset + keys]  # none left of it outside the window
+    by_key = F.pad(kept.to(keep.device), (0, keys - kept.shape[1]))
     bias = by_key.repeat_interleave(batch // rows, dim=0)[:, None, None, :]
     if highlight.queries is None:
         return bias
@@ -143,18 +174,35 @@ def _attention(
         if torch.compiler.is_compiling():
             raise RuntimeError("a highlight narrowed to layers or heads cannot be compiled")
         attention_mask = _narrow(active, module.layer_idx, query.shape[1], attention_mask)
-    record(module.layer_idx, query, key, attention_mask, kw.get("scaling"))
+    record(getattr(module, "layer_idx", None), query, key, attention_mask, kw.get("scaling"))
     return sdpa_attention_forward(module, query, key, value, attention_mask, **kw)
 
 
 def _narrow(active: _Active, layer: int, heads: int, plain: Tensor) -> Tensor:
     """Mask [B, 1 or heads, Q, K] of one layer when only some layers or heads are biased."""
-    chosen, biased = active.highlight, _BIASED.get()
-    if biased is None or (chosen.layers is not None and layer not in chosen.layers):
+    chosen = active.highlight
+    if chosen.layers is not None and layer not in chosen.layers:
         return plain
-    biased = biased.to(plain.device)
+    biased = _biased(plain).to(plain.device)
     if chosen.heads is None:
         return biased
     lit = torch.zeros(heads, dtype=torch.bool, device=plain.device)
     lit[list(chosen.heads)] = True
     return torch.where(lit[None, :, None, None], biased, plain)
+
+
+def _biased(plain: Tensor) -> Tensor:
+    """The biased mask that belongs to a layer's own.
+
+    Raises:
+        RuntimeError: several GPUs hold copies of the masks, and it cannot be told which this is.
+    """
+    masks = _BIASED.get()
+    if plain in masks:
+        return masks[plain]  # type: ignore[no-any-return]
+    if len(masks) == 1:  # a copy on another device, of the only mask there is
+        return next(iter(masks.values()))  # type: ignore[no-any-return]
+    raise RuntimeError(
+        f"{len(masks)} masks in one pass, and a layer has a copy of one: a highlight narrowed to "
+        "layers or heads needs this model on one device"
+    )

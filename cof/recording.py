@@ -27,19 +27,19 @@ def record_attention() -> Iterator[dict[int, Tensor]]:
 
 
 def record(
-    layer: int, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float | None
+    layer: int | None, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float | None
 ) -> None:
     """Keep one layer's softmax(q k' scaling + mask) of the last position, if a block asks for it.
 
     Args:
-        layer: its index.
+        layer: its index; None is no layer of a decoder and is not kept.
         query: [B, heads, Q, d].
         key: [B, key heads, K, d].
         mask: bool or additive [B, 1 or heads, Q, K]; None hides nothing.
         scaling: of the scores; None is d ** -0.5.
     """
     recorded = _RECORDED.get()
-    if recorded is None:
+    if recorded is None or layer is None:
         return
     keys = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
     scores = (query[:, :, -1:] @ keys.transpose(2, 3)).float()
