@@ -13,7 +13,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from cof.bench._answers import Answers, Given, Said, align, llava_answer
 from cof.bench._choice import LETTERS, UNRESOLVED, ask, extract
@@ -182,7 +182,7 @@ def _question(row: Row, image: Path, kind: str, config: Config) -> Question:
     return replace(asked, text=text, reference=letter, options=tuple(shown), choose=False)
 
 
-def _are_options(options: Any) -> bool:
+def _are_options(options: Any) -> TypeGuard[list[str]]:
     """Two or more different texts; none is empty, which is what an unresolved answer is."""
     if not isinstance(options, list) or not all(isinstance(one, str) for one in options):
         return False

@@ -6,8 +6,6 @@ back anyway; a row that has gone wrong ends, and the rows beside it do not notic
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from transformers import LogitsProcessor
@@ -39,7 +37,7 @@ class Watch(LogitsProcessor):  # type: ignore[misc]
         self.stop = stop
         self._broken: Tensor | None = None
 
-    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """The scores [rows, V], those of a broken row replaced."""
         broken = ~finite(scores)
         self._broken = broken if self._broken is None else self._broken | broken
