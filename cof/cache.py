@@ -2,7 +2,8 @@
 
 One SQLite file; several processes may read and write it at the same time. The key is everything
 that a reply depends on: weights, dtype, chat template, the image's pixels, the question, and the
-coarse stage with its config. Only raw replies are kept: boxes are parsed anew every time.
+coarse stage with its config. Only raw replies are kept: boxes are parsed anew every time. A reply
+that failed is not kept.
 """
 
 from __future__ import annotations
@@ -77,9 +78,8 @@ class ReplyCache:
             asked, seen = [questions[i] for i in missing], [views[i] for i in missing]
             fresh = stage.locate(model, asked, seen, config)
             found |= dict(zip(missing, fresh, strict=True))
-            self._write(
-                model, stage, [(keys[i], questions[i].text, found[i].reply) for i in missing]
-            )
+            said = [i for i in missing if not found[i].error]
+            self._write(model, stage, [(keys[i], questions[i].text, found[i].reply) for i in said])
         return [found[row] for row in range(len(questions))]
 
     def key(self, model: Model, config: Any, question: Question, image: Image) -> str:

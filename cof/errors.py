@@ -19,5 +19,9 @@ class ModelError(CofError):
     """A checkpoint cannot be found, recognised or loaded."""
 
 
+class AnswerError(CofError):
+    """A question cannot be answered: it is empty or too long, or a pass computed NaN or inf."""
+
+
 class RunError(CofError):
     """A run folder belongs to another config, is incomplete, or had questions that failed."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cof import plugins
 from cof.boxes import BoxConfig
+from cof.errors import AnswerError
 from cof.images import load_image, to_rgb
 from cof.locate import prompt
 from cof.models.base import Config, Limits, Model
@@ -93,8 +94,12 @@ class CoF:
 
         Raises:
             DataError: the file is no usable image.
+            AnswerError: the question is blank, too long or holds the image's placeholder, or a
+                pass failed; says which and why.
             ValueError: `box` is no box.
         """
+        if not question.strip():
+            raise AnswerError(f"the question is empty ({question!r}); say what to ask")
         name = str(image) if isinstance(image, str | Path) else "image"
         picture = load_image(image) if isinstance(image, str | Path) else to_rgb(image)
         settings = replace(self.settings, plain=plain)
@@ -104,10 +109,15 @@ class CoF:
         else:
             regions = [Region((box if isinstance(box, Box) else Box(*box),), "given")]
         focuses, results = _finish(batch, [regions], [settings])
+        if results[0][0].error:
+            raise AnswerError(results[0][0].error)
         return Outcome(picture, batch.views[0], regions[0], focuses[0][0], results[0][0])
 
     def answer_batch(self, questions: Sequence[Question], images: Sequence[Image]) -> list[Result]:
-        """Take B questions and their RGB images (one object an image) through both stages."""
+        """Take B questions and their RGB images (one object an image) through both stages.
+
+        A pass that fails leaves an `error` in its question's result, and nothing elsewhere.
+        """
         return self.answer_many(questions, images, [self.settings])[0]
 
     def answer_many(

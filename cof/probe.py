@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from cof.errors import AnswerError
 from cof.images import load_image
 from cof.models.base import Encoded, Limits, Model
 from cof.recording import record_attention
@@ -37,12 +38,18 @@ def attention_mass(
         masks: per row bool [T], which visual tokens.
         highlight: on during the pass; None is the plain model.
     Returns: float32 [B, layers] on the CPU.
+
+    Raises:
+        AnswerError: a pass failed, so that its attention means nothing.
     """
     with ExitStack() as stack:
         if highlight is not None:
             stack.enter_context(model.highlight(highlight))
         recorded = stack.enter_context(record_attention())
-        model.generate(encoded, Limits(max_new_tokens=1))
+        said = model.generate(encoded, Limits(max_new_tokens=1))
+    for answer in said:
+        if answer.error:
+            raise AnswerError(f"no attention to measure: {answer.error}")
     layers = [recorded[layer].mean(dim=1).cpu() for layer in sorted(recorded)]
     rows = []
     for row, (mask, places) in enumerate(zip(masks, encoded.visual, strict=True)):

@@ -117,17 +117,34 @@ def _stage(config: Any) -> Any:
 def _result(
     question: Question, view: View, region: Region, spot: Focus, answer: Answer, said: Answer | None
 ) -> Result:
+    """A pass that failed leaves nothing behind but its error; the other one stays."""
+    located = not region.error
     return Result(
         question=question,
-        region=region,
-        focus_boxes=spot.boxes,
-        cells=_indices(spot.mask),
+        region=region if located else None,
+        focus_boxes=spot.boxes if located else (),
+        cells=_indices(spot.mask) if located else (),
         tokens=len(spot.mask),
         status=spot.status,
-        cof=answer,
-        plain=said,
+        cof=answer if located and not answer.error else None,
+        plain=said if said and not said.error else None,
+        error=_error(region, answer, said),
         target=_indices(token_mask(question.boxes, view.cells)),
     )
+
+
+def _error(region: Region, answer: Answer, said: Answer | None) -> str:
+    """Which passes failed and why; without a region there is no CoF pass that could."""
+    found = {
+        "coarse pass": region.error,
+        "CoF pass": "" if region.error else answer.error,
+        "plain pass": said.error if said else "",
+    }
+    reasons: dict[str, list[str]] = {}
+    for name, why in found.items():
+        if why:
+            reasons.setdefault(why, []).append(name)
+    return "; ".join(f"{' and '.join(names)}: {why}" for why, names in reasons.items())
 
 
 def _indices(mask: Tensor) -> tuple[int, ...]:

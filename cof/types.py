@@ -85,6 +85,8 @@ class Region:
         frame: the frame that `reply` speaks of (`padded_square`, `image`).
         seconds: wall time spent on this question, its share of the batch.
         everything: every visual token is wanted, padding included (the control `whole`).
+        error: why the stage found nothing that counts, "" where it did its work; then there are no
+            boxes, and the question has no answer with a highlight.
     """
 
     boxes: tuple[Box, ...]
@@ -93,6 +95,7 @@ class Region:
     frame: str = "image"
     seconds: float = 0.0
     everything: bool = False
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,22 +115,27 @@ class Focus:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A reply of the model.
+    """A reply of the model, or why there is none.
 
     Attributes:
         text: decoded, special tokens dropped, stripped.
         tokens: generated ids, end-of-sequence included, padding dropped.
         seconds: wall time spent on this question, its share of the batch.
+        error: why the pass failed (numbers that are not finite, a prompt that is too long), "" if
+            it did not; with an error text and tokens are empty, and mean nothing.
     """
 
     text: str
     tokens: tuple[int, ...] = ()
     seconds: float = 0.0
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
     """Both answers to one question, with everything that led to them.
+
+    A pass that failed has no answer (None), and the other one is what it is.
 
     Attributes:
         question: what was asked.
@@ -136,9 +144,9 @@ class Result:
         cells: indices of the highlighted visual tokens, in [0, tokens).
         tokens: number of visual tokens of the image.
         status: see `FocusStatus`.
-        cof: the answer with the highlight.
-        plain: the same model's answer without it, None where it was not asked for.
-        error: why there is no answer, "" where there is one.
+        cof: the answer with the highlight, None where that pass or the coarse stage failed.
+        plain: the same model's answer without it, None where it failed or was not asked for.
+        error: which passes failed and why, "" where none did.
         target: indices of the visual tokens that share area with the question's true boxes.
     """
 

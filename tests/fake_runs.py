@@ -19,8 +19,8 @@ from cof.types import Answer, Box, Question, Region, Result
 GRID = 4
 TRUE = Box(0.25, 0.25, 0.5, 0.5)
 
-Say = Callable[[Question, random.Random], tuple[str, str]]
-"""Plain and CoF answer to a question."""
+Say = Callable[[Question, random.Random], tuple[str | None, str | None]]
+"""Plain and CoF answer to a question; None is a pass that failed."""
 
 
 class FakeModel:
@@ -81,7 +81,8 @@ def _result(question: Question, say: Say, seed: int, plainly: bool) -> Result:
         cells=(5,) if hit else (10, 11, 14, 15),
         tokens=GRID * GRID,
         status="boxes",
-        cof=Answer(cof, (1,), 0.1),
-        plain=Answer(plain, (1,), 0.1) if plainly else None,
+        cof=None if cof is None else Answer(cof, (1,), 0.1),
+        plain=Answer(plain, (1,), 0.1) if plainly and plain is not None else None,
+        error="a pass: broke" if None in (plain, cof) else "",
         target=(5,),
     )

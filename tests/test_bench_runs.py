@@ -84,12 +84,17 @@ def test_a_failed_question_is_wrong_though_an_empty_answer_is_a_yes(make_run, mi
     shutil.copytree(mini / "MiniPOPE", broken)
     for image in (broken / "val2014").iterdir():
         image.write_bytes(b"")
-    done = make_run("pope", root=str(broken))
-    assert len(done.failed) == len(done.results)
-    for setting in done.scores["cof"]["settings"].values():
+    questions = pope.read(pope.Config(str(broken)))
+    for setting in pope.score(questions, [None] * 36)["settings"].values():
         assert setting["accuracy"] == 0
         assert setting["other"] == setting["n"]
-    assert pope.score(pope.read(pope.Config(str(broken))), [""] * 36)["pooled"]["accuracy"] == 0.5
+    assert pope.score(questions, [""] * 36)["pooled"]["accuracy"] == 0.5
+    done = make_run("pope", root=str(broken))
+    assert len(done.failed) == len(done.results)
+    assert done.scores["cof"] is done.scores["plain"] is done.scores["paired"] is None
+    scored = cof("score", "pope", done.path)
+    assert scored.exit_code == 1
+    assert "no CoF score: every answer failed" in scored.stdout
     written = (done.path / "answers/cof/llava_pope_answers.jsonl").read_text()
     assert written == ""  # an empty text would be a yes
 

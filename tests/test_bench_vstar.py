@@ -129,6 +129,16 @@ def one_option(root):
     return "direct_attributes/sa_3.json: options ['red'], expected two or more"
 
 
+def empty_option(root):
+    annotate(root / "direct_attributes", "sa_3", ["red", " "], [])
+    return "direct_attributes/sa_3.json: options ['red', ' '], expected two or more"
+
+
+def options_of_another_kind(root):
+    annotate(root / "direct_attributes", "sa_3", [["red"], 3], [])
+    return "direct_attributes/sa_3.json: options [['red'], 3], expected two or more"
+
+
 def box_outside(root):
     annotate(root / "direct_attributes", "sa_3", COLOURS, [[300, 0, 10, 10]])
     return "direct_attributes/sa_3.json: bbox [300, 0, 10, 10]"
@@ -140,7 +150,16 @@ def no_image_at_all(root):
 
 
 @pytest.mark.parametrize(
-    "damage", [without_note, without_image, one_option, box_outside, no_image_at_all]
+    "damage",
+    [
+        without_note,
+        without_image,
+        one_option,
+        empty_option,
+        options_of_another_kind,
+        box_outside,
+        no_image_at_all,
+    ],
 )
 def test_a_damaged_folder_is_refused_by_file_name(root, damage):
     message = damage(root)

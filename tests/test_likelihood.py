@@ -150,9 +150,42 @@ def test_questions_that_do_not_choose_are_generated(llava, views):
     assert [a.tokens for a in found] == [a.tokens for a in expected]
 
 
-def test_best_takes_the_first_of_equals():
-    replies = [(Answer("a", seconds=1.0), 2.0), (Answer("b", seconds=1.0), 2.0)]
-    assert best([(0, "a"), (0, "b")], replies) == [Answer("a", seconds=2.0)]
+@pytest.mark.parametrize(
+    ("losses", "text"),
+    [
+        ((2.0, 2.0, 3.0), ""),
+        ((2.0, 3.0, 2.0), ""),
+        ((2.0, 2.0 + 3e-6, 3.0), ""),  # what another batch does to one loss
+        ((2.0 + 3e-6, 2.0, 3.0), ""),
+        ((2.0 + 3e-5, 2.0, 3.0), "b"),
+        ((3.0, 2.0, 3.0), "b"),  # the others may be equal
+    ],
+)
+def test_a_tie_for_the_lowest_loss_chooses_nothing(losses, text):
+    options = "abc"
+    replies = [(Answer(o, seconds=1.0), loss) for o, loss in zip(options, losses, strict=True)]
+    assert best([(0, option) for option in options], replies) == [Answer(text, seconds=3.0)]
+
+
+def test_equal_logits_choose_no_option_whatever_its_place(llava, views, monkeypatch):
+    monkeypatch.setattr(llava.network.lm_head, "weight", torch.nn.Parameter(0 * llava_head(llava)))
+    asked = [
+        replace(
+            one, options=("red", "green"), reference=("red", "green")[k], category=vstar.TYPES[k]
+        )
+        for k, one in enumerate(questions())
+    ]
+    spots = focuses(views)
+    said = plain.refine(llava, asked, views, spots, plain.Config(), Limits())
+    said += highlight.refine(llava, asked, views, spots, highlight.Config(), Limits())
+    assert [answer.text for answer in said] == [""] * 4
+    assert not any(answer.error for answer in said)
+    scores = vstar.score(asked, [answer.text for answer in said[:2]])
+    assert scores["overall"] == {"n": 2, "accuracy": 0.0, "unresolved": 2}
+
+
+def llava_head(llava):
+    return llava.network.lm_head.weight.detach()
 
 
 def test_what_cannot_be_weighed_is_said():

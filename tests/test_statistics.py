@@ -193,7 +193,8 @@ class TestScores:
         assert row == ["color", "4", "50.00", "200.00", "+150.00"]
         assert "accuracy, %" in text
         assert "+50.00 points of accuracy, 95 % interval [" in text
-        assert "8 questions, 1 failed; regions: boxes 7, no_box 0, whole 0, empty 0" in text
+        failed = "1 failed, counted as wrong in the pass that failed (plain 1, CoF 1)"
+        assert f"8 questions, {failed}; regions: boxes 7, no_box 0, whole 0, empty 0" in text
         assert "locating 0.250, CoF answer 0.500, plain answer 0.500" in text
 
     def test_without_the_plain_pass_the_table_has_one_column(self, results):
@@ -203,5 +204,15 @@ class TestScores:
 
     def test_when_all_failed_there_is_still_a_table(self):
         failed = [Result(Question(f"{i}", "a", "?", "color", "Yes"), error="x") for i in range(2)]
-        text = table(mme, summary(mme, failed, True, 0), failed)
-        assert "no question was answered" in text
+        scores = summary(mme, failed, True, 0)
+        assert (scores["cof"], scores["plain"], scores["paired"]) == (None, None, None)
+        assert scores["failed"] == {"plain": 2, "cof": 2}
+        lines = table(mme, scores, failed).splitlines()
+        assert lines[1:] == [
+            "no plain score: every answer failed",
+            "no CoF score: every answer failed",
+            "no question was answered",
+        ]
+        assert lines[0].startswith("2 questions, 2 failed, counted as wrong")
+        alone = table(mme, summary(mme, failed, False, 0), failed)
+        assert "2 failed, counted as wrong in the pass that failed (CoF 2)" in alone

@@ -3,7 +3,8 @@
 In the files the first option is always right. `generate` (how models that chat are compared) shows
 the options with letters, in an order drawn from a recorded seed, and reads the letter back;
 `likelihood` (the official rule) shows none and takes the option whose tokens are likeliest on
-average, which no order can change. The target's boxes come with the questions.
+average, which no order can change: where two are equally likely, none is taken (unresolved). The
+target's boxes come with the questions.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from cof.bench._answers import Answers, Given, Said, align, llava_answer
 from cof.bench._choice import LETTERS, UNRESOLVED, ask, extract
@@ -162,7 +163,7 @@ def _question(row: Row, image: Path, kind: str, config: Config) -> Question:
     """One question, its options shuffled by the seed and its id, or left in place."""
     name = f"{kind}/{image.stem}"
     options = row.values.get("options")
-    if not isinstance(options, list) or len(options) < 2 or len(set(options)) < len(options):
+    if not _are_options(options):
         raise DataError(f"{row.where}: options {options!r}, expected two or more different ones")
     asked = Question(
         id=name,
@@ -179,6 +180,13 @@ def _question(row: Row, image: Path, kind: str, config: Config) -> Question:
     shown = random.Random(f"{config.shuffle} {name}").sample(options, len(options))
     letter, text = LETTERS[shown.index(options[0])], ask(asked.text, shown)
     return replace(asked, text=text, reference=letter, options=tuple(shown), choose=False)
+
+
+def _are_options(options: Any) -> TypeGuard[list[str]]:
+    """Two or more different texts; none is empty, which is what an unresolved answer is."""
+    if not isinstance(options, list) or not all(isinstance(one, str) for one in options):
+        return False
+    return len(options) >= 2 and len(set(options)) == len(options) and all(map(str.strip, options))
 
 
 def _boxes(row: Row, image: Path) -> tuple[Box, ...]:

@@ -30,6 +30,7 @@ def controls(
     boxes, the centre. The same command goes on where it was stopped.
     """
     from cof.runs.controls import Report, run_controls
+    from cof.runs.failures import message
     from cof.runs.ranks import Ranks
     from cof.runs.runner import Options
 
@@ -42,4 +43,7 @@ def controls(
     click.echo("\n".join([report.table().text(), "", *report.notes()]))
     folders = ", ".join(f"{name}/" for name in done.runs)
     click.echo(f"written to {done.folder}: {', '.join(path.name for path in written)}, {folders}")
-    sys.exit(int(any(run.failed for run in done.runs.values())))
+    failed = message(list(done.runs.values()))
+    if failed:
+        click.echo(f"cof: {failed}", err=True)
+    sys.exit(int(bool(failed)))

@@ -39,6 +39,7 @@ def _eval(
     path: Path, overrides: tuple[str, ...], strict: bool, overwrite: bool, retry_failed: bool
 ) -> bool:
     from cof import config, plugins
+    from cof.runs.failures import message
     from cof.runs.folder import ANSWERS, FILES
     from cof.runs.ranks import Ranks
     from cof.runs.runner import Options, run
@@ -55,6 +56,5 @@ def _eval(
     for note in notes(done.scores):
         click.echo(f"note: {note}", err=True)
     if done.failed:
-        first = "; ".join(f"{one.question.id}: {one.error}" for one in done.failed[:3])
-        click.echo(f"cof: {len(done.failed)} questions failed, counted as wrong: {first}", err=True)
+        click.echo(f"cof: {message([done])}", err=True)
     return bool(done.failed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,7 +14,7 @@ from tabulate import tabulate
 from cof import plugins
 from cof.commands._config import bench_config
 from cof.errors import RunError
-from cof.runs.scores import notes
+from cof.runs.scores import notes, without_answers
 
 
 @click.command()
@@ -39,7 +40,8 @@ def score(
     """Score the answers in PATH by the published rules of BENCHMARK.
 
     PATH is an answer file or folder in a published format, or a run folder of `cof eval`.
-    KEY=VALUE sets an option of the benchmark's config, as in `parser=word` for POPE.
+    KEY=VALUE sets an option of the benchmark's config, as in `parser=word` for POPE. Exit code: 1
+    where every answer of a pass failed, so that it has no score.
     """
     bench = plugins.load("bench", benchmark)
     if (path / "config.yaml").is_file():
@@ -54,6 +56,8 @@ def score(
     click.echo(json.dumps(scores, indent=2) if as_json else text)
     for note in notes(scores):
         click.echo(f"note: {note}", err=True)
+    if "failed" in scores and without_answers(scores):
+        sys.exit(1)
 
 
 def _run(

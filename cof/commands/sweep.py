@@ -30,6 +30,7 @@ def sweep(
     setting by its dotted key. One value (bench.limit=50) holds for all. The same command goes on
     where it was stopped; further values add to the grid.
     """
+    from cof.runs.failures import message, spoilt
     from cof.runs.grid import Grid
     from cof.runs.ranks import Ranks
     from cof.runs.runner import Options
@@ -41,14 +42,17 @@ def sweep(
     done = run_sweep(config, *parse_settings(settings), options)
     if not Ranks.here().leads:
         return
-    grid = Grid(done.runs)
-    written = grid.write(done.folder, "sweep")
-    click.echo(grid.table.text())
-    click.echo(
-        f"written to {done.folder}: {', '.join(path.name for path in written)}, and ", nl=False
-    )
-    click.echo(f"{len(done.runs)} run folders")
-    failed = sum(len(run.failed) for run in done.runs)
+    left_out = {run.path.name: why for run in done.runs if (why := spoilt(run))}
+    kept = [run for run in done.runs if run.path.name not in left_out]
+    if kept:
+        grid = Grid(kept, left_out=left_out)
+        written = grid.write(done.folder, "sweep")
+        click.echo(grid.table.text())
+        names = ", ".join(path.name for path in written)
+        click.echo(f"written to {done.folder}: {names}, and {len(done.runs)} run folders")
+    for name, why in left_out.items():
+        click.echo(f"cof: {name} has no score: {why}", err=True)
+    failed = message(done.runs)
     if failed:
-        click.echo(f"cof: {failed} answers failed, counted as wrong", err=True)
+        click.echo(f"cof: {failed}", err=True)
     sys.exit(int(bool(failed)))

@@ -9,7 +9,7 @@ from typing import Literal
 from cof.models.base import Limits, Model, View
 from cof.prompts import GROUNDING, grounding_question
 from cof.replies import parse_boxes, parse_reference
-from cof.types import Question, Region
+from cof.types import Answer, Question, Region
 
 CACHEABLE = True
 """A reply depends on model, image, question and `Config` alone; it may be kept on disk."""
@@ -50,10 +50,13 @@ def locate(
     asked = [grounding_question(one.core or one.text, config.prompt) for one in questions]
     limits, done = Limits(config.max_new_tokens), _DONE[config.stop]
     replies = model.generate(model.encode(views, asked), limits, done)
-    return [
-        read_reply(model, reply.text, view.size, reply.seconds)
-        for reply, view in zip(replies, views, strict=True)
-    ]
+    return [_region(model, reply, view) for reply, view in zip(replies, views, strict=True)]
+
+
+def _region(model: Model, reply: Answer, view: View) -> Region:
+    if reply.error:
+        return Region((), "prompt", "", model.frame, reply.seconds, error=reply.error)
+    return read_reply(model, reply.text, view.size, reply.seconds)
 
 
 def read_reply(model: Model, reply: str, size: tuple[int, int], seconds: float = 0.0) -> Region:

@@ -19,17 +19,27 @@ from transformers.masking_utils import create_causal_mask
 
 from cof.highlight import current, highlighted
 from cof.models._cache import forward, roomy, static
+from cof.models._checks import finite
 from cof.models.base import Counters, Encoded
 
 
 @dataclass
 class Row:
-    """One row of a batch while it is being decoded."""
+    """One row of a batch while it is being decoded.
+
+    Attributes:
+        index: its place in the batch.
+        tokens: ids so far.
+        logits: of each step, where they are kept.
+        closed: a bracket has been closed.
+        sound: no logits held NaN or inf; a row where they did ends there, and is no reply.
+    """
 
     index: int
     tokens: list[int] = field(default_factory=list)
     logits: list[Tensor] = field(default_factory=list)
     closed: bool = False
+    sound: bool = True
 
 
 @dataclass
@@ -132,12 +142,16 @@ class Greedy:
             narrowed.enter_context(highlighted(self.decoder, plan.take(keep)))
 
     def _take(self, active: list[Row], logits: Tensor) -> list[bool]:
-        """Append each row's best token; True where the row goes on."""
-        best = logits.argmax(-1).tolist()
+        """Append each row's best token; True where the row goes on.
+
+        Whether its logits are finite is read back together with the token.
+        """
+        best = torch.stack([logits.argmax(-1), finite(logits).long()]).tolist()
         going = []
-        for row, token, scores in zip(active, best, logits, strict=True):
+        for row, token, sound, scores in zip(active, *best, logits, strict=True):
             ended = bool(row.tokens) and self._ended(row)
             if not ended:
+                row.sound = bool(sound)
                 row.tokens.append(token)
                 row.logits += [scores.float().cpu()] if self.keep_logits else []
                 row.closed |= token in self.closing
@@ -145,6 +159,6 @@ class Greedy:
         return going
 
     def _ended(self, row: Row) -> bool:
-        if row.tokens[-1] in self.stops:
+        if not row.sound or row.tokens[-1] in self.stops:
             return True
         return row.closed and self.done is not None and self.done(self.text(row.tokens))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cof.models._cache import forward
+from cof.models._checks import finite
 from cof.models._decode import Greedy
 from cof.models.base import Encoded
 
@@ -17,6 +18,8 @@ def continuation_losses(
     loop: Greedy, encoded: Encoded, continuations: Sequence[Sequence[int]]
 ) -> list[float]:
     """Mean negative log-likelihood a token, in nats, of one continuation a row.
+
+    NaN for a row in which any logits are not finite.
 
     Args:
         loop: the model's decoding; its prefix and counters are used.
@@ -43,9 +46,12 @@ def continuation_losses(
             past_key_values=cache,
         )
         hidden = torch.cat([hidden, later], dim=1)
-    scores = loop.network.lm_head(hidden).float().log_softmax(-1)
-    losses = -scores.gather(-1, ids[..., None])[..., 0] * real
-    return (losses.sum(1) / real.sum(1)).tolist()  # type: ignore[no-any-return]
+    logits, counted = loop.network.lm_head(hidden), real.bool()
+    scores = logits.float().log_softmax(-1)
+    losses = -scores.gather(-1, ids[..., None])[..., 0].where(counted, 0)
+    sound = (finite(logits) | ~counted).all(1)
+    means = (losses.sum(1) / real.sum(1)).where(sound, torch.nan)
+    return means.tolist()  # type: ignore[no-any-return]
 
 
 def _padded(rows: Sequence[Sequence[int]], like: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,12 +8,12 @@ for every model. Adding a model is writing one `Model` in one file of this packa
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from cof.errors import ModelError
+from cof.errors import AnswerError, ModelError
 from cof.types import Answer, Box
 
 if TYPE_CHECKING:
@@ -60,6 +60,9 @@ class Encoded:
         visual: per row int64 [T], positions of the visual tokens in the padded sequence.
         prefix: keys and values of the first `prefix.length` positions, None where not shared.
         rows: each row's row in `prefix`.
+        refused: row -> why its question cannot be asked; the row holds an empty question instead,
+            so that it harms nobody, and what the model says to it counts as failed.
+        room: per row, tokens of a reply for which the model has positions; () is no limit.
     """
 
     embeds: Tensor
@@ -67,6 +70,8 @@ class Encoded:
     visual: tuple[Tensor, ...]
     prefix: Prefix | None = None
     rows: tuple[int, ...] = ()
+    refused: Mapping[int, str] = field(default_factory=dict)
+    room: tuple[int, ...] = ()
 
 
 @dataclass
@@ -133,7 +138,10 @@ class Model(ABC):
 
     @abstractmethod
     def encode(self, views: Sequence[View], questions: Sequence[str]) -> Encoded:
-        """Put each question into the chat template behind its image; one padded batch."""
+        """Put each question into the chat template behind its image; one padded batch.
+
+        A question that the model cannot be asked is refused by itself, see `Encoded.refused`.
+        """
 
     @abstractmethod
     def highlight(self, highlight: Highlight) -> AbstractContextManager[None]:
@@ -151,16 +159,30 @@ class Model(ABC):
             done: stop a row early, once this is true of its text (greedy decoding only).
 
         Returns:
-            Answers in the order of the rows; `seconds` is a row's share of the wall time.
+            Answers in the order of the rows; `seconds` is a row's share of the wall time. A row
+            that was refused, whose logits are not finite, or whose reply outgrows the model's
+            positions has an answer with an `error`; the others are what they are without it.
         """
 
-    def losses(self, encoded: Encoded, texts: Sequence[str]) -> list[float]:
+    def losses(self, encoded: Encoded, texts: Sequence[str]) -> list[float | AnswerError]:
         """Mean token loss, in nats, of one given answer a row, its end of reply included.
+
+        NaN where the row's logits are not finite, an error where it cannot be asked.
 
         Raises:
             ModelError: this family cannot weigh given answers.
         """
         raise ModelError(f"{self.name}: this model family cannot weigh given answers")
+
+    def not_finite(self) -> str:
+        """Why an answer with NaN or inf in its logits is none, and what to do about it."""
+        dtype = self.describe().get("dtype", "an unknown dtype")
+        way = (
+            "are the weights damaged, or refine.perturb or refine.weight far too large?"
+            if dtype in ("float32", "bfloat16")
+            else "try dtype=float32 or dtype=bfloat16"
+        )
+        return f"non-finite logits (NaN or inf) in {dtype}; {way}"
 
     @abstractmethod
     def to_image(

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -22,12 +23,13 @@ from transformers import GenerationConfig, set_seed
 from cof import prompts
 from cof.bias import Highlight
 from cof.boxes import Quad, centre_crop, from_frame, padded_square
-from cof.errors import ModelError
+from cof.errors import AnswerError, ModelError
 from cof.highlight import NAME, attach, highlighted
 from cof.images import preprocess
 from cof.models import base
 from cof.models._cache import Prefix
 from cof.models._checkpoint import Checkpoint, find
+from cof.models._checks import Watch, overrun, refusal
 from cof.models._decode import Greedy, Row
 from cof.models._loading import (
     load_tokenizer,
@@ -41,6 +43,9 @@ from cof.models._original import load_original
 from cof.models.base import Counters, Encoded, Limits, View
 from cof.tokens import grid_cells
 from cof.types import Answer, Box
+
+Chunks = tuple[list[int], list[int]]
+"""Ids before the image and after it."""
 
 Config = base.Config
 log = logging.getLogger(__name__)
@@ -71,6 +76,7 @@ class Llava(base.Model):
         network: transformers' LlavaForConditionalGeneration, in eval mode.
         tokenizer: a transformers tokenizer.
         frame: `padded_square`, or `centre_crop` for checkpoints that do not pad.
+        positions: most positions that prompt and reply may take together.
     """
 
     def __init__(
@@ -90,6 +96,7 @@ class Llava(base.Model):
         self.decoder = network.model.language_model
         text = attach(self.decoder)
         self.layers, self.heads = text.num_hidden_layers, text.num_attention_heads
+        self.positions = int(text.max_position_embeddings)
         network.generation_config = self._generation_config()
 
     def _generation_config(self) -> GenerationConfig:
@@ -132,7 +139,7 @@ class Llava(base.Model):
             for row, (feature, image) in enumerate(zip(features, images, strict=True))
         ]
 
-    def token_ids(self, question: str) -> tuple[list[int], list[int]]:
+    def token_ids(self, question: str) -> Chunks:
         """Ids before and after the image, the two chunks tokenized apart, BOS once."""
         before, after = prompts.around_image(question, self.conv, self.start_end)
         first, second = (
@@ -150,9 +157,12 @@ class Llava(base.Model):
         """Chat prompts with the images' features in place.
 
         All rows begin with a prompt start of the same length (system prompt and image); questions
-        are padded between the image and themselves, so that what the rows share stays aligned.
+        are padded between the image and themselves, so that what the rows share stays aligned. A
+        question that cannot be asked is left empty: it must not make the others' padding long.
         """
         ids = [self.token_ids(question) for question in questions]
+        refused = self._refused(views, questions, ids)
+        ids = [self.token_ids("") if row in refused else pair for row, pair in enumerate(ids)]
         longest = max(len(after) for _, after in ids)
         rows = [self._row(view, *pair, longest) for view, pair in zip(views, ids, strict=True)]
         embeds, mask = (torch.stack(parts) for parts in zip(*rows, strict=True))
@@ -160,9 +170,22 @@ class Llava(base.Model):
         visual = tuple(torch.arange(begin, begin + len(view.features)) for view in views)
         prefix = views[0].prefix
         same = all(view.prefix is prefix for view in views)
+        room = tuple(self.positions - _length(*pair) for pair in zip(views, ids, strict=True))
+        encoded = Encoded(embeds, mask, visual, refused=refused, room=room)
         if prefix is None or not same or prefix.ids != tuple(ids[0][0]):
-            return Encoded(embeds, mask, visual)
-        return Encoded(embeds, mask, visual, prefix, tuple(view.row for view in views))
+            return encoded
+        return replace(encoded, prefix=prefix, rows=tuple(view.row for view in views))
+
+    def _refused(
+        self, views: Sequence[View], questions: Sequence[str], ids: Sequence[Chunks]
+    ) -> dict[int, str]:
+        """Rows that cannot be asked, and why."""
+        rows = enumerate(zip(views, questions, ids, strict=True))
+        whys = {
+            row: refusal(question, _length(view, pair), self.positions)
+            for row, (view, question, pair) in rows
+        }
+        return {row: why for row, why in whys.items() if why}
 
     def _row(
         self, view: View, before: list[int], after: list[int], longest: int
@@ -186,11 +209,15 @@ class Llava(base.Model):
         """Decode one answer a row; greedy, sampling or beams as `limits` says."""
         started = time.perf_counter()
         if limits.num_beams == 1 and limits.temperature == 0:
-            rows = [row.tokens for row in self.greedy(encoded, limits.max_new_tokens, done)]
+            found = self.greedy(encoded, limits.max_new_tokens, done)
+            rows, sound = [row.tokens for row in found], [row.sound for row in found]
         else:
-            rows = self.generate_raw(encoded, limits).tolist()
+            watch = Watch(min(self.stops))
+            rows = self.generate_raw(encoded, limits, logits_processor=[watch]).tolist()
+            sound = watch.sound(len(rows))
         share = (time.perf_counter() - started) / len(rows)
-        return [self._answer(row, share) for row in rows]
+        said = zip(rows, sound, strict=True)
+        return [self._answer(encoded, row, *one, share) for row, one in enumerate(said)]
 
     def greedy(
         self,
@@ -202,14 +229,18 @@ class Llava(base.Model):
         """Greedy decoding on shared keys and values: tokens (and logits) of every row."""
         return self._loop(done, keep_logits).run(encoded, max_new_tokens)
 
-    def losses(self, encoded: Encoded, texts: Sequence[str]) -> list[float]:
+    def losses(self, encoded: Encoded, texts: Sequence[str]) -> list[float | AnswerError]:
         """Mean token loss, in nats, of one given answer a row, its end of reply included.
 
         As V*Bench's published script: the loss of the tokens that the chat template puts behind
         `ASSISTANT:`, the end-of-sequence token among them.
         """
         ids = [self._answer_ids(text) for text in texts]
-        return continuation_losses(self._loop(), encoded, ids)
+        whys = {row: overrun(len(one), encoded.room[row]) for row, one in enumerate(ids)}
+        whys = {row: why for row, why in whys.items() if why} | dict(encoded.refused)
+        asked = [ids[row][-1:] if row in whys else ids[row] for row in range(len(ids))]
+        found = continuation_losses(self._loop(), encoded, asked)
+        return [AnswerError(whys[row]) if row in whys else one for row, one in enumerate(found)]
 
     def _answer_ids(self, text: str) -> list[int]:
         """Ids of an answer as it follows the prompt; tokenized behind its last word."""
@@ -271,9 +302,15 @@ class Llava(base.Model):
     def _text(self, tokens: list[int]) -> str:
         return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
 
-    def _answer(self, row: list[int], seconds: float) -> Answer:
-        end = next((i + 1 for i, token in enumerate(row) if token in self.stops), len(row))
-        return Answer(self._text(row[:end]).strip(), tuple(row[:end]), seconds)
+    def _answer(
+        self, encoded: Encoded, row: int, tokens: list[int], sound: bool, seconds: float
+    ) -> Answer:
+        end = next((i + 1 for i, token in enumerate(tokens) if token in self.stops), len(tokens))
+        error = encoded.refused.get(row) or ("" if sound else self.not_finite())
+        error = error or overrun(end, encoded.room[row])
+        if error:
+            return Answer("", seconds=seconds, error=error)
+        return Answer(self._text(tokens[:end]).strip(), tuple(tokens[:end]), seconds)
 
     def to_image(
         self, corners: tuple[float, float, float, float], size: tuple[int, int]
@@ -298,3 +335,8 @@ class Llava(base.Model):
             "frame": self.frame,
             "compile": self.compile,
         }
+
+
+def _length(view: View, ids: Chunks) -> int:
+    """Positions of a prompt without padding."""
+    return len(view.features) + sum(map(len, ids))

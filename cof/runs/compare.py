@@ -27,6 +27,8 @@ class Comparison:
         p_holm: p corrected for the family that was compared with the same first side.
         images: clusters behind the interval.
         left_out: questions that only one side has, or that are not answered yet.
+        failed: questions of the first and of the second side that failed and count as wrong there:
+            so many of those gained or lost may be failures.
         categories: the same for each of the benchmark's own groups, where it has several.
     """
 
@@ -41,6 +43,7 @@ class Comparison:
     p_holm: float
     images: int
     left_out: int = 0
+    failed: tuple[int, int] = (0, 0)
     categories: Mapping[str, Comparison] = field(default_factory=dict)
 
 
@@ -100,6 +103,7 @@ def _pair(first: Side, second: Side, seed: int) -> Comparison:
         p=p,
         p_holm=p,
         images=len(set(images)),
+        failed=(first.failures, second.failures),
     )
 
 
@@ -179,6 +183,7 @@ def text(one: Comparison) -> str:
     ]
     if one.left_out:
         lines.append(f"left out: {plural(one.left_out, 'question')} without a partner")
+    lines += failures([one])
     return "\n".join(lines)
 
 
@@ -188,7 +193,18 @@ def family_text(found: Sequence[Comparison]) -> str:
     notes = [
         f"left out for {name}: {plural(count, 'question')}" for name, count in left_out.items()
     ]
+    notes += failures(found)
     return "\n".join([family_table(found).text(), "", f"first: {found[0].first}", *notes])
+
+
+def failures(found: Sequence[Comparison]) -> list[str]:
+    """A line a comparison of which questions failed: a difference may be theirs."""
+    return [
+        f"failed, counted as wrong: {one.first} {one.failed[0]}, {one.second} {one.failed[1]} "
+        f"(of {one.after.n})"
+        for one in found
+        if any(one.failed)
+    ]
 
 
 def _ids(names: Sequence[str]) -> str:

@@ -28,9 +28,10 @@ from typing import Any
 from cof import config as configs
 from cof import plugins
 from cof.config import RunConfig
-from cof.errors import DataError
+from cof.errors import DataError, RunError
 from cof.runs import grounding
 from cof.runs.compare import Comparison, compare, corrected
+from cof.runs.failures import spoilt
 from cof.runs.figures import forest
 from cof.runs.folder import Run
 from cof.runs.grid import Grid
@@ -77,6 +78,8 @@ def run_controls(path: Path, overrides: Sequence[str], options: Options | None =
     folder = Path(base.general.out) / (base.general.name or _name(base, questions))
     fixed = [*overrides, f"out={json.dumps(str(folder))}", "plain=true"]
     own = run_cells([configs.load(path, [*fixed, f"name={OWN}"])], options)[0]
+    if why := spoilt(own):
+        raise RunError(f"{own.path}: {why}; controls of no answers say nothing")
     cells, skipped = [], {}
     for name in CONTROLS:
         chosen = [f"locate.{key}={json.dumps(value)}" for key, value in _settings(name, own)]
@@ -131,9 +134,11 @@ class Report:
 
     def __init__(self, done: Controls, seed: int = 0) -> None:
         self.done, self.seed = done, seed
-        self.grid = Grid(list(done.runs.values()), seed)
-        own = side(done.runs[OWN], "cof")
-        others = [side(run, "cof") for name, run in done.runs.items() if name != OWN]
+        left_out = {name: why for name, run in done.runs.items() if (why := spoilt(run))}
+        self.runs = {name: run for name, run in done.runs.items() if name not in left_out}
+        self.grid = Grid(list(self.runs.values()), seed, left_out=left_out)
+        own = side(self.runs[OWN], "cof")
+        others = [side(run, "cof") for name, run in self.runs.items() if name != OWN]
         self.to_own = corrected([compare(other, own, seed, by_category=False) for other in others])
 
     def table(self) -> Table:
@@ -150,9 +155,7 @@ class Report:
         nothing: list[Cell] = [None] * 5
         rows: list[tuple[Cell, ...]] = [("plain", plain.n, percent(plain), *nothing)]
         against: list[Comparison | None] = [None, *self.to_own]
-        for (name, run), one, own in zip(
-            self.done.runs.items(), self.grid.found, against, strict=True
-        ):
+        for (name, run), one, own in zip(self.runs.items(), self.grid.found, against, strict=True):
             measured = grounding.summarise(run.results, self.seed)
             seen = [measured.get(key) for key in ("hit", "lit")]
             rows.append(
@@ -181,7 +184,7 @@ class Report:
         """Write controls.md, .csv, .tex and .png."""
         rows: dict[str, Estimate] = {
             name: one.difference.times(100)
-            for name, one in zip(self.done.runs, self.grid.found, strict=True)
+            for name, one in zip(self.runs, self.grid.found, strict=True)
         }
         figure = forest(rows, "difference to the plain answers, points", self.grid.hashes)
         return write_page(self.done.folder, "controls", self.table(), figure, self.notes())

@@ -68,6 +68,7 @@ def _entry(result: Result, file: Path) -> list[str]:
     asked, plain, cof = result.question, result.plain, result.cof
     said = {"question": asked.text, "right": asked.reference}
     said |= {"plain": plain.text if plain else "", "CoF": cof.text if cof else ""}
+    said |= {"failed": result.error} if result.error else {}
     told = [f"{key + ':':10}{_line(text)}" for key, text in said.items()]
     return [f"### `{asked.id}`", "", "```text", *told, "```", "", f"![two stages]({file})", ""]
 

@@ -7,7 +7,7 @@ answers of its own run; all of them are one family for Holm's correction.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,13 +42,20 @@ class Grid:
         runs: finished, each with its plain pass.
         seed: of the intervals.
         by_category: also compare each of the benchmark's groups, which takes time.
+        left_out: run's name -> why it is not among them, for the notes.
 
     Raises:
         RunError: a run that is not finished or has no plain pass, or runs over other questions.
     """
 
-    def __init__(self, runs: Sequence[Run], seed: int = 0, by_category: bool = False) -> None:
-        self.runs, self.seed = list(runs), seed
+    def __init__(
+        self,
+        runs: Sequence[Run],
+        seed: int = 0,
+        by_category: bool = False,
+        left_out: Mapping[str, str] | None = None,
+    ) -> None:
+        self.runs, self.seed, self.left_out = list(runs), seed, left_out or {}
         plains = [side(run, "plain") for run in runs]
         for other in plains[1:]:
             align(plains[0], other)
@@ -75,20 +82,23 @@ class Grid:
         head = [sign(key) for key in self.keys] or ["run"]
         head += ["n", *(["plain, %"] if varies else []), "CoF, %", "difference, points"]
         head += ["gained", "lost", "p (McNemar)", "p (Holm)", *([main] if main else [])]
+        some = any(any(one.failed) for one in self.found)
+        head += ["failed (plain, CoF)"] if some else []
         rows: list[tuple[Cell, ...]] = []
         if not varies:
             first = self.found[0].before
             plain = published(self.runs[0], "plain", self.seed)
             top = [metric(plain[main])] if main else []
             names = ["plain", *[""] * (count - 1)]
-            rows.append((*names, first.n, percent(first), *[None] * 5, *top))
+            rows.append((*names, first.n, percent(first), *[None] * 5, *top, *[None] * some))
         for run, one, scores in zip(self.runs, self.found, heads, strict=True):
             settings = list(values(run.config, self.keys).values()) or [run.path.name]
             row: list[Cell] = [*settings, one.after.n]
             row += [percent(one.before)] if varies else []
             row += [percent(one.after), points(one.difference)]
             row += [len(one.gained), len(one.lost), one.p, one.p_holm]
-            rows.append((*row, *([metric(scores[main])] if main else [])))
+            row += [metric(scores[main])] if main else []
+            rows.append((*row, *([f"{one.failed[0]}, {one.failed[1]}"] if some else [])))
         return Table("settings", CAPTION, tuple(head), tuple(rows))
 
     def figure(self) -> Figure:
@@ -108,10 +118,11 @@ class Grid:
         lines = [f"Runs {', '.join(map(run_hash, self.runs))}; figures: {self.hashes}.", TESTS]
         if changed:
             lines.append(f"The plain answers to {plural(changed, 'question')} differ between runs.")
-        failed = sum(len(run.failed) for run in self.runs)
-        if failed:
-            lines.append(f"{plural(failed, 'answer')} failed and counted as wrong.")
-        return lines
+        for name, one in zip(names_of(self.runs), self.found, strict=True):
+            if any(one.failed):
+                plain, cof = (plural(count, "answer") for count in one.failed)
+                lines.append(f"{name}: failed and counted as wrong: plain {plain}, CoF {cof}.")
+        return [*lines, *(f"{name} left out: {why}." for name, why in self.left_out.items())]
 
     def write(self, folder: Path, stem: str) -> list[Path]:
         """Write `stem`.md, .csv, .tex and .png into a folder."""

@@ -5,7 +5,7 @@
     region {source, frame, reply, boxes}                                the coarse stage
     focus {status, boxes, cells, target, tokens}                        boxes to visual tokens
     plain {text, tokens}, cof {text, tokens}                            the two answers
-    error                                                               "" where there is none
+    error                                                               which passes failed, why
     seconds {region, plain, cof}                                        all that two runs differ in
 
 Boxes are [x0, y0, x1, y1] in fractions of the original image. What did not happen is null.

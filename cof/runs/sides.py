@@ -11,6 +11,7 @@ from cof import plugins
 from cof.checked import build
 from cof.config import content_hash
 from cof.errors import RunError
+from cof.runs.failures import spoilt
 from cof.runs.folder import Run
 from cof.runs.plan import questions_hash, short_hash
 from cof.runs.scores import Pass, answers
@@ -26,12 +27,19 @@ class Side:
         questions: in dataset order.
         credits: 0..1 for each; a question that failed has 0.
         missing: questions of the dataset that the run has not answered yet.
+        failed: ids of the questions that failed in this pass.
     """
 
     name: str
     questions: tuple[Question, ...]
     credits: tuple[float, ...]
     missing: int = 0
+    failed: frozenset[str] = frozenset()
+
+    @property
+    def failures(self) -> int:
+        """How many of the questions failed."""
+        return sum(question.id in self.failed for question in self.questions)
 
     @property
     def images(self) -> list[str]:
@@ -70,7 +78,7 @@ def side(run: Run, which: Pass, allow_missing: bool = False) -> Side:
     """One pass of a run.
 
     Raises:
-        RunError: the run has no such pass, no records, or, unless allowed, is not finished.
+        RunError: see `texts_of`; or, unless allowed, the run is not finished.
     """
     bench, config = bench_of(run)
     texts = texts_of(run, which)
@@ -84,19 +92,25 @@ def side(run: Run, which: Pass, allow_missing: bool = False) -> Side:
     questions = tuple(result.question for result in run.results)
     pairs = zip(questions, texts, strict=True)
     credits = tuple(float(bench.credit(question, text, config)) for question, text in pairs)
-    return Side(f"{run.path.name} {which}", questions, credits, missing)
+    said = zip(questions, texts, strict=True)
+    failed = frozenset(question.id for question, text in said if text is None)
+    return Side(f"{run.path.name} {which}", questions, credits, missing, failed)
 
 
 def texts_of(run: Run, which: Pass) -> list[str | None]:
     """What the benchmark scores of one pass, in dataset order; None where a question failed.
 
     Raises:
-        RunError: the run has no such pass, or no records.
+        RunError: the run has no such pass, no records, or every answer of the pass failed, so that
+            no number about it would mean anything.
     """
     if not run.results:
         raise RunError(f"{run.path}: no records yet")
     if which == "plain" and not run.config["plain"]:
         raise RunError(f"{run.path}: was made without the plain pass (plain: false)")
+    why = spoilt(run, [which])
+    if why:
+        raise RunError(f"{run.path}: {why}; there is no score")
     return answers(bench_of(run)[0], run.results, which)
 
 
