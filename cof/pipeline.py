@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cof import plugins
 from cof.boxes import BoxConfig
+from cof.exif import upright
 from cof.images import load_image, to_rgb
 from cof.locate import prompt
 from cof.models.base import Config, Limits, Model
@@ -85,6 +86,8 @@ class CoF:
     ) -> Outcome:
         """Ask one question about one image (a file that Pillow opens, or an image).
 
+        The picture is turned upright, as its EXIF tag has people see it; so are all boxes.
+
         Args:
             image: what to look at.
             question: as it should be asked, any suffix included.
@@ -95,8 +98,10 @@ class CoF:
             DataError: the file is no usable image.
             ValueError: `box` is no box.
         """
-        name = str(image) if isinstance(image, str | Path) else "image"
-        picture = load_image(image) if isinstance(image, str | Path) else to_rgb(image)
+        if isinstance(image, str | Path):
+            name, picture = str(image), load_image(image, exif="apply")
+        else:
+            name, picture = "image", to_rgb(upright(image))
         settings = replace(self.settings, plain=plain)
         batch = Batch.look(self.model, [Question(id="0", image=name, text=question)], [picture])
         if box is None:
