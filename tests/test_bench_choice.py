@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from cof.bench import mmbench, vstar
@@ -72,6 +72,7 @@ def test_the_clean_rule_takes_no_word_for_a_letter(template):
 def test_any_template_is_read_alike_for_all_letters(words, place, rule):
     template = " ".join([*words[:place], "{l}", *words[place:]])
     options = ("wer", "xyz", "qrs", "uvw")  # no word of the template
+    assume(rule == "clean" or "answer is a" not in template)  # published: that is A
     assert len(set(right(template, rule, options))) == 1
 
 
