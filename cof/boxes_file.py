@@ -13,9 +13,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from cof.bench.base import Row, read_jsonl
+from cof.bench._answers import boxes_in
+from cof.bench._rows import Row
+from cof.bench.base import read_jsonl
 from cof.errors import DataError
 from cof.runs import shards
 from cof.types import Box, Question
@@ -84,7 +85,8 @@ def _read(place: Path, truth: bool, _stamps: tuple[tuple[int, int], ...]) -> dic
         name = row.text("id")
         if name in kept:
             raise DataError(f"{row.where}: question {name!r} occurs twice")
-        kept[name] = Kept(str(row.values.get("image", "")), _boxes(row, truth))
+        image = row.text("image") if "image" in row.values else ""
+        kept[name] = Kept(image, _boxes(row, truth))
     return kept
 
 
@@ -106,9 +108,9 @@ def _boxes(row: Row, truth: bool) -> tuple[Box, ...]:
     is_record = "region" in row.values
     if truth and not is_record:
         raise DataError(f"{row.where}: truth is only kept by a run's records; leave truth out")
-    found: Any = row.values["truth" if truth else "region"] if is_record else row.values
-    found = found if truth else (found or {"boxes": []}).get("boxes")
-    try:
-        return tuple(Box(*corners) for corners in found)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{row.where}: 'boxes' must be a list of boxes ({error})") from error
+    if truth:
+        return boxes_in(row.value("truth"), row.where)
+    if is_record and row.values["region"] is None:
+        return ()  # a question that failed
+    found = Row.of(row.values["region"], row.where) if is_record else row
+    return boxes_in(found.value("boxes"), row.where)

@@ -19,6 +19,7 @@ from cof import plugins
 from cof.boxes import BoxConfig
 from cof.checked import build
 from cof.errors import ConfigError
+from cof.exif import Exif
 from cof.models import base
 from cof.yamlfile import parse_value, parse_yaml
 
@@ -82,6 +83,18 @@ class Subset:
 
 
 @dataclass(frozen=True)
+class Images:
+    """`images`: how the benchmark's pictures are opened.
+
+    Attributes:
+        exif: `ignore` shows a picture as it is stored, as published; `apply` turns it upright, as
+            its EXIF tag says, and its ground-truth boxes with it.
+    """
+
+    exif: Exif = "ignore"
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """A whole run, checked. Each plug-in's part is an instance of the plug-in's own `Config`.
 
@@ -95,6 +108,7 @@ class RunConfig:
     model: Any
     bench: Any
     subset: Subset
+    images: Images
     locate: Any
     boxes: BoxConfig
     refine: Any
@@ -104,7 +118,7 @@ class RunConfig:
         """The resolved config, every default spelled out; `resolve` reads it back unchanged."""
         parts = {key: {"name": self.names[key], **asdict(getattr(self, key))} for key in KINDS}
         parts["bench"] |= asdict(self.subset)
-        parts |= {"boxes": asdict(self.boxes), "limits": asdict(self.limits)}
+        parts |= {key: asdict(getattr(self, key)) for key in ("images", "boxes", "limits")}
         plain: dict[str, Any] = json.loads(json.dumps({**asdict(self.general), **parts}))
         return plain
 
@@ -135,13 +149,14 @@ def resolve(data: Mapping[str, Any]) -> RunConfig:
     Raises:
         ConfigError: an unknown key or plug-in, a wrong type, or an impossible value.
     """
-    sections = [*KINDS, "boxes", "limits"]
+    sections = [*KINDS, "images", "boxes", "limits"]
     rest = {key: value for key, value in data.items() if key not in sections}
     general = build(General, rest, "", known=sections)
     parts = {key: _section(data, key) for key in sections}
     names = {key: _plugin_name(parts[key], key) for key in KINDS}
     limit = {"limit": parts["bench"].pop("limit")} if "limit" in parts["bench"] else {}
     subset = build(Subset, limit, "bench")
+    images = build(Images, parts["images"], "images")
     boxes = build(BoxConfig, parts["boxes"], "boxes")
     limits = build(base.Limits, parts["limits"], "limits")
     configs = {
@@ -154,7 +169,13 @@ def resolve(data: Mapping[str, Any]) -> RunConfig:
             "set locate.stop to first or never"
         )
     return RunConfig(
-        general=general, names=names, subset=subset, boxes=boxes, limits=limits, **configs
+        general=general,
+        names=names,
+        subset=subset,
+        images=images,
+        boxes=boxes,
+        limits=limits,
+        **configs,
     )
 
 
@@ -163,6 +184,12 @@ def plugin_config(section: str, name: str) -> type[Any]:
     module = plugins.load(KINDS[section], name)
     config: type[Any] = module.Config
     return config
+
+
+def exif_of(resolved: Mapping[str, Any]) -> Exif:
+    """How a run showed its pictures; one made before `images.exif` existed turned them."""
+    rule: Exif = resolved.get("images", {"exif": "apply"})["exif"]
+    return rule
 
 
 def content_hash(resolved: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ checkpoint says so, resize the shortest edge), bicubic resize, centre crop, resc
 
 from __future__ import annotations
 
+import errno
 import io
 import math
 import re
@@ -14,9 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from cof.errors import DataError
+from cof.exif import Exif, as_stored, orientation, stored_size, upright
+from cof.files import DiskError, regular
+from cof.messages import cut
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,21 +47,29 @@ _DEEP_RANGES = {"I;16": (65535,), "I": (255, 65535), "F": (1, 255, 65535)}
 
 
 def load_image(
-    path: str | Path, *, allow_url: bool = False, max_pixels: int = MAX_PIXELS
+    path: str | Path,
+    *,
+    exif: Exif = "apply",
+    allow_url: bool = False,
+    max_pixels: int = MAX_PIXELS,
 ) -> Image.Image:
-    """An image file as upright RGB.
+    """An image file as RGB.
 
-    Anything that Pillow opens (of an animation the first frame). The EXIF rotation is applied,
-    alpha is dropped and not composited (as published), 16-bit and float greys are scaled to 8 bit.
+    Anything that Pillow opens (of an animation the first frame). Alpha is dropped and not
+    composited (as published), 16-bit and float greys are scaled to 8 bit.
 
     Args:
         path: a file, or with `allow_url` an http(s) address.
+        exif: `apply` turns the picture upright, as people see it; `ignore` leaves it as it is
+            stored, as the published code does and as benchmarks annotate it.
         allow_url: fetch a URL; refused otherwise.
         max_pixels: refuse larger images before decoding them.
 
     Raises:
         DataError: missing, a folder, empty, truncated, not an image, too large, or a URL that was
             not asked for; one line that names the file and says what to do.
+        DiskError: the machine has no more open files to give; the image may be whole.
+        MemoryError: it does not fit into memory; likewise.
     """
     url = _URL.match(str(path))
     if url and not allow_url:
@@ -69,26 +81,37 @@ def load_image(
     try:
         with Image.open(source) as image:
             _check_pixels(image.size, max_pixels)
-            return to_rgb(ImageOps.exif_transpose(image))
-    except Exception as error:  # decoders raise whatever a damaged file makes them trip over
-        raise DataError(f"image {str(path)!r} {_reason(error)}") from error
+            return to_rgb(upright(image) if exif == "apply" else as_stored(image))
+    except Exception as error:
+        raise _blame(path, error) from error
+
+
+def header(path: str | Path) -> tuple[tuple[int, int], int]:
+    """Size (width, height) in pixels as stored, and EXIF orientation (1 to 8); nothing is decoded.
+
+    Raises:
+        DataError, DiskError: see `load_image`.
+    """
+    try:
+        with Image.open(_file(path)) as image:
+            return stored_size(image), orientation(image)
+    except DataError:
+        raise
+    except Exception as error:
+        raise _blame(path, error) from error
 
 
 def _file(path: str | Path) -> Path:
     """The path, if it is a file that can hold an image."""
-    file = Path(path)
     try:
-        if file.is_file() and file.stat().st_size:
+        file = regular(Path(path))
+        if file.stat().st_size:
             return file
-        problem = (
-            "is a folder or device, not an image file"
-            if file.exists()
-            else "does not exist; check the path"
-        )
-        if file.is_file():
-            problem = "is empty (0 bytes); fetch it again"
-    except (OSError, ValueError) as error:
-        problem = f"cannot be read ({_one_line(error)})"
+        problem = "is empty (0 bytes); fetch it again"
+    except DiskError as error:
+        problem = str(error).removeprefix(f"{Path(path)}: ")
+        if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+            problem = "does not exist; check the path"
     raise DataError(f"image {str(path)!r} {problem}")
 
 
@@ -116,6 +139,28 @@ def _check_pixels(size: tuple[int, int], limit: int) -> None:
         )
 
 
+_FULL = (errno.EMFILE, errno.ENFILE)
+"""The system's own limits: the next image would fail as well."""
+
+
+def _blame(path: str | Path, error: Exception) -> Exception:
+    """What a failure while an image is opened and decoded is to be reported as.
+
+    Decoders raise whatever a damaged file makes them trip over, so what is left when the machine's
+    own troubles are sorted out is the file's.
+    """
+    if isinstance(error, MemoryError):
+        return MemoryError(f"image {str(path)!r} does not fit into memory")
+    number = error.errno if isinstance(error, OSError) else None  # Pillow's own have none
+    if number == errno.ENOMEM:
+        return MemoryError(f"image {str(path)!r} does not fit into memory")
+    if number in _FULL:
+        return DiskError(f"image {str(path)!r} cannot be opened ({_one_line(error)})")
+    if number is not None:
+        return DataError(f"image {str(path)!r} cannot be read ({_one_line(error)})")
+    return DataError(f"image {str(path)!r} {_reason(error)}")
+
+
 def _reason(error: Exception) -> str:
     """What a decoder's error means to the owner of the file."""
     if isinstance(error, UnidentifiedImageError):
@@ -127,7 +172,7 @@ def _reason(error: Exception) -> str:
 
 def _one_line(error: Exception) -> str:
     """An exception's text without line breaks, its type where it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
+    return cut(str(error), 200) or type(error).__name__
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -181,7 +181,7 @@ class Parity:
         red, green, blue = (int(255 * value) for value in how.mean)
         for folder, pad in (("preprocessed", True), ("preprocessed_no_pad", False)):
             for file in sorted((self.folder / folder).glob("*.png")):
-                image = load_image(self.folder / "images" / file.name)
+                image = load_image(self.folder / "images" / file.name, exif="ignore")
                 ours = np.asarray(to_model_frame(image, how.side, (red, green, blue), pad=pad))
                 self.checks["pixels"].arrays(ours, np.asarray(Image.open(file)))
 
@@ -232,7 +232,7 @@ class Parity:
         asked = prompts.grounding_question(question)
         self._ids(question, recorded["input_ids_answer"].tolist(), case["prompt_answer"])
         self._ids(asked, recorded["input_ids_grounding"].tolist(), case["prompt_grounding"])
-        view = model.look([load_image(self.folder / case["image"])])[0]
+        view = model.look([load_image(self.folder / case["image"], exif="ignore")])[0]
         if "image_features" in recorded:
             self.checks["image features"].numbers(view.features, recorded["image_features"])
         limits = Limits(case["settings"]["max_new_tokens"])
@@ -271,7 +271,7 @@ class Parity:
             return
         recorded = self._tensors(case)
         limits = replace(Limits(case["settings"]["max_new_tokens"]), num_beams=row["num_beams"])
-        view = self.model.look([load_image(self.folder / case["image"])])[0]
+        view = self.model.look([load_image(self.folder / case["image"], exif="ignore")])[0]
         encoded = self.model.encode([view], [case["question"]])
         config = highlight.Config(case["settings"]["attention_weight"])
         mask = recorded["mask"].flatten().bool()

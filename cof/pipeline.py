@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cof import plugins
 from cof.boxes import BoxConfig
 from cof.errors import AnswerError
+from cof.exif import upright
 from cof.images import load_image, to_rgb
 from cof.locate import prompt
 from cof.models.base import Config, Limits, Model
@@ -86,6 +87,8 @@ class CoF:
     ) -> Outcome:
         """Ask one question about one image (a file that Pillow opens, or an image).
 
+        The picture is turned upright, as its EXIF tag has people see it; so are all boxes.
+
         Args:
             image: what to look at.
             question: as it should be asked, any suffix included.
@@ -100,8 +103,10 @@ class CoF:
         """
         if not question.strip():
             raise AnswerError(f"the question is empty ({question!r}); say what to ask")
-        name = str(image) if isinstance(image, str | Path) else "image"
-        picture = load_image(image) if isinstance(image, str | Path) else to_rgb(image)
+        if isinstance(image, str | Path):
+            name, picture = str(image), load_image(image, exif="apply")
+        else:
+            name, picture = "image", to_rgb(upright(image))
         settings = replace(self.settings, plain=plain)
         batch = Batch.look(self.model, [Question(id="0", image=name, text=question)], [picture])
         if box is None:

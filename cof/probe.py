@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from cof.errors import AnswerError
+from cof.exif import Exif
 from cof.images import load_image
 from cof.models.base import Encoded, Limits, Model
 from cof.recording import record_attention
@@ -80,7 +81,7 @@ class Mass:
 
 
 def measure(
-    model: Model, results: Sequence[Result], root: Path, config: fine.Config
+    model: Model, results: Sequence[Result], root: Path, config: fine.Config, exif: Exif
 ) -> Iterator[Mass]:
     """The attention mass of recorded questions, on the tokens that their run highlighted.
 
@@ -89,11 +90,12 @@ def measure(
         results: of a run; those without a highlighted token are passed over.
         root: the benchmark's folder.
         config: the run's fine stage.
+        exif: how the run showed its pictures.
     """
     for result in results:
         if not result.cells:
             continue
-        views = model.look([load_image(root / result.question.image)])
+        views = model.look([load_image(root / result.question.image, exif=exif)])
         encoded = model.encode(views, [result.question.text])
         region, every = torch.zeros(result.tokens, dtype=torch.bool), torch.ones(result.tokens)
         region[list(result.cells)] = True

@@ -214,8 +214,16 @@ ANIMALS = ("cat", "dog", "a blue bird")
     [
         *(("A", "A"), ("B.", "B"), ("(C)", "C"), (" b ", "Z"), ("D", "Z"), ("", "Z")),
         ("The answer is B", "B"),
-        ("the answer is (C), because of its colour and of its many feathers", "C"),
-        ("A cat sits there", "A"),  # by its text: A may be an article
+        ("the answer is (C), because of its colour and of its many feathers", "Z"),
+        ("the correct answer is C because of its colour and of its many feathers", "C"),
+        ("A cat sits there", "A"),  # only with VERBOSE may A be an article
+        ("A dog sits there", "A"),
+        ("The answer is dark", "Z"),  # D, which is none of three options
+        ("The answer is certain", "C"),  # any case, not necessarily a word
+        ("one two B four five six", "B"),
+        ("B two three four five", "Z"),  # index > n - 5
+        ("Z", "Z"),
+        ("I'm sorry, but without the image provided I say B", "Z"),
         ("A bird of some kind", "Z"),
         ("A and B", "Z"),
         ("B is what a careful look at the picture shows", "Z"),  # too far from the end
@@ -237,7 +245,8 @@ def test_hand_scored_set(root):
     questions = questions_of(root)
     scores = mmbench.score(questions, ["B", "A", "D", "green", "A", "I cannot tell"])
     assert scores == {
-        **{"benchmark": "mmbench", "version": "2", "rows": 6, "unresolved": 1},
+        **{"benchmark": "mmbench", "version": "3", "rows": 6},
+        **{"extract": "vlmevalkit", "unresolved": 1, "disputed": 0},
         **{"groups": 2, "circular_right": 1, "circular": 0.5, "base_rows": 2, "vanilla": 1.0},
         "l2_categories": {
             "fine (instance-level)": {

@@ -126,7 +126,7 @@ def test_bad_input_is_refused_by_name(root):
     data = json.loads(annotation.read_text())
     data["data"][2]["answers"].pop()
     annotation.write_text(json.dumps(data))
-    with pytest.raises(DataError, match=r"item 3: answers .* expected ten"):
+    with pytest.raises(DataError, match=r"data 3: answers .* expected ten"):
         questions_of(root)
 
 

@@ -144,11 +144,6 @@ def box_outside(root):
     return "direct_attributes/sa_3.json: bbox [300, 0, 10, 10]"
 
 
-def no_image_at_all(root):
-    (root / "direct_attributes/sa_3.jpg").write_text("text")
-    return "direct_attributes/sa_3.jpg: not an image"
-
-
 @pytest.mark.parametrize(
     "damage",
     [
@@ -158,7 +153,6 @@ def no_image_at_all(root):
         empty_option,
         options_of_another_kind,
         box_outside,
-        no_image_at_all,
     ],
 )
 def test_a_damaged_folder_is_refused_by_file_name(root, damage):
@@ -167,6 +161,12 @@ def test_a_damaged_folder_is_refused_by_file_name(root, damage):
         questions_of(root)
     assert str(error.value).startswith(str(root / message.split(":")[0]))
     assert message in str(error.value)
+
+
+def test_what_is_no_image_is_refused_by_name(root):
+    (root / "direct_attributes/sa_3.jpg").write_text("text")
+    with pytest.raises(DataError, match=r"direct_attributes/sa_3.jpg' is not an image"):
+        questions_of(root)
 
 
 def test_bad_answers_are_refused_by_name(root):

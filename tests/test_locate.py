@@ -191,9 +191,15 @@ class TestFile:
     @pytest.mark.parametrize(
         ("line", "message"),
         [
-            ('{"id": "q9", "boxes": [[0, 0, 2, 1]]}', r":7: 'boxes' must be a list of boxes"),
-            ('{"id": "q9", "boxes": null}', r":7: 'boxes' must be a list of boxes"),
-            ('{"id": "q9"}', r":7: 'boxes' must be a list of boxes"),
+            ('{"id": "q9", "boxes": [[0, 0, 2, 1]]}', r":7: box \(0, 0, 2, 1\).*look like pixels"),
+            ('{"id": "q9", "boxes": [[0, 0, 1, 1.2]]}', r":7: box \(0, 0, 1, 1.2\) needs"),
+            ('{"id": "q9", "boxes": [[0, 0, true, 1]]}', r":7: box \[0, 0, True, 1\], expected"),
+            (
+                '{"id": "q9", "boxes": null}',
+                r":7: boxes None, expected \[\[x0, y0, x1, y1\], ...\]",
+            ),
+            ('{"id": "q9"}', r":7: no 'boxes'; there is: id"),
+            ('{"id": "q9", "region": [1]}', r":7: expected a JSON object, found \[1\]"),
             ('{"id": "q0", "boxes": []}', r":7: question 'q0' occurs twice"),
             ("{", ":7: not JSON"),
         ],

@@ -141,7 +141,7 @@ def test_regions_beside_the_release_become_boxes(release):
         questions_of(root)
     rows[3]["boxes"] = [[0.1, 0.2, 0.1, 0.4]]
     mme_folders.write_jsonl(root / "regions.jsonl", rows)
-    with pytest.raises(DataError, match=r"regions.jsonl:4: boxes are not"):
+    with pytest.raises(DataError, match=r"regions.jsonl:4: box \(0.1, 0.2, 0.1, 0.4\) needs"):
         questions_of(root)
 
 

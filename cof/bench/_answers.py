@@ -9,8 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cof.bench.base import Row, read_jsonl
+from cof.bench._rows import Row, numbers
+from cof.bench.base import read_jsonl
 from cof.errors import DataError
+from cof.messages import cut, shown
 from cof.types import Box, Question
 
 Said = str | None
@@ -122,18 +124,31 @@ def with_boxes(
     file = root / "regions.jsonl"
     if not file.is_file():
         return list(questions)
-    known = {row_key(row): _boxes(row) for row in read_jsonl(file)}
+    known = {row_key(row): boxes_in(row.value("boxes"), row.where) for row in read_jsonl(file)}
     for key, question in zip(keys, questions, strict=True):
         if key not in known:
             raise DataError(f"{file}: no line for question {question.id} ({_show(key)})")
     return [replace(q, boxes=known[key]) for key, q in zip(keys, questions, strict=True)]
 
 
-def _boxes(row: Row) -> tuple[Box, ...]:
+def boxes_in(value: Any, where: str) -> tuple[Box, ...]:
+    """Boxes as our own files hold them: [[x0, y0, x1, y1], ...] in fractions of the image.
+
+    Raises:
+        DataError: something else; pixels, thousandths and percent are named as what they look like.
+    """
+    if not isinstance(value, list):
+        raise DataError(f"{where}: boxes {shown(value)}, expected [[x0, y0, x1, y1], ...]")
+    return tuple(_box(numbers(one, "box", "[x0, y0, x1, y1]", where), where) for one in value)
+
+
+def _box(corners: Sequence[float], where: str) -> Box:
     try:
-        return tuple(Box(*corners) for corners in row.values["boxes"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{row.where}: boxes are not [[x0, y0, x1, y1], ...] ({error})") from error
+        return Box(*corners)
+    except ValueError as error:
+        looks = "; these look like pixels, or like fractions times 100 or 1000"
+        looks = looks if max(corners) > 1.5 else ""
+        raise DataError(f"{where}: {cut(str(error), 200)}{looks}") from error
 
 
 def unique(keys: Sequence[Hashable], source: str | Path) -> None:
@@ -151,7 +166,7 @@ def unique(keys: Sequence[Hashable], source: str | Path) -> None:
 
 def _show(key: Hashable) -> str:
     """A key in a message: its parts, readable."""
-    return " ".join(repr(part) for part in key) if isinstance(key, tuple) else repr(key)
+    return " ".join(shown(part) for part in (key if isinstance(key, tuple) else (key,)))
 
 
 def llava_answer(question_id: str | int, question: Question, answer: str) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from cof.bench.base import read_json
+from cof.bench._rows import Row, inside
+from cof.bench.base import file_of, read_json
 from cof.errors import DataError
 from cof.types import Question
 
@@ -54,7 +55,11 @@ def check(bench: ModuleType, config: Any, open_images: bool = False) -> Report:
         return report
     report.questions = dict(Counter(question.category for question in questions))
     _images(report, questions, root, open_images)
-    own = _own_hashes(report, root)
+    try:
+        own = _own_hashes(report, root)
+    except DataError as error:
+        report.problems.append(str(error))
+        return report
     _known_hashes(report, root, getattr(bench, "KNOWN_MD5", {}))
     if not own:
         _counts(report, bench.expected(config))
@@ -74,7 +79,7 @@ def _images(report: Report, questions: list[Question], root: Path, open_images: 
         for name in names:
             if name not in missing:
                 try:
-                    load_image(root / name)
+                    load_image(root / name, exif="ignore")
                 except DataError as error:
                     report.problems.append(str(error))
 
@@ -84,11 +89,12 @@ def _own_hashes(report: Report, root: Path) -> bool:
     for place in (root, root.parent):
         if not (place / HASHES).is_file():
             continue
-        inside = root.relative_to(place).as_posix()
-        known = read_json(place / HASHES)
-        mine = [name for name in known if inside == "." or name.startswith(f"{inside}/")]
+        here = root.relative_to(place).as_posix()
+        known = Row.of(read_json(place / HASHES), str(place / HASHES))
+        mine = [name for name in known.values if here == "." or name.startswith(f"{here}/")]
         for name in mine:
-            _compare(report, place / name, known[name], "sha256")
+            file = place / inside(name, known.where)
+            _compare(report, file, known.text(name), "sha256")
         if mine:
             return True
     return False
@@ -103,8 +109,11 @@ def _known_hashes(report: Report, root: Path, known: dict[str, str]) -> None:
 
 def _compare(report: Report, file: Path, digest: str, kind: str) -> None:
     try:
-        with file.open("rb") as opened:
+        with file_of(file).open("rb") as opened:
             found = hashlib.file_digest(opened, kind).hexdigest()
+    except DataError as error:
+        report.problems.append(str(error))
+        return
     except OSError as error:
         report.problems.append(f"{file}: cannot be read ({error.strerror})")
         return

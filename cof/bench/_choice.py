@@ -1,11 +1,36 @@
-"""Multiple choice: the prompt, and the option that an answer names, without a judge."""
+"""Multiple choice: the prompt, and the option that an answer names, without a judge.
+
+Two rules, `bench.extract`:
+
+`vlmevalkit` (default, what leaderboards compare) is VLMEvalKit's exact matching, `can_infer`, as
+it runs without a judge and without VERBOSE (its rule that `A` may be an article needs VERBOSE):
+
+1. an answer that refuses in one of four wordings names nothing;
+2. without the signs `.()[],:;!*#{}` it holds exactly one option's letter as a word, and the first
+   such word is one of the last four (index > n - 5): that letter;
+3. no option's letter but the word `Z`: nothing;
+4. `answer is` and then a letter A to D, all in any case and the letter not necessarily a word, so
+   that "the answer is black" is B: that letter, if it is an option's;
+5. the text of exactly one option within an answer at most twice as long as all options together.
+
+`clean` reads what a person would, so that an answer of one form counts the same whichever letter
+is right: option texts are cut out, with an article before them; the letter is the only one that
+ends the answer, or stands before a sign or a word such as `is`; else as `answer is` and a whole
+capital letter of any option, else by the text.
+
+Under both, full-width signs are their plain counterparts and Chinese cues set a letter apart
+("答案是A", "A选项"): an extension of ours; VLMEvalKit leaves such answers to its judge.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Literal
 
 from cof.prompts import OPTION_LETTER
+
+Extract = Literal["vlmevalkit", "clean"]
 
 LETTERS = tuple("ABCDEFGHIJ")
 """Of options; not one string, in which "AB" and "" would be found too."""
@@ -13,8 +38,25 @@ LETTERS = tuple("ABCDEFGHIJ")
 UNRESOLVED = "Z"
 """Stands for an answer that names no option, or more than one."""
 
+_REFUSALS = (
+    "Sorry, I can't help with images of people yet.",
+    "I can't process this file.",
+    "I'm sorry, but without the image provided",
+    "Cannot determine the answer",
+)
 _PUNCTUATION = re.compile(r"[.()\[\],:;!*#{}]")
-_ANSWER_IS = re.compile(r"\b[Aa]nswer\s+is\s*:?\s*\(?\**([A-Z])\b")
+_ANSWER_IS = re.compile(r"answer\s+is\s+\**([A-D])", re.IGNORECASE)
+_ANSWER_IS_WHOLE = re.compile(r"\b(?i:answer\s+is)\s*:?\s*\(?\**([A-Z])\b")
+
+_SET_OFF = re.compile(
+    r"(?<!\w)([A-J])(?=\s*(?:$|[^\w\s'-]|-\W|(?:is|was|as|because|since|and|or|would|seems)\b))"
+)
+
+_PLAIN = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | dict.fromkeys(
+    map(ord, "　、。《》「」『』【】〔〕"), " "
+)
+_CUE_BEFORE = re.compile(r"(?:答案|选)[^A-Za-z0-9]{0,4}?([A-J])(?![A-Za-z])")
+_CUE_AFTER = re.compile(r"(?<![A-Za-z])([A-J])(?=选?项(?!目))")
 
 
 def ask(question: str, options: Sequence[str], suffix: str = OPTION_LETTER) -> str:
@@ -23,30 +65,61 @@ def ask(question: str, options: Sequence[str], suffix: str = OPTION_LETTER) -> s
     return "\n".join(lines) + suffix
 
 
-def extract(answer: str | None, options: Sequence[str]) -> str:
-    """The letter of the option that an answer names, or `UNRESOLVED`; nothing is guessed.
-
-    VLMEvalKit's exact matching: (1) exactly one option letter among the words, one of the last
-    five of them, where `A` in an answer of more than three words may be an article; (2) `answer is
-    X`; (3) the text of exactly one option within an answer that is at most twice as long as all
-    options together.
-    """
-    if answer is None:
+def extract(answer: str | None, options: Sequence[str], rule: Extract = "vlmevalkit") -> str:
+    """The letter of the option that an answer names, or `UNRESOLVED`; nothing is guessed."""
+    if answer is None or any(refusal in answer for refusal in _REFUSALS):
         return UNRESOLVED
+    plain = _plain(answer)
     letters = LETTERS[: len(options)]
+    if rule == "clean":
+        rest = _without_texts(plain, options)
+        found = _one({*_SET_OFF.findall(rest)} & {*letters})
+        found = found or _one({*_ANSWER_IS_WHOLE.findall(plain)} & {*letters})
+    else:
+        found = _by_letter(plain, letters)
+        said = _ANSWER_IS.search(plain)
+        if found is None and said and said[1].upper() in letters:
+            found = said[1].upper()
+    return found or _by_text(answer, options)
+
+
+def disputed(answer: str | None, options: Sequence[str]) -> bool:
+    """Whether the two rules read an answer differently."""
+    return extract(answer, options) != extract(answer, options, "clean")
+
+
+def _plain(answer: str) -> str:
+    """Full-width forms as plain ones, letters that a Chinese cue points to as words."""
+    text = answer.translate(_PLAIN)
+    return _CUE_AFTER.sub(r" \1. ", _CUE_BEFORE.sub(r" \1. ", text))
+
+
+def _by_letter(answer: str, letters: Sequence[str]) -> str | None:
+    """The only option letter among the words; `UNRESOLVED` for the word that says none."""
     words = _PUNCTUATION.sub(" ", answer).split()
-    found = [letter for letter in letters if letter in words]
-    article = found == ["A"] and len(words) > 3
-    if len(found) == 1 and not article and words.index(found[0]) >= len(words) - 5:
-        return found[0]
-    said = set(_ANSWER_IS.findall(answer))
-    if len(said) == 1 and said <= set(letters):
-        return said.pop()
-    return _by_text(answer.lower(), options)
+    found = _one({*letters} & {*words})
+    if found and words.index(found) > len(words) - 5:
+        return found
+    return UNRESOLVED if UNRESOLVED in words and not {*letters} & {*words} else None
+
+
+def _one(found: set[str]) -> str | None:
+    return found.pop() if len(found) == 1 else None
+
+
+def _without_texts(answer: str, options: Sequence[str]) -> str:
+    """The answer less the options' texts and an article right before one, longest texts first."""
+    for option in sorted(options, key=len, reverse=True):
+        if len(option) > 1:
+            answer = re.sub(
+                rf"(?:\b(?i:an?|the)\s+)?(?<!\w)(?i:{re.escape(option)})(?!\w)", " ", answer
+            )
+    return answer
 
 
 def _by_text(answer: str, options: Sequence[str]) -> str:
-    if len(answer) > 2 * sum(len(option) for option in options):
+    low = answer.lower()
+    if len(low) > 2 * sum(len(option) for option in options):
         return UNRESOLVED
-    found = [LETTERS[k] for k, option in enumerate(options) if option.lower() in answer]
+    found = [LETTERS[k] for k, option in enumerate(options) if option.lower() in low]
     return found[0] if len(found) == 1 else UNRESOLVED

@@ -18,6 +18,7 @@ from typing import Any
 
 from cof.bench._mmbench_table import COLUMNS
 from cof.bench._pope_files import SETTINGS
+from cof.bench._rows import inside
 from cof.bench.base import write_jsonl, write_text
 from cof.errors import ConfigError, DataError
 
@@ -65,7 +66,7 @@ def read_hub(repository: str, subset: str | None, split: str) -> Iterator[HubRow
 def _mme(repository: str, out: Path, split: str) -> Path:
     texts: dict[Path, list[str]] = defaultdict(list)
     for row in read_hub(repository, None, split or "test"):
-        image = out / row["question_id"]
+        image = out / inside(row["question_id"], repository)
         _save(image, row["image"])
         side = "questions_answers_YN" if image.parent.name == "images" else ""
         folder = image.parent.parent / side if side else image.parent
@@ -109,7 +110,8 @@ def _vstar(repository: str, out: Path, split: str) -> Path:
 def _textvqa(repository: str, out: Path, split: str) -> Path:
     data = []
     for row in read_hub(repository, None, split or "validation"):
-        _save(out / "train_images" / f"{row['image_id']}.jpg", row["image"])
+        name = inside(f"{row['image_id']}.jpg", repository)
+        _save(out / "train_images" / name, row["image"])
         names = ("question_id", "image_id", "question", "answers", "ocr_tokens")
         data.append({name: row[name] for name in names if row.get(name) is not None})
     return write_text(out / "TextVQA_0.5.1_val.json", json.dumps({"data": data}))
@@ -118,7 +120,7 @@ def _textvqa(repository: str, out: Path, split: str) -> Path:
 def _gqa(repository: str, out: Path, split: str) -> Path:
     split = split or "testdev"
     for row in read_hub(repository, f"{split}_balanced_images", split):
-        _save(out / "images" / f"{row['id']}.jpg", row["image"])
+        _save(out / "images" / inside(f"{row['id']}.jpg", repository), row["image"])
     names = ("question", "imageId", "answer", "isBalanced", "types")
     questions = {
         row["id"]: {name: row[name] for name in names if name in row}
@@ -132,7 +134,8 @@ def _refcoco(repository: str, out: Path, split: str) -> Path:
 
     split, rows = split or "val", []
     for row in read_hub(repository, None, split):
-        name = re.sub(r"^(COCO_train2014_\d{12})_\d+", r"\1", row["file_name"])
+        named = inside(row["file_name"], repository)
+        name = re.sub(r"^(COCO_train2014_\d{12})_\d+", r"\1", named)
         _save(out / "train2014" / name, row["image"])
         with Image.open(io.BytesIO(_bytes(row["image"]))) as image:
             width, height = image.size

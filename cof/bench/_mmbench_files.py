@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 from cof.bench._answers import Answers, Given, align, llava_answer
 from cof.bench._choice import LETTERS, ask
 from cof.bench._mmbench_table import Line, read_table
-from cof.bench.base import Row, read_jsonl
+from cof.bench._rows import Row
+from cof.bench.base import read_jsonl
 from cof.errors import DataError
+from cof.messages import shown
 from cof.prompts import OPTION_LETTER, OPTION_LETTER_CN
 from cof.types import Question
 
@@ -27,6 +30,17 @@ def table_path(root: str, file: str) -> Path:
     if not path.is_file():
         raise DataError(f"{path}: no such table")
     return path
+
+
+_CHINESE_NAME = re.compile(r"(?<![a-z])cn(?![a-z])|ccbench", re.IGNORECASE)
+_CHINESE = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
+
+
+def is_chinese(path: Path, lines: Sequence[Line]) -> bool:
+    """Whether a table asks in Chinese, by its name or by most of its questions."""
+    asked = [line.cells.get("question", "") for line in lines]
+    count = sum(_CHINESE.search(text) is not None for text in asked)
+    return _CHINESE_NAME.search(path.stem) is not None or 2 * count > len(asked)
 
 
 def questions(line: Line, image: str, rotate: bool, chinese: bool = False) -> Iterator[Question]:
@@ -52,7 +66,9 @@ def _bare(line: Line, turn: int, options: Sequence[str]) -> Question:
     """Id, category, reference and options of a row, its options rotated `turn` places."""
     answer = line.cells.get("answer", "")
     if answer and answer not in LETTERS[: len(options)]:
-        raise DataError(f"{line.where}: answer {answer!r} is none of the {len(options)} options")
+        raise DataError(
+            f"{line.where}: answer {shown(answer)} is none of the {len(options)} options"
+        )
     place = (LETTERS.index(answer) - turn) % len(options) if answer else 0
     groups = [line.cells.get(name, "") for name in ("l2-category", "category")]
     return Question(
@@ -109,31 +125,25 @@ def read_answers(path: Path, root: str, file: str, allow_missing: bool) -> Answe
 
 def _turn(row: Row) -> int:
     """LLaVA's round_id, 0 where there is none."""
-    turn = row.key("round_id") if "round_id" in row.values else "0"
-    if not turn.isdecimal():
-        raise DataError(f"{row.where}: round_id {turn!r} is no number")
-    return int(turn)
+    return row.number("round_id") if "round_id" in row.values else 0
 
 
 def _key(row: Row) -> tuple[int, int]:
     """(index, rotation) of an answer row."""
-    index = row.key("question_id")
-    if not index.isdecimal():
-        raise DataError(f"{row.where}: question_id {index!r} is no number")
-    return int(index), _turn(row)
+    return row.number("question_id"), _turn(row)
 
 
 def _options(row: Row | None) -> tuple[str, ...]:
     """Options that an answer row repeats, in the table's order; four where it has none."""
     found = row.values.get("options") if row else None
-    return tuple(str(option) for option in found) if isinstance(found, list) else tuple("????")
+    return tuple(map(_cell, found)) if isinstance(found, list) else tuple("????")
 
 
 def _own_question(row: Row) -> Question:
     """The question of an answer row that carries its right letter."""
-    letter = next(str(row.values[key]) for key in _TRUTH if key in row.values)
+    letter = next(row.text(key) for key in _TRUTH if key in row.values)
     index, turn = _key(row)
-    groups = {key: str(row.values.get(key, "")) for key in ("l2-category", "category")}
+    groups = {key: _cell(row.values.get(key, "")) for key in ("l2-category", "category")}
     line = Line(index, {"answer": letter, **groups}, row.where)
     options = _options(row)
     back = (len(options) - turn) % len(options)
@@ -149,13 +159,18 @@ def _same_options(row: Row | None, question: Question) -> None:
         and [_plain(o) for o in found] != [_plain(option) for option in question.options]
     ):
         raise DataError(
-            f"{row.where}: options {found!r} of {question.id}, the table has "
-            f"{list(question.options)!r}; these are answers to another version of MMBench"
+            f"{row.where}: options {shown(found)} of {question.id}, the table has "
+            f"{shown(list(question.options))}; these are answers to another version of MMBench"
         )
 
 
 def _plain(option: object) -> str:
-    return " ".join(str(option).split())
+    return " ".join(_cell(option).split())
+
+
+def _cell(value: object) -> str:
+    """A value that a row repeats from the table, which may have become a number on the way."""
+    return str(value) if isinstance(value, str | int | float) else shown(value)
 
 
 def _sheet_rows(path: Path) -> list[Row]:

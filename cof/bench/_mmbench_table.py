@@ -7,14 +7,16 @@ import binascii
 import csv
 import io
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cof.bench._answers import unique
 from cof.bench._choice import LETTERS
+from cof.bench._rows import whole_number
+from cof.bench.base import file_of
 from cof.errors import DataError
+from cof.messages import cut
 
 COLUMNS = (
     *("index", "question", "hint", "A", "B", "C", "D", "answer", "category", "source"),
@@ -83,16 +85,17 @@ def _line(header: Sequence[str], row: Sequence[str], where: str) -> Line:
         for name, cell in zip(header, row, strict=True)
         if cell not in _EMPTY or (name == "prediction" and cell)
     }
-    index = cells.get("index", "")
-    if not index.isdecimal():
-        raise DataError(f"{where}: index {index!r} is no number")
-    return Line(int(index), cells, where)
+    return Line(whole_number(cells.get("index", ""), "index", where), cells, where)
+
+
+_LONGEST_CELL = 2**31 - 1
+"""Characters; what a C long holds on every system (64 bits are too many on Windows)."""
 
 
 def _tsv(path: Path) -> Iterator[tuple[list[str], str]]:
-    limit = csv.field_size_limit(sys.maxsize)
+    limit = csv.field_size_limit(_LONGEST_CELL)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with file_of(path).open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, delimiter="\t")
             yield from ((row, f"{path}:{reader.line_num}") for row in reader if row)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -105,13 +108,15 @@ def _sheet(path: Path) -> Iterator[tuple[list[str], str]]:
     from openpyxl import load_workbook
 
     try:
-        sheet = load_workbook(path, read_only=True).worksheets[0]
+        sheet = load_workbook(file_of(path), read_only=True).worksheets[0]
+        for number, row in enumerate(sheet.iter_rows(values_only=True), start=1):
+            cells = ["" if cell is None else str(cell) for cell in row]
+            if any(cells):
+                yield cells, f"{path}:{number}"
+    except DataError:
+        raise
     except Exception as error:  # openpyxl raises whatever its zip and XML parsers raise
-        raise DataError(f"{path}: not an xlsx file ({error})") from error
-    for number, row in enumerate(sheet.iter_rows(values_only=True), start=1):
-        cells = ["" if cell is None else str(cell) for cell in row]
-        if any(cells):
-            yield cells, f"{path}:{number}"
+        raise DataError(f"{path}: not an xlsx file ({cut(str(error))})") from error
 
 
 def write_sheet(path: Path, rows: Sequence[Sequence[str | int | None]]) -> Path:
@@ -135,6 +140,10 @@ def write_sheet(path: Path, rows: Sequence[Sequence[str | int | None]]) -> Path:
     return path
 
 
+_DIGITS = 19
+"""Of an index, fewer; longer cells are images, and may be long digits by chance."""
+
+
 def extract_images(lines: Sequence[Line], folder: Path) -> dict[int, str]:
     """Write each distinct image once; index -> file name inside `folder`.
 
@@ -149,7 +158,7 @@ def extract_images(lines: Sequence[Line], folder: Path) -> dict[int, str]:
     first: dict[str, int] = {}
     for line in lines:
         cell = cells[line.index]
-        if cell.isdecimal() and int(cell) in cells:
+        if len(cell) < _DIGITS and cell.isdecimal() and int(cell) in cells:
             cell = cells[int(cell)]
         owner = first.setdefault(cell, line.index)
         if owner == line.index:
@@ -165,7 +174,9 @@ def _write_image(cell: str, stem: Path, line: Line) -> str:
     try:
         data = base64.b64decode("".join(cell.split()), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise DataError(f"{line.where}: image of {line.index} is not base64 ({error})") from error
+        raise DataError(
+            f"{line.where}: image of {line.index} is not base64 ({cut(str(error))})"
+        ) from error
     suffix = ".png" if data.startswith(b"\x89PNG") else ".jpg"
     file = stem.with_name(stem.name + suffix)
     try:
@@ -188,5 +199,9 @@ def _check_image(data: bytes, line: Line) -> None:
     try:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
+    except MemoryError:
+        raise
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ...
-        raise DataError(f"{line.where}: image of {line.index} is broken ({error})") from error
+        raise DataError(
+            f"{line.where}: image of {line.index} is broken ({cut(str(error))})"
+        ) from error

@@ -7,8 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from cof.bench._answers import Given, reworded, with_boxes
-from cof.bench.base import Row, read_jsonl, read_lines
+from cof.bench._rows import Row
+from cof.bench.base import read_jsonl, read_lines
 from cof.errors import DataError
+from cof.messages import cut, shown
 from cof.prompts import SHORT_ANSWER
 from cof.types import Question
 
@@ -122,7 +124,7 @@ def _pair_lines(file: Path) -> list[tuple[str, str]]:
     for line, where in read_lines(file):
         text, *truth = line.split("\t")
         if len(truth) != 1 or truth[0].strip().lower() not in ("yes", "no"):
-            raise DataError(f"{where}: {line!r} is not question TAB Yes|No")
+            raise DataError(f"{where}: {shown(line)} is not question TAB Yes|No")
         rows.append((text, truth[0].strip()))
     if not rows or len(rows) % 2:
         raise DataError(f"{file}: {len(rows)} questions; MME asks two (yes and no) of an image")
@@ -138,7 +140,7 @@ def _columns(file: Path, counts: tuple[int, ...]) -> list[tuple[list[str], str]]
             wanted = "image, question, Yes|No" + (", answer" if 4 in counts else "")
             raise DataError(f"{where}: {len(fields)} TAB-separated fields, expected {wanted}")
         if fields[2].strip().lower() not in ("yes", "no"):
-            raise DataError(f"{where}: ground truth {fields[2]!r}, expected Yes or No")
+            raise DataError(f"{where}: ground truth {shown(fields[2])}, expected Yes or No")
         rows.append((fields, where))
     if len(rows) % 2:
         raise DataError(f"{file}: {len(rows)} lines; MME has two an image")
@@ -188,7 +190,7 @@ def with_regions(questions: Sequence[Question], root: Path) -> list[Question]:
 
 
 def _region_key(row: Row) -> tuple[str, str, str]:
-    path = PurePosixPath(row.text("image"))
+    path = PurePosixPath(row.inside("image"))
     return key(path.parts[0], path.name, row.text("question"))
 
 
@@ -205,5 +207,7 @@ def as_llava(file: Path, questions: Sequence[Question]) -> list[Question]:
     counts = Counter((question.category, question.image) for question in found)
     for (_, image), count in counts.items():
         if count % 2:
-            raise DataError(f"{file}: {count} questions about {image}; MME asks two (yes and no)")
+            raise DataError(
+                f"{file}: {count} questions about {cut(image)}; MME asks two (yes and no)"
+            )
     return found

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from cof.bench.base import Row, read_json_rows, read_jsonl
+from cof.bench._rows import Row
+from cof.bench.base import read_json_rows, read_jsonl
 from cof.errors import DataError
+from cof.messages import cut, shown
 from cof.prompts import SHORT_ANSWER
 from cof.types import Question
 
@@ -41,11 +43,11 @@ def labelled(root: Path, source: str, images: str) -> dict[str, list[Question]]:
 def _question(setting: str, number: int, row: Row, images: str) -> Question:
     """Row `number` (from 1) of a label file."""
     if row.text("label") not in ("yes", "no"):
-        raise DataError(f"{row.where}: label {row.text('label')!r}, expected 'yes' or 'no'")
+        raise DataError(f"{row.where}: label {shown(row.text('label'))}, expected 'yes' or 'no'")
     return Question(
         id=f"{setting}/{number}",
-        image=f"{images}/{row.text('image')}",
-        text=row.text("text") + SHORT_ANSWER,
+        image=f"{images}/{row.inside('image')}",
+        text=row.asked("text") + SHORT_ANSWER,
         category=setting,
         reference=row.text("label"),
     )
@@ -66,7 +68,7 @@ def as_llava(file: Path, labels: dict[str, list[Question]]) -> list[Question]:
     for row in read_jsonl(file):
         name = row.text("category")
         if name not in labels:
-            raise DataError(f"{row.where}: category {name!r} has no label file")
+            raise DataError(f"{row.where}: category {shown(name)} has no label file")
         place = used[name]
         if place == len(labels[name]):
             raise DataError(f"{row.where}: more {name} questions than its {place} labels")
@@ -74,8 +76,9 @@ def as_llava(file: Path, labels: dict[str, list[Question]]) -> list[Question]:
         asked = (row.text("image"), bare(row.text("text")))
         if asked != (label.image.rpartition("/")[2], bare(label.text)):
             raise DataError(
-                f"{row.where}: asks {asked[1]!r} of {asked[0]}, {name} label {place + 1} is for "
-                f"{bare(label.text)!r} of {label.image}; mixed versions of POPE"
+                f"{row.where}: asks {shown(asked[1])} of {cut(asked[0])}, {name} label "
+                f"{place + 1} is for {shown(bare(label.text))} of {cut(label.image)}; "
+                "mixed versions of POPE"
             )
         questions.append(label)
         used[name] += 1

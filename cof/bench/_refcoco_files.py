@@ -8,20 +8,30 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cof.bench.base import Row, read_json, read_jsonl
+from cof.bench._answers import boxes_in
+from cof.bench._rows import Row, inside
+from cof.bench._units import Annotated, Claim, Corners, Size, pixels
+from cof.bench.base import file_of, read_json, read_jsonl
 from cof.errors import DataError
+from cof.images import header
+from cof.messages import cut
 from cof.prompts import DESCRIBED
 from cof.types import Box, Question
 
 if TYPE_CHECKING:
     from cof.bench.refcoco import Config
 
-Phrase = tuple[Question, tuple[int, int]]
-"""A question and the (width, height) of its image in pixels."""
+
+class Phrase(NamedTuple):
+    """A question, the (width, height) of its image in pixels, and its place in the files."""
+
+    question: Question
+    size: Size
+    where: str
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -32,108 +42,144 @@ class _PlainUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it holds {module}.{name}, plain data does not")
 
 
-def phrases(config: Config) -> Iterator[Phrase]:
+def phrases(config: Config) -> list[Phrase]:
     """Every phrase of a split, with the size of its image."""
     root = Path(config.root)
     name = f"refs({config.split_by})" if config.split_by else "refs(*)"
     pickles = sorted(root.glob(f"{name}.p"))
     tables = sorted(root.glob(f"*_{config.split}.jsonl"))
-    if len(pickles) == 1:
-        yield from _official(pickles[0], config.split, config.images)
-    elif len(pickles) > 1:
+    if len(pickles) > 1:
         names = ", ".join(file.name for file in pickles)
         raise DataError(f"{root}: {names}; choose one with split_by=unc, umd or google")
-    elif len(tables) == 1:
-        for number, row in enumerate(read_jsonl(tables[0]), start=1):
-            yield _tabled(row, number, config.split, config.images)
-    elif (root / "grounding.jsonl").is_file():
-        for number, row in enumerate(read_jsonl(root / "grounding.jsonl"), start=1):
-            yield _mini(row, number, root)
-    else:
-        raise DataError(f"{root}: neither {name}.p nor one *_{config.split}.jsonl")
+    if pickles:
+        return _official(pickles[0], config)
+    if len(tables) == 1:
+        return _tabled(tables[0], config)
+    if (root / "grounding.jsonl").is_file():
+        rows = read_jsonl(root / "grounding.jsonl")
+        return [_mini(row, number, root) for number, row in enumerate(rows, start=1)]
+    raise DataError(f"{root}: neither {name}.p nor one *_{config.split}.jsonl")
 
 
-def _official(file: Path, split: str, images: str) -> Iterator[Phrase]:
-    """Phrases of refs(*).p, boxes and sizes from instances.json beside it."""
-    instances = read_json(file.with_name("instances.json"))
-    boxes = {item["id"]: item["bbox"] for item in instances["annotations"]}
-    pictures = {item["id"]: item for item in instances["images"]}
-    found = False
-    for ref in _unpickle(file):
-        if ref["split"] != split:
+def check_sizes(found: Sequence[Phrase], root: Path) -> None:
+    """Refuse pictures that are not of the annotated size, by their headers.
+
+    A picture that is missing or no image fails its own questions later.
+
+    Raises:
+        DataError: names the first, with both sizes.
+    """
+    for image, phrase in {phrase.question.image: phrase for phrase in found}.items():
+        try:
+            size, tag = header(root / image)
+        except DataError:
             continue
-        found = True
-        where = f"{file}: ref {ref['ref_id']}"
-        if ref["ann_id"] not in boxes or ref["image_id"] not in pictures:
+        if size != phrase.size:
+            upright = size[::-1] == phrase.size and tag >= 5
+            why = "; it is annotated as its EXIF tag turns it: store it turned" if upright else ""
+            raise DataError(
+                f"{root / image}: {size[0]} x {size[1]} pixels, annotated as {phrase.size[0]} x "
+                f"{phrase.size[1]} ({phrase.where}); another picture than the boxes are for{why}"
+            )
+
+
+class _Entry(NamedTuple):
+    """A phrase as the files have it: id, image, words, and the box in pixels."""
+
+    name: str
+    image: str
+    words: str
+    box: Annotated
+
+
+def _official(file: Path, config: Config) -> list[Phrase]:
+    """Phrases of refs(*).p, boxes and sizes from instances.json beside it."""
+    place = file.with_name("instances.json")
+    instances = Row.of(read_json(place), str(place))
+    boxes = {row.number("id"): row for row in instances.parts("annotations")}
+    pictures = {row.number("id"): row for row in instances.parts("images")}
+    entries = []
+    for number, item in enumerate(_unpickle(file), start=1):
+        row = Row.of(item, f"{file}: item {number}")
+        if row.text("split") != config.split:
+            continue
+        ref, annotation, image = (row.number(key) for key in ("ref_id", "ann_id", "image_id"))
+        where = f"{file}: ref {ref}"
+        if annotation not in boxes or image not in pictures:
             raise DataError(f"{where}: its annotation or image is not in instances.json")
-        picture = pictures[ref["image_id"]]
-        size = (picture["width"], picture["height"])
-        for sentence in ref["sentences"]:
-            name = f"{ref['ref_id']}/{sentence['sent_id']}"
-            image = f"{images}/{picture['file_name']}"
-            text = (name, image, sentence["sent"], split)
-            yield _phrase(text, boxes[ref["ann_id"]], size, where)
-    if not found:
-        raise DataError(f"{file}: no reference of the split {split!r}")
+        picture = pictures[image]
+        bbox = boxes[annotation].numbers("bbox", "x, y, width, height in pixels")
+        box = Annotated(bbox, _size(picture), where)
+        for sentence in row.parts("sentences"):
+            name = f"{ref}/{sentence.number('sent_id')}"
+            entries.append(_Entry(name, picture.inside("file_name"), sentence.asked("sent"), box))
+    if not entries:
+        raise DataError(f"{file}: no reference of the split {config.split!r}")
+    return _phrases(entries, Claim("xywh"), config)
 
 
-def _unpickle(file: Path) -> list[dict[str, Any]]:
+def _unpickle(file: Path) -> list[Any]:
     try:
-        with file.open("rb") as opened:
+        with file_of(file).open("rb") as opened:
             refs = _PlainUnpickler(opened, encoding="latin1").load()
-    except (OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise DataError(f"{file}: not a RefCOCO pickle ({error})") from error
+    except DataError:
+        raise
+    except Exception as error:  # a damaged pickle raises whatever its bytes ask for
+        raise DataError(f"{file}: not a RefCOCO pickle ({cut(str(error))})") from error
     if not isinstance(refs, list):
         raise DataError(f"{file}: expected a list of references")
     return refs
 
 
-def _tabled(row: Row, number: int, split: str, images: str) -> Phrase:
-    """A row with image, sent, bbox (corners in pixels), width and height."""
-    size = (row.values.get("width"), row.values.get("height"))
-    corners = row.values.get("bbox")
-    if not isinstance(corners, list) or len(corners) != 4:
-        raise DataError(f"{row.where}: bbox {corners!r}, expected [x0, y0, x1, y1] in pixels")
-    if not all(isinstance(edge, int) and edge > 0 for edge in size):
-        raise DataError(f"{row.where}: width and height are {size}, expected pixels")
-    x0, y0, x1, y1 = corners
-    image = f"{images}/{Path(row.text('image')).name}"
-    text = (f"{split}/{number}", image, row.text("sent"), split)
-    return _phrase(text, [x0, y0, x1 - x0, y1 - y0], size, row.where)  # type: ignore[arg-type]
+def _tabled(file: Path, config: Config) -> list[Phrase]:
+    """Rows with image, sent, bbox (corners), width and height."""
+    entries = []
+    for number, row in enumerate(read_jsonl(file), start=1):
+        corners = row.numbers("bbox", "[x0, y0, x1, y1]")
+        image = inside(Path(row.text("image")).name, row.where)
+        box = Annotated(corners, _size(row), row.where)
+        entries.append(_Entry(f"{config.split}/{number}", image, row.asked("sent"), box))
+    return _phrases(entries, Claim("corners", config.unit, "bench.unit"), config)
+
+
+def _size(row: Row) -> Size:
+    size = row.value("width"), row.value("height")
+    if not all(type(edge) is int and 0 < edge < 10**6 for edge in size):
+        raise DataError(f"{row.where}: width and height are {cut(str(size))}, expected pixels")
+    return size
 
 
 def _mini(row: Row, number: int, root: Path) -> Phrase:
     """A row with image (relative to root), expression and bbox (corners in fractions)."""
-    from PIL import Image
+    image = row.inside("image")
+    boxes = boxes_in([row.value("bbox")], row.where)
+    text = DESCRIBED.format(text=row.asked("expression"))
+    size, _ = header(root / image)
+    return Phrase(Question(str(number), image, text, "mini", boxes=boxes), size, row.where)
 
-    image = row.text("image")
+
+def _phrases(entries: Sequence[_Entry], claim: Claim, config: Config) -> list[Phrase]:
+    """The phrases of a whole file."""
+    corners = pixels([entry.box for entry in entries], claim)
+    return [_phrase(*pair, claim, config) for pair in zip(entries, corners, strict=True)]
+
+
+def _phrase(entry: _Entry, corners: Corners, claim: Claim, config: Config) -> Phrase:
+    """A question; its reference is the box as x, y, width, height in pixels."""
+    (x0, y0, x1, y1), (width, height) = corners, entry.box.size
     try:
-        with Image.open(root / image) as opened:
-            size = opened.size
-        box = Box(*row.values["bbox"])
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{row.where}: {error}") from error
-    text = DESCRIBED.format(text=row.text("expression"))
-    return Question(str(number), image, text, "mini", boxes=(box,)), size
-
-
-def _phrase(
-    text: tuple[str, str, str, str], xywh: list[float], size: tuple[int, int], where: str
-) -> Phrase:
-    """A question from (id, image, phrase, split) and a box in pixels."""
-    (x, y, w, h), (width, height) = xywh, size
-    try:
-        corners = (x / width, y / height, (x + w) / width, (y + h) / height)
-        box = Box(*(min(max(corner, 0.0), 1.0) for corner in corners))
+        box = Box(x0 / width, y0 / height, x1 / width, y1 / height)
     except ValueError as error:
-        raise DataError(f"{where}: {error}") from error
-    name, image, phrase, split = text
+        raise DataError(f"{entry.box.where}: {cut(str(error), 200)}") from error
+    if claim.unit == "pixels":  # unclipped, as annotated
+        x0, y0, x1, y1 = entry.box.box
+    annotated = [x0, y0, x1, y1] if claim.form == "xywh" else [x0, y0, x1 - x0, y1 - y0]
     question = Question(
-        id=name,
-        image=image,
-        text=DESCRIBED.format(text=phrase),
-        category=split,
-        reference=json.dumps(xywh),
+        id=entry.name,
+        image=f"{config.images}/{entry.image}",
+        text=DESCRIBED.format(text=entry.words),
+        category=config.split,
+        reference=json.dumps(annotated),
         boxes=(box,),
     )
-    return question, size
+    return Phrase(question, entry.box.size, entry.box.where)

@@ -11,6 +11,7 @@ _NUMBERS = {
 _ARTICLES = ("a", "an", "the")
 _MARKS = ';/[]"{}()=+\\_-><@`!'
 _PERIOD = re.compile(r"\.(?!\d)")
+_THOUSANDS = re.compile(r"\d,\d")
 
 _CONTRACTED = re.findall(
     r"\S+",
@@ -45,14 +46,17 @@ def normalise(answer: str) -> str:
     """Lower case; punctuation and articles gone; number words as digits; apostrophes put back."""
     text = answer.lower().replace(",", "").replace("?", "").replace("'s", " 's")
     text = text.strip().replace("\n", " ").replace("\t", " ").strip()
-    words = [_NUMBERS.get(word, word) for word in _without_marks(text).split()]
+    words = [_NUMBERS.get(word, word) for word in without_marks(text).split()]
     return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
 
 
-def _without_marks(text: str) -> str:
-    """Marks that touch a space go, others become one; so does a period that no digit follows."""
-    out = text
-    for mark in _MARKS:
-        drop = f"{mark} " in text or f" {mark}" in text
+def without_marks(text: str, marks: str = _MARKS) -> str:
+    """Marks that touch a space go, others become one; so does a period that no digit follows.
+
+    Where a comma stands between digits, as published, every mark goes.
+    """
+    out, close = text, _THOUSANDS.search(text) is not None
+    for mark in marks:
+        drop = close or f"{mark} " in text or f" {mark}" in text
         out = out.replace(mark, "" if drop else " ")
     return _PERIOD.sub("", out, count=32)  # published: re.UNICODE (32) stands in count's place

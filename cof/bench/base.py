@@ -4,58 +4,34 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cof.bench._rows import Row
 from cof.errors import DataError
+from cof.files import DiskError, regular, write_whole
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One JSON object of a file, with the place it came from.
+def file_of(path: Path) -> Path:
+    """The path, if it is a file and no device, pipe or folder, which might hang.
 
-    Attributes:
-        values: the object.
-        where: `file:line`, for messages.
+    Raises:
+        DataError: it is not.
     """
-
-    values: Mapping[str, Any]
-    where: str
-
-    def text(self, name: str) -> str:
-        """A string of the row.
-
-        Raises:
-            DataError: the key is absent or holds something else.
-        """
-        if name not in self.values:
-            raise DataError(f"{self.where}: no {name!r}; there is: {', '.join(self.values)}")
-        value = self.values[name]
-        if not isinstance(value, str):
-            raise DataError(f"{self.where}: {name!r} is {value!r}, expected text")
-        return value
-
-    def key(self, name: str) -> str:
-        """An identifier of the row, which files write as a string or as an integer.
-
-        Raises:
-            DataError: the key is absent or holds something else.
-        """
-        value = self.values.get(name)
-        if isinstance(value, int) and not isinstance(value, bool):
-            return str(value)
-        return self.text(name)
+    try:
+        return regular(path)
+    except DiskError as error:
+        raise DataError(str(error)) from error
 
 
 def read_text(path: Path) -> str:
     """A whole UTF-8 file, a byte-order mark dropped and line ends unified.
 
     Raises:
-        DataError: not there, not readable, or not UTF-8.
+        DataError: not there, not readable, no file, or not UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return file_of(path).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
@@ -78,7 +54,7 @@ def read_jsonl(path: Path) -> list[Row]:
     Raises:
         DataError: a line is not a JSON object, or there is none at all.
     """
-    rows = [Row(parse_object(line, where), where) for line, where in read_lines(path)]
+    rows = [Row.of(parse_json(line, where), where) for line, where in read_lines(path)]
     if not rows:
         raise DataError(f"{path}: empty, expected one JSON object a line")
     return rows
@@ -90,10 +66,7 @@ def read_json(path: Path) -> Any:
     Raises:
         DataError: not JSON.
     """
-    try:
-        return json.loads(read_text(path))
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error})") from error
+    return parse_json(read_text(path), str(path))
 
 
 def read_json_rows(path: Path) -> list[Row]:
@@ -107,28 +80,26 @@ def read_json_rows(path: Path) -> list[Row]:
     items = read_json(path)
     if not items:
         raise DataError(f"{path}: an empty array, expected JSON objects")
-    for number, item in enumerate(items, start=1):
-        if not isinstance(item, dict):
-            raise DataError(f"{path}: item {number} is a {type(item).__name__}, expected an object")
-    return [Row(item, f"{path}: item {number}") for number, item in enumerate(items, start=1)]
+    return [Row.of(item, f"{path}: item {number}") for number, item in enumerate(items, start=1)]
 
 
-def parse_object(text: str, where: str) -> dict[str, Any]:
-    """One JSON object; `where` goes into the error."""
+def parse_json(text: str, where: str) -> Any:
+    """A JSON value; `where` goes into the error.
+
+    Raises:
+        DataError: not JSON, or nested deeper than anything that a benchmark holds.
+    """
     try:
-        value = json.loads(text)
+        return json.loads(text)
     except ValueError as error:
         raise DataError(f"{where}: not JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{where}: expected a JSON object, found {type(value).__name__}")
-    return value
+    except RecursionError as error:
+        raise DataError(f"{where}: not a benchmark's JSON (nested too deeply)") from error
 
 
 def write_text(path: Path, text: str) -> Path:
-    """UTF-8 with plain newlines, folders made where needed; returns the path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8", newline="\n")
-    return path
+    """UTF-8 with plain newlines, folders made where needed, whole or not at all; the path."""
+    return write_whole(path, text)
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:

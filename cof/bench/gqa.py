@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from cof.bench._answers import Answers, Given, Said, add_up, align, llava_answer, unique
-from cof.bench.base import Row, read_json, read_json_rows, read_jsonl, write_jsonl, write_text
+from cof.bench._rows import Row, inside
+from cof.bench.base import read_json, read_json_rows, read_jsonl, write_jsonl, write_text
 from cof.errors import DataError
+from cof.messages import cut, shown
 from cof.prompts import SHORT_ANSWER
 from cof.types import Question
 
@@ -53,7 +55,7 @@ def read(config: Config) -> list[Question]:
     if not isinstance(content, dict) or not content:
         raise DataError(f"{path}: expected one object, question id -> question")
     known = {
-        name: _question(name, Row(item, f"{path}: {name}"), config.images)
+        name: _question(name, Row.of(item, f"{path}: {cut(name)}"), config.images)
         for name, item in content.items()
     }
     if not config.questions:
@@ -151,14 +153,17 @@ def _split(rows: Sequence[tuple[str, float]], part: Callable[[list[str]], str]) 
 
 def _question(name: str, row: Row, images: str) -> Question:
     """One annotated question."""
-    if not row.values.get("isBalanced", True):
+    if row.values.get("isBalanced", True) is not True:
         raise DataError(f"{row.where}: not of the balanced set, which alone is scored")
-    types = row.values.get("types") or {}
+    types = Row.of(row.values.get("types") or {}, f"{row.where}: types")
+    kinds = [
+        types.text(kind) if types.values.get(kind) else "" for kind in ("structural", "semantic")
+    ]
     return Question(
         id=name,
-        image=f"{images}/{row.text('imageId')}.jpg",
-        text=row.text("question") + SHORT_ANSWER,
-        category="/".join(types.get(kind) or "" for kind in ("structural", "semantic")),
+        image=f"{images}/{inside(row.text('imageId'), row.where)}.jpg",
+        text=row.asked("question") + SHORT_ANSWER,
+        category="/".join(kinds),
         reference=row.text("answer"),
     )
 
@@ -167,9 +172,10 @@ def _asked(row: Row, known: dict[str, Question]) -> Question:
     """The question that a row of LLaVA's file asks."""
     name = row.key("question_id")
     if name not in known:
-        raise DataError(f"{row.where}: asks {name}, which the question file does not have")
+        raise DataError(f"{row.where}: asks {cut(name)}, which the question file does not have")
     if row.text("text") != known[name].text:
         raise DataError(
-            f"{row.where}: asks {row.text('text')!r}, the question file has {known[name].text!r}"
+            f"{row.where}: asks {shown(row.text('text'))}, the question file has "
+            f"{shown(known[name].text)}"
         )
     return known[name]

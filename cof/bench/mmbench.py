@@ -2,8 +2,8 @@
 
 The published TSV holds the rotations as rows of their own (index k * 1,000,000 + i). `circular`,
 the published number, counts a question as right only if every row of it is right; `vanilla` counts
-the unrotated rows alone. Options are extracted by matching, without a judge and without chance: an
-answer that names no single option is wrong.
+the unrotated rows alone. Options are extracted by matching, without a judge and without chance
+(`extract`, two rules in `cof.bench._choice`): an answer that names no single option is wrong.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ from typing import Any, Literal
 from cof.bench import _mmbench_files as files
 from cof.bench import _mmbench_table as tables
 from cof.bench._answers import Answers, Said, with_boxes
-from cof.bench._choice import UNRESOLVED, extract
+from cof.bench._choice import UNRESOLVED, Extract, disputed, extract
 from cof.bench._mmbench_table import ROTATION
 from cof.bench.base import write_jsonl
 from cof.errors import ConfigError
 from cof.types import Question
 
-VERSION = "2"  # 1 asked the coarse stage about the hint, where there is one
+VERSION = "3"
+"""1 asked the coarse stage about the hint, where there is one; 2 took the option A of a sentence
+for an article, and knew a Chinese table by `_cn` in its name alone."""
 KNOWN_MD5 = {
     "MMBench_DEV_EN.tsv": "b6caf1133a01c6bb705cf753bb527ed8",
     "MMBench_DEV_EN_V11.tsv": "30c05be8f2f347a50be25aa067248184",
@@ -41,8 +43,10 @@ class Config:
         root: folder of the TSV. For scoring alone also the TSV itself, its images left out or not.
         file: name of the TSV.
         images: folder, inside `root` or absolute, for the images of the TSV; "" is `<file>_images`.
-        lang: of the instruction: `en`, `cn`, or `auto` (`cn` where `file` says so).
+        lang: of the instruction: `en`, `cn`, or `auto`: `cn` where `cn` is a word of the file's
+            name, in any case, or part of CCBench, or where most questions hold Chinese characters.
         rotate: also ask every rotation of each row's options, for a TSV that holds none.
+        extract: how options are read from answers, see `cof.bench._choice`.
     """
 
     root: str
@@ -50,6 +54,7 @@ class Config:
     images: str = ""
     lang: Literal["auto", "en", "cn"] = "auto"
     rotate: bool = False
+    extract: Extract = "vlmevalkit"
 
 
 def read(config: Config) -> list[Question]:
@@ -62,7 +67,7 @@ def read(config: Config) -> list[Question]:
     folder = Path(config.images or f"{Path(config.file).stem}_images")
     lines = tables.read_table(path)
     names = tables.extract_images(lines, Path(config.root) / folder)
-    chinese = config.lang == "cn" or (config.lang == "auto" and "_cn" in path.stem)
+    chinese = config.lang == "cn" or (config.lang == "auto" and files.is_chinese(path, lines))
     questions = [
         question
         for line in lines
@@ -81,7 +86,11 @@ def expected(config: Config) -> dict[str, tuple[int, ...]]:
 
 def credit(question: Question, answer: Said, config: Config | None = None) -> float:
     """1.0 where the answer names the right option of this row, else 0.0."""
-    return float(extract(answer, question.options) == question.reference)
+    return float(extract(answer, question.options, _rule(config)) == question.reference)
+
+
+def _rule(config: Config | None) -> Extract:
+    return config.extract if config else "vlmevalkit"
 
 
 def score(
@@ -89,21 +98,23 @@ def score(
 ) -> dict[str, Any]:
     """Circular and vanilla accuracy, in all and a category; shares in [0, 1].
 
-    Metrics are None where the table holds no answers (the test splits).
+    Metrics are None where the table holds no answers (the test splits). `disputed` counts answers
+    that the two rules of extraction read differently.
     """
+    pairs = list(zip(questions, answers, strict=True))
     rows: dict[int, list[tuple[Question, float]]] = defaultdict(list)
-    for question, answer in zip(questions, answers, strict=True):
-        rows[files.index_of(question) % ROTATION].append((question, credit(question, answer)))
+    for question, answer in pairs:
+        right = credit(question, answer, config)
+        rows[files.index_of(question) % ROTATION].append((question, right))
     groups = [rows[base] for base in sorted(rows)]
     labelled = all(question.reference for question in questions)
     return {
         "benchmark": "mmbench",
         "version": VERSION,
         "rows": len(questions),
-        "unresolved": sum(
-            extract(answer, question.options) == UNRESOLVED
-            for question, answer in zip(questions, answers, strict=True)
-        ),
+        "extract": _rule(config),
+        "unresolved": sum(extract(a, q.options, _rule(config)) == UNRESOLVED for q, a in pairs),
+        "disputed": sum(disputed(answer, question.options) for question, answer in pairs),
         **_accuracy(groups, labelled),
         "l2_categories": _by_category(groups, labelled, 0),
         "categories": _by_category(groups, labelled, 2),

@@ -28,13 +28,15 @@ from cof.bench._answers import (
     with_boxes,
 )
 from cof.bench._pope_files import SETTINGS
+from cof.bench._rows import Row
 from cof.bench._yes_no import PARSERS
-from cof.bench.base import Row, read_jsonl, write_jsonl
+from cof.bench.base import read_jsonl, write_jsonl
 from cof.errors import DataError
+from cof.messages import shown
 from cof.prompts import SHORT_ANSWER
 from cof.types import Question
 
-VERSION = "1"
+VERSION = "2"  # 1 had a parser `word` that knew more punctuation than VLMEvalKit
 SOURCE = "github.com/RUCAIBox/POPE (output/coco); images: COCO val2014, cocodataset.org"
 METRICS = ("accuracy", "precision", "recall", "f1", "yes_ratio")
 
@@ -222,8 +224,8 @@ def _given(rows: Sequence[Row], asked: Mapping[str, Question]) -> list[Given]:
         prompt = row.text("prompt") if "prompt" in row.values and key in asked else None
         if prompt is not None and files.bare(prompt) != files.bare(asked[key].text):
             raise DataError(
-                f"{row.where}: asks {prompt!r}, the labels have {asked[key].text!r}; these are "
-                "answers to another version of POPE (random has 2910 or 3000 questions)"
+                f"{row.where}: asks {shown(prompt)}, the labels have {shown(asked[key].text)}; "
+                "these are answers to another version of POPE (random has 2910 or 3000 questions)"
             )
         given.append(Given(key, row.text("text"), row.where))
     return given

@@ -19,6 +19,8 @@ from typing import Any, Literal
 
 from cof.bench import _refcoco_files as files
 from cof.bench._answers import Answers, Given, Said, add_up, align, llava_answer
+from cof.bench._rows import Row
+from cof.bench._units import Unit
 from cof.bench.base import read_jsonl, write_jsonl
 from cof.boxes import Quad, centre_crop, from_frame, padded_square, shared_area, union_area
 from cof.errors import DataError
@@ -41,6 +43,8 @@ class Config:
         split_by: who split it; "" takes the only `refs(*).p` there is.
         images: folder of COCO's train2014, relative to `root`.
         frame: what foreign replies are fractions of, for `cof score`.
+        unit: of the boxes of a `*_<split>.jsonl`: `pixels` (as published), `fraction` or
+            `per_mille` (0-1000). A file that cannot be in its unit is refused.
     """
 
     root: str
@@ -48,15 +52,19 @@ class Config:
     split_by: Literal["", "unc", "umd", "google"] = ""
     images: str = "train2014"
     frame: Literal["padded_square", "centre_crop", "image"] = "padded_square"
+    unit: Unit = "pixels"
 
 
 def read(config: Config) -> list[Question]:
     """One question a phrase, in the order of the files.
 
     Raises:
-        DataError: no such files or split, or a reference without its annotation, image or box.
+        DataError: no such files or split, a reference without its annotation, image or box, boxes
+            that cannot be in `unit`, or a picture that is not of the annotated size.
     """
-    return [question for question, _ in files.phrases(config)]
+    found = files.phrases(config)
+    files.check_sizes(found, Path(config.root))
+    return [phrase.question for phrase in found]
 
 
 def region_answer(region: Region) -> str:
@@ -124,8 +132,14 @@ def export(
     folder: Path,
     config: Config | None = None,
 ) -> list[Path]:
-    """Write the boxes in LLaVA's answer form, as fractions of the original image."""
-    rows = (llava_answer(q.id, q, answer) for q, answer in zip(questions, answers, strict=True))
+    """Write the boxes in LLaVA's answer form, as fractions of the image, with the true box.
+
+    The image is as the run showed it; with `images.exif=apply` both boxes are turned with it.
+    """
+    rows = (
+        {**llava_answer(q.id, q, answer), "truth": list(q.boxes[0].as_tuple())}
+        for q, answer in zip(questions, answers, strict=True)
+    )
     return [write_jsonl(folder / "llava_refcoco_answers.jsonl", rows)]
 
 
@@ -135,20 +149,35 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     What `export` wrote names its frame and is in fractions of the image already.
 
     Raises:
-        DataError: as `cof.bench.base.align`; no annotations.
+        DataError: as `cof.bench.base.align`; no annotations; a true box that is not the annotated
+            one, as of a run that turned its pictures.
     """
     if not config.root:
         raise DataError(f"{path}: needs --ground-truth, the folder of refs(*).p and instances.json")
-    asked = list(files.phrases(config))
-    sizes = {question.id: size for question, size in asked}
+    asked = {phrase.question.id: phrase for phrase in files.phrases(config)}
     given = []
     for row in read_jsonl(path):
         key, text = row.key("question_id"), row.text("text")
-        if key in sizes and not _SPELT.match(text):
-            text = spell(_unpadded(text, sizes[key], config.frame), config.frame)
+        if key in asked:
+            _same_truth(row, asked[key].question)
+            if not _SPELT.match(text):
+                text = spell(_unpadded(text, asked[key].size, config.frame), config.frame)
         given.append(Given(key, text, row.where))
-    questions = [question for question, _ in asked]
+    questions = [phrase.question for phrase in asked.values()]
     return align(questions, [question.id for question in questions], given, path, allow_missing)
+
+
+def _same_truth(row: Row, question: Question) -> None:
+    """Refuse an answer that was given for another true box than the annotated one."""
+    if "truth" not in row.values:
+        return
+    there, here = row.numbers("truth", "[x0, y0, x1, y1]"), question.boxes[0].as_tuple()
+    if any(abs(a - b) > 1e-6 for a, b in zip(there, here, strict=True)):
+        raise DataError(
+            f"{row.where}: for the true box {list(there)}, annotated is {list(here)}; answers to "
+            "other annotations, or of a run that turned its pictures (images.exif=apply), which "
+            "`cof score` rescores from its folder"
+        )
 
 
 _FRAMES: dict[str, Callable[[tuple[int, int]], Quad]] = {

@@ -15,13 +15,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cof.bench._answers import Answers, Given, Said, add_up, align, llava_answer, reworded
+from cof.bench._rows import Row, inside
 from cof.bench._vqa_words import normalise
-from cof.bench.base import Row, read_json, read_json_rows, read_jsonl, write_jsonl, write_text
+from cof.bench.base import read_json, read_json_rows, read_jsonl, write_jsonl, write_text
 from cof.errors import DataError
+from cof.messages import shown
 from cof.prompts import SHORT_ANSWER
 from cof.types import Question
 
-VERSION = "1"
+VERSION = "2"  # 1 asked the coarse stage about the OCR line, where it stood first
 SOURCE = "textvqa.org (TextVQA_0.5.1_val.json, train_val_images.zip)"
 
 _OCR = "Reference OCR token: "
@@ -51,17 +53,15 @@ def read(config: Config) -> list[Question]:
         DataError: not such a file, other than ten answers, or a question that is not annotated.
     """
     path = Path(config.root) / config.file
-    content = read_json(path)
-    items = content.get("data") if isinstance(content, dict) else None
-    if not isinstance(items, list) or not items:
-        raise DataError(f"{path}: no list `data` of questions")
-    rows = [Row(item, f"{path}: item {k}") for k, item in enumerate(items, start=1)]
+    rows = Row.of(read_json(path), str(path)).parts("data")
+    if not rows:
+        raise DataError(f"{path}: `data` has no questions")
     annotated = [_question(row, config.images) for row in rows]
     if not config.questions:
         return annotated
     rows = read_jsonl(Path(config.questions))
-    asked = [Given(_row_key(row, "text"), row.text("text"), row.where) for row in rows]
-    return reworded(annotated, _keys(annotated), asked)
+    asked = [Given(_row_key(row, "text"), row.asked("text"), row.where) for row in rows]
+    return [_with_core(one) for one in reworded(annotated, _keys(annotated), asked)]
 
 
 def expected(config: Config) -> dict[str, tuple[int, ...]]:
@@ -85,7 +85,7 @@ def credit(question: Question, answer: Said, config: Config | None = None) -> fl
 def score(
     questions: Sequence[Question], answers: Sequence[Said], config: Config | None = None
 ) -> dict[str, Any]:
-    """Mean soft accuracy in [0, 1]; None for a test split, which has no answers."""
+    """Mean soft accuracy in [0, 1]; None for a test split, which has no answers or empty ones."""
     credits = [credit(q, answer) for q, answer in zip(questions, answers, strict=True)]
     labelled = all(question.reference for question in questions)
     with_tokens = sum(_OCR in question.text for question in questions)
@@ -139,7 +139,7 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     found = align(questions, _keys(questions), given, path, allow_missing)
     prompts = {_row_key(row, "prompt"): row.text("prompt") for row in rows}
     asked = [
-        replace(question, text=prompts[key])
+        _with_core(replace(question, text=prompts[key]))
         for question, key in zip(found.questions, _keys(found.questions), strict=True)
     ]
     return found._replace(questions=asked)
@@ -147,15 +147,21 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
 
 def _question(row: Row, images: str) -> Question:
     """One annotated question, asked without OCR tokens."""
-    answers = row.values.get("answers", [])
-    if not isinstance(answers, list) or len(answers) not in (0, 10):
-        raise DataError(f"{row.where}: answers {answers!r}, expected ten")
+    answers = row.texts("answers") if row.values.get("answers") is not None else []
+    if len(answers) not in (0, 10):
+        raise DataError(f"{row.where}: answers {shown(answers)}, expected ten")
     return Question(
-        id=row.key("question_id"),
-        image=f"{images}/{row.text('image_id')}.jpg",
-        text=row.text("question") + SHORT_ANSWER,
-        reference=json.dumps(answers) if answers else "",
+        id=str(row.number("question_id")),
+        image=f"{images}/{inside(row.text('image_id'), row.where)}.jpg",
+        text=row.asked("question") + SHORT_ANSWER,
+        reference=json.dumps(answers) if any(map(str.strip, answers)) else "",
     )
+
+
+def _with_core(question: Question) -> Question:
+    """Under a first line of OCR tokens the coarse stage is asked about the question."""
+    core = _first_line(question.text)
+    return question if question.text.startswith(core) else replace(question, core=core)
 
 
 def _first_line(text: str) -> str:

@@ -13,15 +13,19 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal
 
 from cof.bench._answers import Answers, Given, Said, align, llava_answer
-from cof.bench._choice import LETTERS, UNRESOLVED, ask, extract
-from cof.bench.base import Row, read_json, read_jsonl, write_jsonl
+from cof.bench._choice import LETTERS, UNRESOLVED, Extract, ask, disputed, extract
+from cof.bench._rows import Row
+from cof.bench._units import Annotated, Claim, pixels
+from cof.bench.base import read_json, read_jsonl, write_jsonl
 from cof.errors import DataError
+from cof.images import header
+from cof.messages import cut, shown
 from cof.types import Box, Question
 
-VERSION = "1"
+VERSION = "2"  # 1 took the option A of a sentence for an article
 TYPES = ("direct_attributes", "relative_position")
 SOURCE = (
     "huggingface.co/datasets/craigwu/vstar_bench (folders direct_attributes, relative_position)"
@@ -38,11 +42,13 @@ class Config:
         root: folder with `direct_attributes/` and `relative_position/`.
         mode: `generate` (letters, shuffled options) or `likelihood` (the official rule).
         shuffle: seed of the options' order in `generate`.
+        extract: how letters are read from answers in `generate`, see `cof.bench._choice`.
     """
 
     root: str
     mode: Literal["generate", "likelihood"] = "generate"
     shuffle: int = 0
+    extract: Extract = "vlmevalkit"
 
 
 def read(config: Config) -> list[Question]:
@@ -56,10 +62,11 @@ def read(config: Config) -> list[Question]:
     present = [name for name in TYPES if (root / name).is_dir()]
     if not present:
         raise DataError(f"{root}: no V*Bench; expected the folders {' and '.join(TYPES)}")
+    found = [(kind, *pair) for kind in present for pair in _files(root / kind)]
+    boxes = _boxes([(row, image) for _, row, image in found])
     return [
-        _question(row, image, kind, config)
-        for kind in present
-        for row, image in _files(root / kind)
+        _question(row, image, kind, config, on)
+        for (kind, row, image), on in zip(found, boxes, strict=True)
     ]
 
 
@@ -70,13 +77,13 @@ def expected(config: Config) -> dict[str, tuple[int, ...]]:
 
 def credit(question: Question, answer: Said, config: Config | None = None) -> float:
     """1.0 for the right option, else 0.0."""
-    return float(chosen(question, answer) == question.reference)
+    return float(chosen(question, answer, config) == question.reference)
 
 
-def chosen(question: Question, answer: Said) -> str:
+def chosen(question: Question, answer: Said, config: Config | None = None) -> str:
     """The option that an answer names: its letter where letters were shown, else its text."""
     if not question.choose:
-        return extract(answer, question.options)
+        return extract(answer, question.options, config.extract if config else "vlmevalkit")
     return answer if answer is not None and answer in question.options else UNRESOLVED
 
 
@@ -86,7 +93,7 @@ def score(
     """Accuracy of both types and of all questions (micro); shares in [0, 1]."""
     pairs = list(zip(questions, answers, strict=True))
     types = {
-        kind: _accuracy([pair for pair in pairs if pair[0].category == kind])
+        kind: _accuracy([pair for pair in pairs if pair[0].category == kind], config)
         for kind in TYPES
         if any(question.category == kind for question in questions)
     }
@@ -96,7 +103,9 @@ def score(
         "version": VERSION,
         "mode": "generate" if lettered == {True} else "likelihood",
         "shuffle": config.shuffle if config and lettered == {True} else None,
-        "overall": _accuracy(pairs),
+        "extract": (config.extract if config else "vlmevalkit") if lettered == {True} else None,
+        "disputed": sum(disputed(a, q.options) for q, a in pairs if not q.choose),
+        "overall": _accuracy(pairs, config),
         "types": types,
     }
 
@@ -138,9 +147,9 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     return align(questions, [question.id for question in questions], given, path, allow_missing)
 
 
-def _accuracy(pairs: Sequence[tuple[Question, Said]]) -> dict[str, Any]:
-    right = sum(credit(question, answer) for question, answer in pairs)
-    lost = sum(chosen(question, answer) == UNRESOLVED for question, answer in pairs)
+def _accuracy(pairs: Sequence[tuple[Question, Said]], config: Config | None) -> dict[str, Any]:
+    right = sum(credit(question, answer, config) for question, answer in pairs)
+    lost = sum(chosen(question, answer, config) == UNRESOLVED for question, answer in pairs)
     return {"n": len(pairs), "accuracy": right / len(pairs), "unresolved": lost}
 
 
@@ -153,71 +162,78 @@ def _files(folder: Path) -> Iterator[tuple[Row, Path]]:
         found = notes.get(stem) or images[stem]
         raise DataError(f"{found}: has no {'image' if stem in notes else '.json'} beside it")
     for stem, file in notes.items():
-        values = read_json(file)
-        if not isinstance(values, dict):
-            raise DataError(f"{file}: expected a JSON object")
-        yield Row(values, str(file)), images[stem]
+        yield Row.of(read_json(file), str(file)), images[stem]
 
 
-def _question(row: Row, image: Path, kind: str, config: Config) -> Question:
+def _question(row: Row, image: Path, kind: str, config: Config, boxes: tuple[Box, ...]) -> Question:
     """One question, its options shuffled by the seed and its id, or left in place."""
     name = f"{kind}/{image.stem}"
-    options = row.values.get("options")
-    if not _are_options(options):
-        raise DataError(f"{row.where}: options {options!r}, expected two or more different ones")
+    options = row.texts("options")
+    different = 2 <= len({*options}) == len(options) <= len(LETTERS)
+    if not different or not all(map(str.strip, options)):  # an unresolved answer is empty
+        raise DataError(
+            f"{row.where}: options {shown(options)}, expected two or more different texts, at most "
+            f"{len(LETTERS)}"
+        )
     asked = Question(
         id=name,
         image=f"{kind}/{image.name}",
-        text=row.text("question"),
+        text=row.asked("question"),
         category=kind,
         reference=options[0],
-        boxes=_boxes(row, image),
+        boxes=boxes,
         options=tuple(options),
         choose=True,
     )
     if config.mode == "likelihood":
         return asked
-    shown = random.Random(f"{config.shuffle} {name}").sample(options, len(options))
-    letter, text = LETTERS[shown.index(options[0])], ask(asked.text, shown)
-    return replace(asked, text=text, reference=letter, options=tuple(shown), choose=False)
+    order = random.Random(f"{config.shuffle} {name}").sample(options, len(options))
+    letter, text = LETTERS[order.index(options[0])], ask(asked.text, order)
+    return replace(asked, text=text, reference=letter, options=tuple(order), choose=False)
 
 
-def _are_options(options: Any) -> TypeGuard[list[str]]:
-    """Two or more different texts; none is empty, which is what an unresolved answer is."""
-    if not isinstance(options, list) or not all(isinstance(one, str) for one in options):
-        return False
-    return len(options) >= 2 and len(set(options)) == len(options) and all(map(str.strip, options))
+def _boxes(found: Sequence[tuple[Row, Path]]) -> list[tuple[Box, ...]]:
+    """The targets' boxes of all questions as fractions of their images, clipped to them.
+
+    The files have x, y, width, height in pixels of the image as it is stored.
+    """
+    annotated, counts = [], []
+    for row, image in found:
+        size, _ = header(image)
+        one = [Row({"bbox": box}, row.where) for box in _list(row)]
+        annotated += [
+            Annotated(box.numbers("bbox", "x, y, width, height in pixels"), size, row.where)
+            for box in one
+        ]
+        counts.append(len(one))
+    corners = iter(pixels(annotated, Claim("xywh", beyond=0.1)))
+    sizes = iter(annotated)
+    return [tuple(_box(next(corners), next(sizes)) for _ in range(count)) for count in counts]
 
 
-def _boxes(row: Row, image: Path) -> tuple[Box, ...]:
-    """The targets' boxes (x, y, w, h in pixels) as fractions of the image, clipped to it."""
-    from PIL import Image
+def _list(row: Row) -> list[Any]:
+    boxes = row.values.get("bbox") or []
+    if not isinstance(boxes, list):
+        raise DataError(f"{row.where}: bbox {shown(boxes)}, expected a list of boxes")
+    return boxes
 
+
+def _box(corners: Sequence[float], one: Annotated) -> Box:
+    (x0, y0, x1, y1), (width, height) = corners, one.size
     try:
-        with Image.open(image) as opened:
-            width, height = opened.size
-    except OSError as error:
-        raise DataError(f"{image}: not an image ({error})") from error
-    boxes = []
-    for corner in row.values.get("bbox") or []:
-        try:
-            x, y, w, h = (float(number) for number in corner)
-            x0, x1 = max(x / width, 0.0), min((x + w) / width, 1.0)
-            y0, y1 = max(y / height, 0.0), min((y + h) / height, 1.0)
-            boxes.append(Box(x0, y0, x1, y1))
-        except (TypeError, ValueError) as error:
-            raise DataError(f"{row.where}: bbox {corner!r} of {image.name} ({error})") from error
-    return tuple(boxes)
+        return Box(x0 / width, y0 / height, x1 / width, y1 / height)
+    except ValueError as error:
+        raise DataError(f"{one.where}: bbox {shown(list(one.box))} ({cut(str(error))})") from error
 
 
 def _given(row: Row, asked: dict[str, Question]) -> Given:
     """One answer of a file in LLaVA's form."""
     key = row.key("question_id")
-    shown = row.values.get("options")
-    if shown is not None and key in asked and tuple(shown) != asked[key].options:
+    shuffled = row.texts("options") if row.values.get("options") is not None else None
+    if shuffled is not None and key in asked and tuple(shuffled) != asked[key].options:
         raise DataError(
-            f"{row.where}: options {shown!r} of {key}, here {list(asked[key].options)!r}; "
-            "give the shuffle=SEED and mode=MODE of the run"
+            f"{row.where}: options {shown(shuffled)} of {key}, here "
+            f"{shown(list(asked[key].options))}; give the shuffle=SEED and mode=MODE of the run"
         )
     return Given(key, row.text("text"), row.where)
 
@@ -225,14 +241,16 @@ def _given(row: Row, asked: dict[str, Question]) -> Given:
 def _official(path: Path, questions: Sequence[Question]) -> Iterator[Given]:
     """Answers of vstar_bench_eval.py: for each type a list with image, options, option_chosen."""
     by_image = {question.image: question for question in questions}
-    results = read_json(path)
+    results = Row.of(read_json(path), str(path))
     for kind in TYPES:
-        for number, values in enumerate(results.get(kind, []), start=1):
-            row = Row(values, f"{path}: {kind} {number}")
+        for row in results.parts(kind) if kind in results.values else []:
             question = by_image.get(f"{kind}/{row.text('image')}")
             key = question.id if question else f"{kind}/{row.text('image')}"
-            option = values["options"][values["option_chosen"]]
+            options, place = row.texts("options"), row.number("option_chosen")
+            if place >= len(options):
+                raise DataError(f"{row.where}: option_chosen {place} of {len(options)} options")
             letters = question is not None and not question.choose
-            shown = question.options if question else ()
-            text = LETTERS[shown.index(option)] if letters and option in shown else option
+            there = question.options if question else ()
+            option = options[place]
+            text = LETTERS[there.index(option)] if letters and option in there else option
             yield Given(key, text, row.where)

@@ -55,7 +55,7 @@ def ask(image: str, question: str, **options: Any) -> None:
     """Answer QUESTION about IMAGE: find its region, then answer with it highlighted."""
     from cof.images import load_image
 
-    picture = load_image(image, allow_url=options["allow_url"])
+    picture = load_image(image, exif="apply", allow_url=options["allow_url"])
     if options["plot"] and not options["plot"].absolute().parent.is_dir():
         raise ConfigError(f"--plot {options['plot']}: there is no folder {options['plot'].parent}")
     pipeline = _pipeline(options)

@@ -43,7 +43,8 @@ def probe(run: Path, limit: int, seed: int, out: Path | None) -> None:
         lit[place * len(lit) // min(limit, len(lit))] for place in range(min(limit, len(lit)))
     ]
     model = plugins.load("models", config.names["model"]).load(config.model)
-    found = measure(model, chosen, Path(config.bench.root), config.refine)
+    exif = configs.exif_of(loaded.config)
+    found = measure(model, chosen, Path(config.bench.root), config.refine, exif)
     masses = list(tqdm(found, total=len(chosen), unit="question"))
     table = attention.table(masses, seed)
     figure = attention.figure(masses, seed, name_of([run_hash(loaded)]))

@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cof.config import RunConfig
 from cof.errors import DataError, RunError
+from cof.images import load_image
 from cof.runs import manifest
 from cof.runs.feeding import feed
 from cof.runs.fitting import Ask, Fitted
@@ -79,7 +81,8 @@ def answer_all(
     """
     from tqdm import tqdm
 
-    general, folder = cells[0].config.general, cells[0].folder
+    config, folder = cells[0].config, cells[0].folder
+    load = partial(load_image, exif=config.images.exif)
     known = [cell.folder.indexes() for cell in cells]
     done = set.intersection(*known)
     own = folder.ranks.deal(batches)
@@ -90,7 +93,9 @@ def answer_all(
     hidden = not folder.ranks.leads
     with (
         tqdm(total=total, initial=total - left, unit="question", desc=name, disable=hidden) as bar,
-        contextlib.closing(feed(todo, Path(cells[0].config.bench.root), general.workers)) as fed,
+        contextlib.closing(
+            feed(todo, Path(config.bench.root), config.general.workers, load)
+        ) as fed,
     ):
         for batch, images in fed:
             answered = _answer(ask, batch, len(cells), images)

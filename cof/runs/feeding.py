@@ -9,8 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cof.errors import DataError
-from cof.images import load_image
+from cof.errors import DataError, RunError
 from cof.runs.plan import Batch
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ Load = Callable[[Path], "Image"]
 
 
 def feed(
-    batches: Sequence[Batch], root: Path, workers: int, load: Load = load_image
+    batches: Sequence[Batch], root: Path, workers: int, load: Load
 ) -> Generator[tuple[Batch, list[Image | DataError]], None, None]:
     """Batches in their order, each with one image a question, or why it cannot be opened.
 
@@ -34,6 +33,10 @@ def feed(
         root: folder of the image names.
         workers: number of threads, at least 1.
         load: from a file to an RGB image, or DataError.
+
+    Raises:
+        RunError: an image does not fit into memory; it may be whole, so the run stops, resumable.
+        DiskError: as `load` does, likewise.
     """
     ahead = math.ceil(workers / max(map(len, batches), default=1))
     waiting: deque[tuple[Batch, Pending]] = deque()
@@ -63,3 +66,5 @@ def _result(future: Future[Image]) -> Image | DataError:
         return future.result()
     except DataError as error:
         return error
+    except MemoryError as error:
+        raise RunError(f"{error}; set workers to 1, or batch_size to less") from error

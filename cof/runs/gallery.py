@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cof.boxes import Quad, centre_crop, padded_square
+from cof.config import exif_of
 from cof.errors import DataError
 from cof.images import load_image
 from cof.runs.compare import changes
@@ -84,7 +85,7 @@ def _draw(run: Run, result: Result, root: Path) -> Figure:
 
     from cof.plot import draw_two_stages
 
-    image = load_image(root / result.question.image)
+    image = load_image(root / result.question.image, exif=exif_of(run.config))
     mask = torch.zeros(result.tokens, dtype=torch.bool)
     mask[list(result.cells)] = True
     region = result.region

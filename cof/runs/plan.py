@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, replace
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from cof import plugins
 from cof.config import RunConfig
 from cof.errors import DataError
-from cof.types import Question
+from cof.exif import turned
+from cof.files import DiskError, regular
+from cof.images import header
+from cof.types import Box, Question
 
 Batch = tuple[tuple[int, Question], ...]
 """Questions of one batch, each with its index in the dataset."""
@@ -24,8 +28,12 @@ AUTO = 64
 def read_questions(config: RunConfig) -> list[Question]:
     """The benchmark's questions, cut to the first `bench.limit` images.
 
+    With `images.exif=apply` their true boxes, annotated on the pictures as they are stored, are
+    turned with the pictures.
+
     Raises:
-        DataError: not such a benchmark, no questions, or two questions with one id.
+        DataError: not such a benchmark, no questions, two questions with one id, or a folder that
+            lacks most of the images; a few missing ones fail their own questions.
     """
     questions: list[Question] = plugins.load("bench", config.names["bench"]).read(config.bench)
     ids = [question.id for question in questions]
@@ -36,7 +44,67 @@ def read_questions(config: RunConfig) -> list[Question]:
     questions = [question for question in questions if question.image in kept]
     if not questions:
         raise DataError(f"{config.bench.root}: no questions")
+    _check_images(config, images_of(questions))
+    if config.images.exif == "apply":
+        return _upright(questions, Path(config.bench.root))
     return questions
+
+
+def _check_images(config: RunConfig, names: Sequence[str]) -> None:
+    """Refuse a folder that lacks most of the images: it is the wrong one."""
+    root = Path(config.bench.root)
+    missing = [name for name in names if not _is_file(root / name)]
+    if 2 * len(missing) > len(names):
+        raise DataError(
+            f"{root}: {len(missing)} of {len(names)} images are missing, the first is "
+            f"{root / missing[0]}{_elsewhere(config, missing[0])}"
+        )
+
+
+def _elsewhere(config: RunConfig, name: str) -> str:
+    """Where an image is, one folder above or below its place, and which key says so."""
+    root, folder = Path(config.bench.root), getattr(config.bench, "images", "")
+    below = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    inner = name.removeprefix(f"{folder}/") if folder else name
+    for base in (root, root.parent, *below):
+        for part in dict.fromkeys((name, inner)):
+            if _is_file(base / part):
+                place = (base / part).parents[len(PurePosixPath(inner).parts) - 1]
+                here = Path(os.path.relpath(place, root)).as_posix()
+                say = f"bench.images={here}" if folder else f"bench.root={place}"
+                return f"; {base / part} is there: set {say}"
+    return "; bench.root has to name the folder that holds them"
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long, or one that no file can have
+        return False
+
+
+def _upright(questions: Sequence[Question], root: Path) -> list[Question]:
+    """The questions with their boxes turned as their pictures' EXIF tags say."""
+    tags = {name: _tag(root / name) for name in {one.image for one in questions if one.boxes}}
+    return [
+        replace(one, boxes=tuple(_turned(box, tags[one.image], one) for box in one.boxes))
+        for one in questions
+    ]
+
+
+def _tag(path: Path) -> int:
+    """A picture's orientation; one that cannot be opened fails its questions later."""
+    try:
+        return header(path)[1]
+    except DataError:
+        return 1
+
+
+def _turned(box: Box, tag: int, question: Question) -> Box:
+    try:
+        return turned(box, tag)
+    except ValueError as error:  # too thin to be turned
+        raise DataError(f"question {question.id}: {error}") from error
 
 
 def images_of(questions: Sequence[Question]) -> list[str]:
@@ -97,7 +165,9 @@ def short_hash(config: str, questions: str) -> str:
 
 def _file_hash(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+    except DiskError as error:
+        return type(error.__cause__ or error).__name__
     except OSError as error:
         return type(error).__name__

@@ -173,7 +173,8 @@ def _write_attention(run: Run, path: Path, limit: int) -> None:
     config = configs.resolve(run.config)
     model = plugins.load("models", config.names["model"]).load(config.model)
     rows = []
-    masses = measure(model, chosen, Path(config.bench.root), config.refine)
+    exif = configs.exif_of(run.config)
+    masses = measure(model, chosen, Path(config.bench.root), config.refine, exif)
     for result, mass in zip(chosen, masses, strict=True):
         lines = zip(mass.before, mass.after, mass.image_before, mass.image_after, strict=True)
         for layer, line in enumerate(lines):
