@@ -8,6 +8,7 @@ first position that the highlight touches.
 from __future__ import annotations
 
 from contextlib import ExitStack
+from inspect import signature
 from typing import Any
 
 import torch
@@ -25,12 +26,29 @@ _FIRST = 64
 """Positions of the reply for which there is room at first."""
 
 
-def forward(decoder: Any, counters: Counters, **inputs: Any) -> Tensor:
-    """One counted forward pass of the decoder; last hidden states [B, Q, D]."""
+def forward(decoder: Any, counters: Counters, cache: Cache, **inputs: Any) -> Tensor:
+    """One counted forward pass of the decoder, or of its compiled step.
+
+    Args:
+        decoder: the language model, or a function with its forward's parameters.
+        counters: where the pass is counted.
+        cache: keys and values so far; the pass appends its own.
+        inputs: as transformers calls them; `inputs_embeds` is float [B, Q, D].
+
+    Returns:
+        The last hidden states, float [B, Q, D].
+    """
     batch, length = inputs["inputs_embeds"].shape[:2]
     counters.forwards += 1
     counters.positions += batch * length
-    return decoder(use_cache=True, **inputs).last_hidden_state  # type: ignore[no-any-return]
+    return decoder(**cached(decoder, cache), **inputs).last_hidden_state  # type: ignore[no-any-return]
+
+
+def cached(decoder: Any, cache: Cache) -> dict[str, Any]:
+    """A cache as the decoder takes it: transformers 5.24 renamed `past_key_values` to `cache`."""
+    run = type(decoder).forward if isinstance(decoder, torch.nn.Module) else decoder
+    name = "cache" if "cache" in signature(run).parameters else "past_key_values"
+    return {name: cache, "use_cache": True}
 
 
 class _Roomy(DynamicLayer):
@@ -175,5 +193,5 @@ class Prefix:
             if plain is not None:
                 nothing = torch.zeros(batch, length)
                 stack.enter_context(highlighted(self.decoder, type(plain)(nothing)))
-            forward(self.decoder, self.counters, inputs_embeds=self.embeds, past_key_values=cache)
+            forward(self.decoder, self.counters, cache, inputs_embeds=self.embeds)
         return cache

@@ -13,7 +13,13 @@ from cof.errors import ModelError
 EMBEDDED = "cof-tiny"
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 _SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
-_IDENTITY = ("config.json", "tokenizer*", "preprocessor_config.json")
+_BESIDE = ("mm_projector.bin", "non_lora_trainables.bin")
+"""Weights beside the weights: never loaded, but looked at (see `cof.models._refuse`)."""
+_IDENTITY = (
+    *("config.json", "preprocessor_config.json"),
+    *("tokenizer*", "special_tokens_map.json", "added_tokens.json"),
+)
+PROCESSOR = "processor_config.json"
 _BLOCK, _WHOLE = 1 << 16, 1 << 26
 
 Layout = Literal["transformers", "original"]
@@ -28,12 +34,28 @@ class Checkpoint:
         layout: `transformers` (llava-hf) or `original` (liuhaotian).
         config: its config.json.
         revision: a digest of the files (see `digest`).
+        tower: the CLIP tower's folder in the original layout, else None.
     """
 
     folder: Path
     layout: Layout
     config: dict[str, Any]
     revision: str
+    tower: Path | None = None
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Every folder that files are read from; the image settings are in the last one."""
+        return (self.folder,) if self.tower is None else (self.folder, self.tower)
+
+    @property
+    def quantization(self) -> str | None:
+        """How the weights are quantised (`bitsandbytes`, `awq`, `gptq`, ...), None where not."""
+        text = self.config.get("text_config") or {}
+        said = self.config.get("quantization_config") or text.get("quantization_config")
+        if not said:
+            return None
+        return str(said.get("quant_method", "bitsandbytes"))  # old bitsandbytes name no method
 
 
 def find(path: str) -> Checkpoint:
@@ -45,11 +67,12 @@ def find(path: str) -> Checkpoint:
     Raises:
         ModelError: nothing is there, it cannot be downloaded, or it is no LLaVA checkpoint.
     """
-    folder = locate(path, (*_SMALL_FILES, *_WEIGHTS))
+    folder = locate(path, (*_SMALL_FILES, *_WEIGHTS, *_BESIDE))
     config = read_json(folder / "config.json")
     layout = _layout(folder, config)
-    folders = [folder, tower_folder(folder, config)] if layout == "original" else [folder]
-    return Checkpoint(folder, layout, config, digest(*folders))
+    tower = _tower(folder, config) if layout == "original" else None
+    folders = [folder] if tower is None else [folder, tower]
+    return Checkpoint(folder, layout, config, digest(*folders), tower)
 
 
 def locate(path: str, patterns: tuple[str, ...]) -> Path:
@@ -107,7 +130,7 @@ def _layout(folder: Path, config: dict[str, Any]) -> Layout:
     )
 
 
-def tower_folder(folder: Path, config: dict[str, Any]) -> Path:
+def _tower(folder: Path, config: dict[str, Any]) -> Path:
     """The CLIP tower of an original checkpoint: a folder beside it, or a model of its own."""
     name = str(config["mm_vision_tower"])
     beside = folder / name
@@ -123,6 +146,8 @@ def digest(*folders: Path) -> str:
     seen = hashlib.sha256()
     for folder in folders:
         found = {file for pattern in (*_WEIGHTS, *_IDENTITY) for file in folder.glob(pattern)}
+        if image_processor(folder):
+            found.add(folder / PROCESSOR)
         for file in sorted(found):
             size = file.stat().st_size
             seen.update(f"{file.name}:{size}:".encode())
@@ -131,6 +156,13 @@ def digest(*folders: Path) -> str:
                     stream.seek(start)
                     seen.update(stream.read(_BLOCK))
     return f"sha256:{seen.hexdigest()[:16]}"
+
+
+def image_processor(folder: Path) -> dict[str, Any]:
+    """The image settings that transformers 5 keeps in processor_config.json; empty without any."""
+    file = folder / PROCESSOR
+    said = read_json(file).get("image_processor") if file.is_file() else None
+    return said if isinstance(said, dict) else {}
 
 
 def _starts(size: int) -> list[int]:

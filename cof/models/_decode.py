@@ -115,11 +115,11 @@ class Greedy:
 
         The mask is made outside the compiled code: there, a highlight would be baked in.
         """
-        inputs = {"inputs_embeds": embeds, "position_ids": places, "past_key_values": cache}
+        inputs = {"inputs_embeds": embeds, "position_ids": places}
         if step == 0 or self.step is None:
-            return forward(self.decoder, self.counters, attention_mask=mask, **inputs)
+            return forward(self.decoder, self.counters, cache, attention_mask=mask, **inputs)
         full = create_causal_mask(self.decoder.config, embeds, mask, cache, places)
-        return forward(self.step, self.counters, attention_mask=full, **inputs)
+        return forward(self.step, self.counters, cache, attention_mask=full, **inputs)
 
     def start(self, encoded: Encoded, reply: int) -> Cache:
         """The keys and values that the batch may start from; at most `reply` follow the prompt."""

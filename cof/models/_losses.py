@@ -32,18 +32,16 @@ def continuation_losses(
     known = cache.get_seq_length()
     places = (mask.cumsum(1) - 1).clamp(min=0)
     inputs = {"inputs_embeds": encoded.embeds[:, known:], "position_ids": places[:, known:]}
-    hidden = forward(
-        loop.decoder, loop.counters, attention_mask=mask, past_key_values=cache, **inputs
-    )[:, -1:]
+    hidden = forward(loop.decoder, loop.counters, cache, attention_mask=mask, **inputs)[:, -1:]
     if ids.shape[1] > 1:
         given, ahead = ids[:, :-1], torch.arange(1, ids.shape[1], device=mask.device)
         later = forward(
             loop.decoder,
             loop.counters,
+            cache,
             inputs_embeds=loop.embed(given, encoded),
             attention_mask=torch.cat([mask, real[:, :-1]], dim=1),
             position_ids=places[:, -1:] + ahead,
-            past_key_values=cache,
         )
         hidden = torch.cat([hidden, later], dim=1)
     logits, counted = loop.network.lm_head(hidden), real.bool()

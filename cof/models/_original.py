@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -25,7 +24,8 @@ from transformers import (
 )
 
 from cof.errors import ModelError
-from cof.models._checkpoint import Checkpoint, read_json, tower_folder
+from cof.models._checkpoint import Checkpoint, read_json
+from cof.models._shards import tensors
 
 _RENAMES = (
     (r"^(?:model\.)?vision_tower\.vision_tower\.vision_model\.", "model.vision_tower."),
@@ -53,17 +53,21 @@ def load_original(
         ModelError: an unsupported projector or feature choice, tensors that are unknown, missing
             or of the wrong shape (all listed).
     """
-    tower = tower_folder(checkpoint.folder, checkpoint.config)
     with init_empty_weights():
-        model = LlavaForConditionalGeneration(_config(checkpoint, tower))
+        model = LlavaForConditionalGeneration(original_config(checkpoint))
     places = _places(model, dtype, device, device_map)
-    _fill(model, checkpoint.folder, tower, dtype, places)
+    _fill(model, checkpoint.folders, dtype, places)
     if device_map is None:
         return model.to(device)  # type: ignore[arg-type, no-any-return]
     return dispatch_model(model, places)  # type: ignore[no-any-return]
 
 
-def _config(checkpoint: Checkpoint, tower: Path) -> LlavaConfig:
+def original_config(checkpoint: Checkpoint) -> LlavaConfig:
+    """The original config and its tower's as transformers' config.
+
+    Raises:
+        ModelError: an unsupported projector or feature choice.
+    """
     raw = checkpoint.config
     wanted = {"mm_projector_type": "mlp2x_gelu", "mm_vision_select_feature": "patch"}
     for key, value in wanted.items():
@@ -73,7 +77,7 @@ def _config(checkpoint: Checkpoint, tower: Path) -> LlavaConfig:
             )
     if "mm_vision_select_layer" not in raw:
         raise ModelError(f"{checkpoint.folder}: config.json has no mm_vision_select_layer")
-    clip = read_json(tower / "config.json")
+    clip = read_json(checkpoint.folders[-1] / "config.json")
     return LlavaConfig(
         text_config=LlamaConfig.from_dict({**raw, "model_type": "llama"}),
         vision_config=CLIPVisionConfig.from_dict(clip.get("vision_config", clip)),
@@ -101,17 +105,17 @@ def _places(
 
 def _fill(
     model: LlavaForConditionalGeneration,
-    folder: Path,
-    tower: Path,
+    folders: tuple[Path, ...],
     dtype: torch.dtype,
     places: dict[str, Any],
 ) -> None:
+    folder, tower = folders
     missing = {name: parameter.shape for name, parameter in model.named_parameters()}
     unknown: list[str] = []
-    for source, value in _tensors(folder):
+    for source, value in tensors(folder):
         unknown += _place(model, source, value, dtype, places, missing)
     if any(name.startswith("model.vision_tower.") for name in missing):
-        for source, value in _tensors(tower):
+        for source, value in tensors(tower):
             if not _TEXT_TOWER.match(source) and _rename(source) in missing:
                 _place(model, source, value, dtype, places, missing)
     if model.config.tie_word_embeddings and missing.pop("lm_head.weight", None) is not None:
@@ -154,62 +158,6 @@ def _rename(source: str) -> str:
         if count:
             return renamed
     return source
-
-
-def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of a checkpoint, one shard open at a time; safetensors where there are both."""
-    safe = sorted(folder.glob("*.safetensors"))
-    shards = safe or sorted(folder.glob("pytorch_model*.bin"))
-    if not shards:
-        raise ModelError(f"{folder}: no *.safetensors and no pytorch_model*.bin with weights")
-    for index in folder.glob("*.index.json"):
-        _check_shards(index, {shard.name for shard in shards})
-    for shard in shards:
-        yield from _read_safe(shard) if safe else _read_bin(shard)
-
-
-def _check_shards(index: Path, present: set[str]) -> None:
-    named = set(read_json(index).get("weight_map", {}).values())
-    suffix = {Path(name).suffix for name in present}
-    absent = sorted(name for name in named - present if Path(name).suffix in suffix)
-    if absent:
-        raise ModelError(f"{index}: shards are missing: {', '.join(absent)}")
-
-
-def _read_safe(shard: Path) -> Iterator[tuple[str, Tensor]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(shard, "pt") as file:
-            for name in file.keys():  # noqa: SIM118 (not a dict)
-                yield name, file.get_tensor(name)
-    except SafetensorError as error:
-        raise ModelError(f"{shard}: damaged file ({error})") from error
-
-
-def _read_bin(shard: Path) -> Iterator[tuple[str, Tensor]]:
-    try:
-        tensors = _load(shard, mmap=True)
-    except RuntimeError:  # files older than torch 1.6 cannot be mapped
-        tensors = _load(shard, mmap=False)
-    for name in list(tensors):
-        yield name, tensors.pop(name)
-
-
-def _load(shard: Path, mmap: bool) -> dict[str, Tensor]:
-    """A shard's tensors.
-
-    Raises:
-        ModelError: not a file of tensors; a download that git-lfs left as a pointer, for example.
-        RuntimeError: the file cannot be mapped, where `mmap`.
-    """
-    try:
-        return torch.load(shard, map_location="cpu", weights_only=True, mmap=mmap)  # type: ignore[no-any-return]
-    except (RuntimeError, EOFError, ValueError, UnpicklingError) as error:
-        if mmap and isinstance(error, RuntimeError):
-            raise
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ModelError(f"{shard}: damaged, or not fully downloaded ({reason})") from error
 
 
 def _listing(what: str, names: Any) -> str:

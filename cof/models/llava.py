@@ -31,13 +31,8 @@ from cof.models._cache import Prefix
 from cof.models._checkpoint import Checkpoint, find
 from cof.models._checks import Watch, overrun, refusal
 from cof.models._decode import Greedy, Row
-from cof.models._loading import (
-    load_tokenizer,
-    load_transformers,
-    pick_device,
-    pick_dtype,
-    read_pixels,
-)
+from cof.models._inputs import Inputs, read_inputs
+from cof.models._loading import load_transformers, pick_device, pick_dtype
 from cof.models._losses import continuation_losses
 from cof.models._original import load_original
 from cof.models.base import Counters, Encoded, Limits, View
@@ -55,18 +50,20 @@ def load(config: Config) -> Llava:
     """Load the model that a config names.
 
     Raises:
-        ModelError: no such checkpoint, not LLaVA, an unknown device, dtype or chat template.
+        ModelError: no such checkpoint, not LLaVA, one that would be measured as another model
+            than it is, an unknown device, dtype or chat template.
     """
     checkpoint = find(config.path)
     device, dtype = pick_device(config.device), pick_dtype(config.dtype, config.device)
     if config.conv not in prompts.SYSTEMS:
         raise ModelError(f"conv {config.conv!r}: there is {', '.join(sorted(prompts.SYSTEMS))}")
+    inputs = read_inputs(checkpoint, config.conv)
     if checkpoint.layout == "original":
         network = load_original(checkpoint, dtype, device, config.device_map)
     else:
         network = load_transformers(checkpoint, dtype, config.device_map or {"": device})
     log.info("loaded %s (%s layout, %s, %s)", config.path, checkpoint.layout, device, dtype)
-    return Llava(network.eval(), load_tokenizer(checkpoint), checkpoint, config)
+    return Llava(network.eval(), inputs, checkpoint, config)
 
 
 class Llava(base.Model):
@@ -74,22 +71,18 @@ class Llava(base.Model):
 
     Attributes:
         network: transformers' LlavaForConditionalGeneration, in eval mode.
-        tokenizer: a transformers tokenizer.
+        inputs: tokenizer, image settings.
         frame: `padded_square`, or `centre_crop` for checkpoints that do not pad.
         positions: most positions that prompt and reply may take together.
     """
 
     def __init__(
-        self,
-        network: Any,
-        tokenizer: Any,
-        checkpoint: Checkpoint,
-        config: Config,
+        self, network: Any, inputs: Inputs, checkpoint: Checkpoint, config: Config
     ) -> None:
-        self.network, self.tokenizer, self.checkpoint = network, tokenizer, checkpoint
+        self.network, self.inputs, self.checkpoint = network, inputs, checkpoint
+        self.tokenizer, self.pixels = inputs.tokenizer, inputs.pixels
         self.name, self.conv, self.compile = config.path, config.conv, config.compile
         self.compile_options: dict[str, Any] = {"dynamic": False}
-        self.pixels = read_pixels(checkpoint, network.config.vision_config.image_size)
         self.frame = "padded_square" if self.pixels.pad else "centre_crop"
         self.start_end = bool(checkpoint.config.get("mm_use_im_start_end", False))
         self.counters = Counters()
@@ -142,11 +135,8 @@ class Llava(base.Model):
     def token_ids(self, question: str) -> Chunks:
         """Ids before and after the image, the two chunks tokenized apart, BOS once."""
         before, after = prompts.around_image(question, self.conv, self.start_end)
-        first, second = (
-            list(self.tokenizer(chunk, add_special_tokens=False).input_ids)
-            for chunk in (before, after)
-        )
-        return [self.tokenizer.bos_token_id, *first], second
+        opening = [self.tokenizer.bos_token_id, *self.inputs.encode(before)]
+        return opening, self.inputs.encode(after)
 
     def _embed(self, ids: Sequence[int]) -> Tensor:
         embed = self.network.get_input_embeddings()
@@ -244,10 +234,7 @@ class Llava(base.Model):
 
     def _answer_ids(self, text: str) -> list[int]:
         """Ids of an answer as it follows the prompt; tokenized behind its last word."""
-        head, both = (
-            list(self.tokenizer(chunk, add_special_tokens=False).input_ids)
-            for chunk in ("ASSISTANT:", f"ASSISTANT: {text}")
-        )
+        head, both = map(self.inputs.encode, ("ASSISTANT:", f"ASSISTANT: {text}"))
         return [*both[len(head) :], self.tokenizer.eos_token_id]
 
     def _loop(self, done: Callable[[str], bool] | None = None, keep_logits: bool = False) -> Greedy:
@@ -334,6 +321,10 @@ class Llava(base.Model):
             "conv": self.conv,
             "frame": self.frame,
             "compile": self.compile,
+            "quantization": self.checkpoint.quantization,
+            "pixels": self.pixels.to_json(),
+            "chat_template": self.inputs.chat_template,
+            "stops": sorted(self.stops),
         }
 
 

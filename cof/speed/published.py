@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from cof.highlight import NAME
+from cof.models._cache import cached
 from cof.models.base import Encoded
 from cof.models.llava import Llava
 from cof.prompts import grounding_question
@@ -69,7 +70,7 @@ def _decode(model: Llava, encoded: Encoded, by_key: Tensor, steps: int) -> list[
     mask = torch.where(causal, bias[:length], lowest)[None, None]
     for step in range(steps):
         out = model.decoder(
-            inputs_embeds=embeds, attention_mask=mask, past_key_values=cache, use_cache=True
+            inputs_embeds=embeds, attention_mask=mask, **cached(model.decoder, cache)
         )
         best = model.network.lm_head(out.last_hidden_state[:, -1]).argmax(-1)
         tokens.append(int(best))

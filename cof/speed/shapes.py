@@ -13,6 +13,8 @@ import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from cof.models._checkpoint import Checkpoint
+from cof.models._inputs import Inputs
+from cof.models._pixels import CLIP_MEAN, CLIP_STD, Pixels
 from cof.models.base import Config
 from cof.models.llava import Llava
 
@@ -73,4 +75,6 @@ def random_llava(shape: str, device: str, dtype: torch.dtype, seed: int = 0) -> 
     finally:
         torch.set_default_dtype(default)
     checkpoint = Checkpoint(Path(), "transformers", {}, f"random {shape}, seed {seed}")
-    return Llava(network, WordTokenizer(text["vocab_size"]), checkpoint, Config(path=shape))
+    tokenizer, pixels = WordTokenizer(text["vocab_size"]), Pixels(336, CLIP_MEAN, CLIP_STD, True)
+    inputs = Inputs(tokenizer, lambda chunk: list(tokenizer(chunk).input_ids), pixels)
+    return Llava(network, inputs, checkpoint, Config(path=shape))
