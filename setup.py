@@ -27,7 +27,6 @@ setup(
         "numpy>=2.0",
         "pillow>=11",
         "scipy>=1.15",
-        "statsmodels>=0.14.5",
         "matplotlib>=3.9",
         "pydantic>=2.12,<3",
         "PyYAML>=6.0",

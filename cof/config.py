@@ -47,7 +47,7 @@ class General:
         plain: also answer every question without the highlight, for the comparison.
         batch_size: most questions in a batch, or `auto`: what fits into memory, 64 at most; part
             of the hash, since padding rounds.
-        seed: of the bootstrap behind the intervals; sampling has `limits.seed`.
+        seed: of the permutation test; sampling has `limits.seed`.
         cache: file of coarse replies that runs share (`cof.cache`); None asks anew every time.
         workers: threads of each process that decode images ahead of the model.
     """

@@ -11,7 +11,7 @@ import cof
 from cof.cli import COMMANDS, main
 
 ROOT = Path(__file__).resolve().parents[1]
-HEAVY = {"torch", "transformers", "scipy", "statsmodels", "matplotlib", "PIL", "numpy"} | {
+HEAVY = {"torch", "transformers", "scipy", "matplotlib", "PIL", "numpy"} | {
     "pydantic",
     "yaml",
     "tqdm",

@@ -10,6 +10,10 @@ A benchmark is a module with a frozen dataclass `Config` (its `root` and options
     def export(questions, answers, folder, config=None) -> list[Path]  # published answer formats
     def read_answers(path, config, allow_missing) -> Answers    # foreign files, for `cof score`
 
+where a row of the table is not in points of 0 to 100 (MME's sums),
+
+    def ranges(scores) -> dict[str, tuple[float, float]]  # name -> its bounds
+
 and, where the benchmark scores the coarse stage and not the answer (RefCOCO),
 
     def region_answer(region) -> str                      # what stands for the answer

@@ -125,10 +125,9 @@ def table(scores: dict[str, Any]) -> list[tuple[str, float, int]]:
     """Rows: circular and vanilla accuracy, then circular accuracy a category; in percent."""
     if scores["circular"] is None:
         return []
-    rows = [
-        ("circular", 100 * scores["circular"], scores["groups"]),
-        ("vanilla", 100 * scores["vanilla"], scores["base_rows"]),
-    ]
+    rows = [("circular", 100 * scores["circular"], scores["groups"])]
+    if scores["vanilla"] is not None:
+        rows.append(("vanilla", 100 * scores["vanilla"], scores["base_rows"]))
     for kind in ("l2_categories", "categories"):
         rows += [
             (name, 100 * part["circular"], part["groups"]) for name, part in scores[kind].items()

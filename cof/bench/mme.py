@@ -111,6 +111,13 @@ def table(scores: dict[str, Any]) -> list[tuple[str, float, int]]:
     return rows + [(name, task["score"], task["n"]) for name, task in tasks.items()]
 
 
+def ranges(scores: dict[str, Any]) -> dict[str, tuple[float, float]]:
+    """Bounds of each row of `table`: 0 and 200 points for each subtask that is present."""
+    tasks = scores["subtasks"]
+    sums = {"perception": PERCEPTION, "cognition": COGNITION} | {name: (name,) for name in tasks}
+    return {name: (0.0, 200.0 * sum(one in tasks for one in parts)) for name, parts in sums.items()}
+
+
 def export(
     questions: Sequence[Question],
     answers: Sequence[str],

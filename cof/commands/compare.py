@@ -19,7 +19,7 @@ import click
     show_default=True,
     help="Which answers of the runs are compared.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of the bootstrap.")
+@click.option("--seed", default=0, show_default=True, help="Of the permutation test.")
 @click.option("--allow-missing", is_flag=True, help="Compare what both have, say what is left out.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything, all ids and all digits.")
 def compare(

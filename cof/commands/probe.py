@@ -12,9 +12,8 @@ from cof.errors import ConfigError, RunError
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--limit", default=100, show_default=True, help="Most questions, evenly spaced.")
-@click.option("--seed", default=0, show_default=True, help="Of the intervals.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder; default: that of the run.")
-def probe(run: Path, limit: int, seed: int, out: Path | None) -> None:
+def probe(run: Path, limit: int, out: Path | None) -> None:
     """Load the model of RUN again and measure attention on the tokens that it highlighted.
 
     Writes attention.md, .csv, .tex and .png.
@@ -46,8 +45,8 @@ def probe(run: Path, limit: int, seed: int, out: Path | None) -> None:
     exif = configs.exif_of(loaded.config)
     found = measure(model, chosen, Path(config.bench.root), config.refine, exif)
     masses = list(tqdm(found, total=len(chosen), unit="question"))
-    table = attention.table(masses, seed)
-    figure = attention.figure(masses, seed, name_of([run_hash(loaded)]))
+    table = attention.table(masses)
+    figure = attention.figure(masses, name_of([run_hash(loaded)]))
     note = f"{len(chosen)} of {len(lit)} questions with a highlight, run {run_hash(loaded)}."
     written = write_page(out or run, "attention", table, figure, [note])
     click.echo(f"{table.text()}\n\n{note}\nwritten: {', '.join(map(str, written))}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cof.runs.figures import Curve, Panel, curves
 from cof.runs.statistics import Estimate, difference, mean
-from cof.runs.tables import Cell, Table, percent, points
+from cof.runs.tables import INTERVALS, Cell, Table, percent, points
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,36 +23,34 @@ LINES = {
 """Attribute of `cof.probe.Mass` -> its name in table and figure."""
 
 
-def estimates(masses: Sequence[Mass], seed: int) -> dict[str, list[Estimate]]:
+def estimates(masses: Sequence[Mass]) -> dict[str, list[Estimate]]:
     """For each line, the mean mass of every layer over questions, with its interval over images."""
     images = [one.image for one in masses]
     columns = {line: zip(*(getattr(m, line) for m in masses), strict=True) for line in LINES}
-    return {
-        line: [mean(layer, images, seed) for layer in layers] for line, layers in columns.items()
-    }
+    return {line: [mean(layer, images) for layer in layers] for line, layers in columns.items()}
 
 
-def table(masses: Sequence[Mass], seed: int) -> Table:
+def table(masses: Sequence[Mass]) -> Table:
     """One row a layer."""
-    found, images = estimates(masses, seed), [one.image for one in masses]
-    lit = mean([one.lit for one in masses], images, seed)
+    found, images = estimates(masses), [one.image for one in masses]
+    lit = mean([one.lit for one in masses], images)
     rows: list[tuple[Cell, ...]] = []
     for layer in range(len(masses[0].before)):
         before, after = ([getattr(m, key)[layer] for m in masses] for key in ("before", "after"))
-        change = points(difference(before, after, images, seed))
+        change = points(difference(before, after, images))
         rows.append((layer, len(masses), *(percent(found[line][layer]) for line in LINES), change))
     head = ("layer", "n", *(f"{name}, %" for name in LINES.values()), "region, change, points")
     caption = (
         "Attention of the last prompt position on the highlighted region, mean over heads; "
-        f"the region is {percent(lit)} % of the visual tokens; 95 % intervals over images"
+        f"the region is {percent(lit)} % of the visual tokens; {INTERVALS}"
     )
     return Table("attention", caption, head, tuple(rows))
 
 
-def figure(masses: Sequence[Mass], seed: int, hashes: str) -> Figure:
+def figure(masses: Sequence[Mass], hashes: str) -> Figure:
     """Mass against layer, a line each."""
     lines = [
         Curve(LINES[line], tuple(range(len(column))), tuple(one.times(100) for one in column))
-        for line, column in estimates(masses, seed).items()
+        for line, column in estimates(masses).items()
     ]
     return curves([Panel("", lines)], "layer", "attention, %", hashes, log=False)

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from cof.runs.sides import Side, align
-from cof.runs.statistics import Estimate, difference, holm, mcnemar, mean
-from cof.runs.tables import Table, percent, plural, points
+from cof.runs.significance import holm, mcnemar, permutation
+from cof.runs.statistics import Estimate, difference, mean
+from cof.runs.tables import INTERVALS, TESTED, Cell, Table, percent, plural, points
 
 
 @dataclass(frozen=True)
@@ -20,13 +21,15 @@ class Comparison:
         second: name of the side that is judged.
         before: mean credit of the first.
         after: mean credit of the second.
-        difference: of the two, paired; the interval is a bootstrap over images.
+        difference: of the two, paired; the interval is over images.
         gained: ids of questions with more credit in the second.
         lost: ids of questions with less.
-        p: of McNemar's exact test on gained against lost.
-        p_holm: p corrected for the family that was compared with the same first side.
-        images: clusters behind the interval.
-        left_out: questions that only one side has, or that are not answered yet.
+        p: of the sign-flip permutation test over images.
+        p_holm: p corrected for the family that was compared with the same first side; of a
+            category, for all categories.
+        p_mcnemar: of McNemar's exact test on gained against lost, as if questions were independent.
+        images: clusters behind interval and test.
+        left_out: questions of the data that not both sides have an answer to.
         failed: questions of the first and of the second side that failed and count as wrong there:
             so many of those gained or lost may be failures.
         categories: the same for each of the benchmark's own groups, where it has several.
@@ -41,6 +44,7 @@ class Comparison:
     lost: tuple[str, ...]
     p: float
     p_holm: float
+    p_mcnemar: float
     images: int
     left_out: int = 0
     failed: tuple[int, int] = (0, 0)
@@ -56,22 +60,23 @@ def compare(
 ) -> Comparison:
     """Compare two sides, with `by_category` also each of the benchmark's groups.
 
+    `left_out` is exact where one side's data holds the other's (the same, or a `limit`), else the
+    least that it can be: a question without a record has no id to know it by.
+
     Raises:
         RunError: see `align`.
     """
+    asked = max(len(one.questions) + one.missing for one in (first, second))
     first, second, alone = align(first, second, allow_missing)
-    left_out = alone + max(first.missing, second.missing)
+    left_out = max(alone, asked - len(first.questions))
     whole = replace(_pair(first, second, seed), left_out=left_out)
     groups: dict[str, list[int]] = {}
     for place, question in enumerate(first.questions):
         groups.setdefault(question.category, []).append(place)
     if len(groups) < 2 or not by_category:
         return whole
-    parts = {
-        name: _pair(first.take(places), second.take(places), seed)
-        for name, places in groups.items()
-    }
-    return replace(whole, categories=parts)
+    parts = [_pair(first.take(places), second.take(places), seed) for places in groups.values()]
+    return replace(whole, categories=dict(zip(groups, corrected(parts), strict=True)))
 
 
 def compare_with_first(
@@ -91,17 +96,18 @@ def corrected(found: Sequence[Comparison]) -> list[Comparison]:
 def _pair(first: Side, second: Side, seed: int) -> Comparison:
     images = first.images
     gained, lost = changes(first, second)
-    p = mcnemar(len(gained), len(lost))
+    p = permutation(first.credits, second.credits, images, seed)
     return Comparison(
         first=first.name,
         second=second.name,
-        before=mean(first.credits, images, seed),
-        after=mean(second.credits, images, seed),
-        difference=difference(first.credits, second.credits, images, seed),
+        before=mean(first.credits, images),
+        after=mean(second.credits, images),
+        difference=difference(first.credits, second.credits, images),
         gained=gained,
         lost=lost,
         p=p,
         p_holm=p,
+        p_mcnemar=mcnemar(len(gained), len(lost)),
         images=len(set(images)),
         failed=(first.failures, second.failures),
     )
@@ -119,6 +125,16 @@ def as_json(one: Comparison) -> dict[str, Any]:
     return asdict(one)
 
 
+EVIDENCE = ("gained", "lost", TESTED, "p (Holm)", "p (McNemar)")
+"""Heads of the columns that `evidence` fills."""
+
+
+def evidence(one: Comparison, family: bool = True) -> tuple[Cell, ...]:
+    """Questions gained and lost, and every p; without a `family`, none corrected for it."""
+    changed = (len(one.gained), len(one.lost))
+    return *changed, one.p, one.p_holm if family else None, one.p_mcnemar
+
+
 def category_table(one: Comparison, names: tuple[str, str] = ("first", "second")) -> Table:
     """The whole, then each category.
 
@@ -134,36 +150,27 @@ def category_table(one: Comparison, names: tuple[str, str] = ("first", "second")
             percent(part.before),
             percent(part.after),
             points(part.difference),
-            len(part.gained),
-            len(part.lost),
+            *evidence(part, family=part is not one),
         )
         for name, part in rows.items()
     ]
-    columns = (f"{names[0]}, %", f"{names[1]}, %", "difference, points", "gained", "lost")
-    caption = f"{one.second}: {names[1]} against {names[0]}; 95 % intervals over images"
+    columns = (f"{names[0]}, %", f"{names[1]}, %", "difference, points", *EVIDENCE)
+    caption = f"{one.second}: {names[1]} against {names[0]}; Holm over the groups; {INTERVALS}"
     return Table("comparison", caption, ("", "n", *columns), tuple(body))
 
 
 def family_table(found: Sequence[Comparison], name: str = "comparisons") -> Table:
     """One row a comparison with the same first side."""
-    head = ("", "n", "%", "difference, points", "gained", "lost", "p (McNemar)", "p (Holm)")
-    rows: list[tuple[Any, ...]] = [
-        (found[0].first, found[0].before.n, percent(found[0].before), *[None] * 5)
+    head = ("", "n", "%", "difference, points", *EVIDENCE)
+    rows: list[tuple[Cell, ...]] = [
+        (found[0].first, found[0].before.n, percent(found[0].before), *[None] * 6)
     ]
-    for one in found:
-        counts = (len(one.gained), len(one.lost))
-        rows.append(
-            (
-                one.second,
-                one.after.n,
-                percent(one.after),
-                points(one.difference),
-                *counts,
-                one.p,
-                one.p_holm,
-            )
-        )
-    return Table(name, f"Against {found[0].first}", head, tuple(rows))
+    rows += [
+        (one.second, one.after.n, percent(one.after), points(one.difference), *evidence(one))
+        for one in found
+    ]
+    caption = f"Against {found[0].first}; Holm over the rows; {INTERVALS}"
+    return Table(name, caption, head, tuple(rows))
 
 
 SHOWN = 10
@@ -175,9 +182,10 @@ def text(one: Comparison) -> str:
     lines = [
         category_table(one).text(),
         "",
-        f"first: {one.first}; second: {one.second}; intervals: 95 %, bootstrap over "
-        f"{plural(one.images, 'image')}",
-        f"McNemar's exact test: p = {one.p:.3g} (questions taken as independent)",
+        f"first: {one.first}; second: {one.second}; over {plural(one.images, 'image')}",
+        INTERVALS,
+        f"permutation over images: p = {one.p:.3g}; McNemar's exact test, which takes questions "
+        f"as independent: p = {one.p_mcnemar:.3g}",
         f"gained {len(one.gained)}: {_ids(one.gained)}",
         f"lost {len(one.lost)}: {_ids(one.lost)}",
     ]
@@ -194,7 +202,8 @@ def family_text(found: Sequence[Comparison]) -> str:
         f"left out for {name}: {plural(count, 'question')}" for name, count in left_out.items()
     ]
     notes += failures(found)
-    return "\n".join([family_table(found).text(), "", f"first: {found[0].first}", *notes])
+    head = [family_table(found).text(), "", f"first: {found[0].first}", INTERVALS]
+    return "\n".join([*head, *notes])
 
 
 def failures(found: Sequence[Comparison]) -> list[str]:

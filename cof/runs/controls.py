@@ -30,7 +30,7 @@ from cof import plugins
 from cof.config import RunConfig
 from cof.errors import DataError, RunError
 from cof.runs import grounding
-from cof.runs.compare import Comparison, compare, corrected
+from cof.runs.compare import EVIDENCE, Comparison, compare, corrected, evidence
 from cof.runs.failures import spoilt
 from cof.runs.figures import forest
 from cof.runs.folder import Run
@@ -40,7 +40,7 @@ from cof.runs.plan import questions_hash, read_questions, short_hash
 from cof.runs.runner import Options, run_cells
 from cof.runs.sides import side
 from cof.runs.statistics import Estimate
-from cof.runs.tables import Cell, Table, percent, points
+from cof.runs.tables import INTERVALS, Cell, Table, percent, points
 from cof.types import Question
 
 CONTROLS = ("oracle", "whole", "random", "shuffled", "centre")
@@ -129,7 +129,7 @@ class Report:
 
     Args:
         done: the runs.
-        seed: of the intervals.
+        seed: of the tests, and of the groups of the jackknife.
     """
 
     def __init__(self, done: Controls, seed: int = 0) -> None:
@@ -143,20 +143,15 @@ class Report:
 
     def table(self) -> Table:
         """One row a coarse stage, under the plain answers."""
-        head: tuple[str, ...] = (
-            "region",
-            "n",
-            "%",
-            "difference to plain, points",
-            "own minus this, points",
-        )
-        head += ("p (Holm), own against this", "hit, %", "tokens lit, %")
+        tests = [f"{name}, own against this" for name in EVIDENCE[2:]]
+        head = ["region", "n", "%", "difference to plain, points", "p (Holm), this against plain"]
+        head += ["own minus this, points", *tests, "hit, %", "tokens lit, %"]
         plain = self.grid.found[0].before
-        nothing: list[Cell] = [None] * 5
+        nothing: list[Cell] = [None] * 8
         rows: list[tuple[Cell, ...]] = [("plain", plain.n, percent(plain), *nothing)]
         against: list[Comparison | None] = [None, *self.to_own]
         for (name, run), one, own in zip(self.runs.items(), self.grid.found, against, strict=True):
-            measured = grounding.summarise(run.results, self.seed)
+            measured = grounding.summarise(run.results)
             seen = [measured.get(key) for key in ("hit", "lit")]
             rows.append(
                 (
@@ -164,16 +159,17 @@ class Report:
                     one.after.n,
                     percent(one.after),
                     points(one.difference),
+                    one.p_holm,
                     points(own.difference) if own else None,
-                    own.p_holm if own else None,
+                    *(evidence(own)[2:] if own else [None] * 3),
                     *(percent(value, n=True) if value else None for value in seen),
                 )
             )
         caption = (
-            "The setting's own regions and its controls; accuracy (mean credit), 95 % intervals "
-            "over images"
+            "The setting's own regions and its controls; accuracy (mean credit); Holm: permutation "
+            f"over images, corrected over the column; {INTERVALS}"
         )
-        return Table("controls", caption, head, tuple(rows))
+        return Table("controls", caption, tuple(head), tuple(rows))
 
     def notes(self) -> list[str]:
         """What a reader of the numbers has to know."""

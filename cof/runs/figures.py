@@ -134,8 +134,10 @@ def _line(plot: Axes, line: Curve, place: int) -> None:
         linewidth=1.6,
         label=line.label,
     )
-    low = [one.value if one.low is None else one.low for one in line.y]
-    high = [one.value if one.high is None else one.high for one in line.y]
+    low = [
+        math.nan if one.low is None else one.low for one in line.y
+    ]  # no band where none is known
+    high = [math.nan if one.high is None else one.high for one in line.y]
     plot.fill_between(line.x, low, high, color=colour, alpha=0.15, linewidth=0)
 
 
@@ -149,6 +151,19 @@ def _ticks(plot: Axes, places: Sequence[float]) -> None:
     """The settings that were run, and no others."""
     plot.set_xticks(places, [f"{place:g}" for place in places])
     plot.minorticks_off()
+
+
+FOREST = "(95 % intervals, uncorrected; filled: zero is outside; cross: too few images for one)"
+
+
+def _difference(plot: Axes, one: Estimate, place: int) -> None:
+    """A point with its interval; where there is none, a cross that claims nothing."""
+    if one.low is None or one.high is None:
+        plot.plot(one.value, place, marker="x", color=COLOURS[0])
+        return
+    plot.plot([one.low, one.high], [place, place], color=COLOURS[0], linewidth=1.8)
+    face = COLOURS[0] if one.low > 0 or one.high < 0 else "white"
+    plot.plot(one.value, place, marker="o", color=COLOURS[0], markerfacecolor=face)
 
 
 def forest(rows: Mapping[str, Estimate], x: str, hashes: str) -> Figure:
@@ -167,16 +182,12 @@ def forest(rows: Mapping[str, Estimate], x: str, hashes: str) -> Figure:
     axes = figure.subplots()
     axes.axvline(0, color=GREY, linewidth=1)
     for place, one in enumerate(rows.values()):
-        low, high = (one.value if end is None else end for end in (one.low, one.high))
-        certain = low > 0 or high < 0
-        axes.plot([low, high], [place, place], color=COLOURS[0], linewidth=1.8)
-        face = COLOURS[0] if certain else "white"
-        axes.plot(one.value, place, marker="o", color=COLOURS[0], markerfacecolor=face)
+        _difference(axes, one, place)
     axes.set_yticks(range(len(rows)), names, parse_math=False)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     left, right = axes.get_xlim()
     axes.set_xlim(min(left, -1), max(right, 1))  # so that nothing does not look like something
-    axes.set_xlabel(f"{x}\n(95 % intervals; filled: zero is outside)", parse_math=False)
+    axes.set_xlabel(f"{x}\n{FOREST}", parse_math=False)
     axes.grid(axis="x", color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)
     for side in ("top", "right", "left"):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cof.config import flatten
-from cof.runs.compare import Comparison, compare, corrected
+from cof.runs.compare import EVIDENCE, Comparison, compare, corrected, evidence
 from cof.runs.figures import Curve, Panel, curves, forest, name_of
 from cof.runs.folder import Run
 from cof.runs.page import write_page
@@ -21,7 +21,7 @@ from cof.runs.published import published
 from cof.runs.settings import differing, sign, values
 from cof.runs.sides import align, labels, run_hash, side
 from cof.runs.statistics import Estimate
-from cof.runs.tables import Cell, Table, metric, percent, plural, points
+from cof.runs.tables import INTERVALS, Cell, Table, metric, percent, plural, points
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,10 +29,13 @@ if TYPE_CHECKING:
 WEIGHT, EXPAND = "refine.weight", "boxes.expand"
 SCORE = "accuracy (mean credit), %\n(bands: 95 % of the difference to plain)"
 CAPTION = (
-    "Accuracy (mean credit) of each setting and its difference to the plain answers; 95 % "
-    "intervals over images"
+    "Accuracy (mean credit) of each setting and its difference to the plain answers; Holm over the "
+    f"rows; {INTERVALS}"
 )
-TESTS = "p: McNemar's exact test, which takes questions as independent; the intervals do not."
+NOTE = (
+    "p: signs of whole images flipped, in every way where few differ; Holm's correction is of that "
+    "p. McNemar's exact test takes questions as independent, which those of one image are not."
+)
 
 
 class Grid:
@@ -40,7 +43,7 @@ class Grid:
 
     Args:
         runs: finished, each with its plain pass.
-        seed: of the intervals.
+        seed: of the tests, and of the groups of the jackknife.
         by_category: also compare each of the benchmark's groups, which takes time.
         left_out: run's name -> why it is not among them, for the notes.
 
@@ -81,7 +84,7 @@ class Grid:
         main = next(iter(heads[0]), None)
         head = [sign(key) for key in self.keys] or ["run"]
         head += ["n", *(["plain, %"] if varies else []), "CoF, %", "difference, points"]
-        head += ["gained", "lost", "p (McNemar)", "p (Holm)", *([main] if main else [])]
+        head += [*EVIDENCE, *([main] if main else [])]
         some = any(any(one.failed) for one in self.found)
         head += ["failed (plain, CoF)"] if some else []
         rows: list[tuple[Cell, ...]] = []
@@ -90,13 +93,12 @@ class Grid:
             plain = published(self.runs[0], "plain", self.seed)
             top = [metric(plain[main])] if main else []
             names = ["plain", *[""] * (count - 1)]
-            rows.append((*names, first.n, percent(first), *[None] * 5, *top, *[None] * some))
+            rows.append((*names, first.n, percent(first), *[None] * 6, *top, *[None] * some))
         for run, one, scores in zip(self.runs, self.found, heads, strict=True):
             settings = list(values(run.config, self.keys).values()) or [run.path.name]
             row: list[Cell] = [*settings, one.after.n]
             row += [percent(one.before)] if varies else []
-            row += [percent(one.after), points(one.difference)]
-            row += [len(one.gained), len(one.lost), one.p, one.p_holm]
+            row += [percent(one.after), points(one.difference), *evidence(one)]
             row += [metric(scores[main])] if main else []
             rows.append((*row, *([f"{one.failed[0]}, {one.failed[1]}"] if some else [])))
         return Table("settings", CAPTION, tuple(head), tuple(rows))
@@ -115,7 +117,7 @@ class Grid:
     def notes(self) -> list[str]:
         """What a reader of the numbers has to know."""
         changed = self.plain_changes()
-        lines = [f"Runs {', '.join(map(run_hash, self.runs))}; figures: {self.hashes}.", TESTS]
+        lines = [f"Runs {', '.join(map(run_hash, self.runs))}; figures: {self.hashes}.", NOTE]
         if changed:
             lines.append(f"The plain answers to {plural(changed, 'question')} differ between runs.")
         for name, one in zip(names_of(self.runs), self.found, strict=True):

@@ -18,10 +18,12 @@ A reply without a box is a miss with IoU 0.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cof.boxes import shared_area, union_area
+from cof.runs.significance import permutation
 from cof.runs.statistics import Estimate, difference, mean
 from cof.types import Box, Result
 
@@ -67,12 +69,11 @@ def iou(found: Sequence[Box], true: Sequence[Box]) -> float:
     return min(shared_area(found, true) / union_area([*found, *true]), 1.0)
 
 
-def summarise(results: Sequence[Result], seed: int) -> dict[str, Estimate]:
+def summarise(results: Sequence[Result]) -> dict[str, Estimate]:
     """Every measure's mean, with its interval over images; a measure of no question is absent.
 
     Args:
         results: of one run.
-        seed: of the bootstrap.
     Returns: `parsed`, `boxes`, `area`, `lit`, `hit`, `iou`, `recall`; shares but for `boxes`.
     """
     rows = [(measure(result), result.question.image) for result in results]
@@ -86,8 +87,13 @@ def summarise(results: Sequence[Result], seed: int) -> dict[str, Estimate]:
         name: [(float(value), image) for value, image in column if value is not None]
         for name, column in columns.items()
     }
+    highest = {"boxes": math.inf}
     return {
-        name: mean([value for value, _ in column], [image for _, image in column], seed)
+        name: mean(
+            [value for value, _ in column],
+            [image for _, image in column],
+            high=highest.get(name, 1.0),
+        )
         for name, column in known.items()
         if column
     }
@@ -98,29 +104,27 @@ GROUPS = {True: "hit", False: "miss", None: "no true box"}
 
 def effect_by_hit(
     results: Sequence[Result], before: Sequence[float], after: Sequence[float], seed: int
-) -> dict[str, Estimate]:
+) -> dict[str, tuple[Estimate, float]]:
     """Mean of `after - before` where the region was right, where it was wrong, where none is known.
 
     Args:
         results: of one run.
         before: credit a question without the highlight, same length.
         after: credit with it.
-        seed: of the bootstrap.
-    Returns: `hit`, `miss` and `no true box`, as far as there are such questions; the questions
-        that failed are in none of them.
+        seed: of the permutation test.
+    Returns: `hit`, `miss` and `no true box`, as far as there are such questions, each with its p,
+        not corrected; the questions that failed are in none of them.
     """
     groups: dict[str, list[int]] = {name: [] for name in GROUPS.values()}
     for place, result in enumerate(results):
         one = measure(result)
         if one is not None:
             groups[GROUPS[one.hit]].append(place)
-    return {
-        name: difference(
-            [before[i] for i in places],
-            [after[i] for i in places],
-            [results[i].question.image for i in places],
-            seed,
-        )
-        for name, places in groups.items()
-        if places
-    }
+    found = {}
+    for name, places in groups.items():
+        if places:
+            first, second = ([side[i] for i in places] for side in (before, after))
+            images = [results[i].question.image for i in places]
+            p = permutation(first, second, images, seed)
+            found[name] = (difference(first, second, images), p)
+    return found

@@ -35,7 +35,7 @@ def describe(
         "code": commit(),
         "versions": versions(),
         "hardware": hardware(),
-        "seeds": {"sampling": config.limits.seed, "bootstrap": config.general.seed},
+        "seeds": {"sampling": config.limits.seed, "statistics": config.general.seed},
         "command": command,
         "resumed": [],
     }

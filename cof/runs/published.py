@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from cof.errors import RunError
 from cof.runs.folder import Run
 from cof.runs.scores import Pass
 from cof.runs.sides import bench_of, texts_of
-from cof.runs.statistics import Estimate, Metrics, jackknife
+from cof.runs.statistics import Estimate, Metric, Metrics, jackknife
 
 
 def published(run: Run, which: Pass, seed: int) -> dict[str, Estimate]:
@@ -45,11 +46,11 @@ def paired(run: Run, seed: int) -> dict[str, Paired]:
 
     def metrics(places: Sequence[int]) -> Metrics:
         before, after = plain(places), cof(places)
-        found: dict[str, tuple[float, int]] = {}
-        for name, (value, n) in before.items():
-            later = after[name][0]
-            parts = {"plain": value, "cof": later, "difference": later - value}
-            found |= {f"{part} {name}": (number, n) for part, number in parts.items()}
+        found: dict[str, Metric] = {}
+        for name, one in before.items():
+            later, span = after[name], one.high - one.low
+            change = Metric(later.value - one.value, one.n, -span, span)
+            found |= {f"plain {name}": one, f"cof {name}": later, f"difference {name}": change}
         return found
 
     images = [result.question.image for result in run.results]
@@ -62,16 +63,28 @@ def paired(run: Run, seed: int) -> dict[str, Paired]:
 
 
 def scorer(run: Run, which: Pass) -> Callable[[Sequence[int]], Metrics]:
-    """The benchmark's table as a function of some of a run's questions, by their places."""
+    """The benchmark's table as a function of some of a run's questions, by their places.
+
+    Raises (the function that is returned):
+        RunError: a metric that lies outside its range.
+    """
     bench, config = bench_of(run)
     texts = texts_of(run, which)
     questions = [result.question for result in run.results]
 
     def metrics(places: Sequence[int]) -> Metrics:
         asked, said = [questions[i] for i in places], [texts[i] for i in places]
-        found: dict[str, tuple[float, int]] = {}
-        for name, value, n in bench.table(bench.score(asked, said, config)):
-            found[f"{name} (2)" if name in found else name] = (value, n)
+        scores = bench.score(asked, said, config)
+        ranges = bench.ranges(scores) if hasattr(bench, "ranges") else {}
+        found: dict[str, Metric] = {}
+        for name, value, n in bench.table(scores):
+            low, high = ranges.get(name, (0.0, 100.0))
+            if not low - 1e-6 <= value <= high + 1e-6:
+                raise RunError(
+                    f"{run.path}: {name} is {value}, but should lie between {low:g} and {high:g}; "
+                    "a benchmark's `ranges` says so where that is not 0 to 100"
+                )
+            found[f"{name} (2)" if name in found else name] = Metric(value, n, low, high)
         return found
 
     return metrics

@@ -41,7 +41,7 @@ class Options:
         csv: tables/*.csv.
         gallery: most questions gained, and most lost, that are drawn of each run.
         images: folder of the images, None for the one in each run's config.
-        seed: of the intervals.
+        seed: of the tests, and of the groups of the jackknife.
         brief: without the tables and figures that concern one run alone.
     """
 
@@ -120,11 +120,11 @@ def _section(runs: Sequence[Run], number: int, options: Options) -> Section:
     for run, name in [] if options.brief else zip(runs, names, strict=True):
         table = sections.scores_table(run, name, seed)
         section.tables.append(replace(table, name=f"scores-{_slug(name)}"))
-    section.tables.append(sections.coarse_table(runs, names, seed))
+    section.tables.append(sections.coarse_table(runs, names))
     if paired:
         section.tables.append(sections.effect_table(list(paired.values()), list(paired), seed))
     section.tables.append(sections.status_table(runs, names))
-    section.tables.append(sections.seconds_table(runs, names, seed))
+    section.tables.append(sections.seconds_table(runs, names))
     section.tables.append(sections.provenance_table(runs, names))
     section.tables = [replace(one, name=f"{number}-{one.name}") for one in section.tables]
     section.figures = {f"{number}-{name}": one for name, one in section.figures.items()}

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any, Literal, get_args
 
-from cof.runs.statistics import paired_difference
+from cof.runs.significance import paired_difference
+from cof.runs.tables import plural, too_few
 from cof.types import FocusStatus, Result
 
 Pass = Literal["plain", "cof"]
@@ -33,7 +34,7 @@ def summary(
         bench: module of the benchmark.
         results: one a question.
         plainly: whether the questions were also asked without the highlight.
-        seed: of the bootstrap.
+        seed: of the permutation test.
         config: the benchmark's Config, for the rules that it names; None is its defaults.
     """
     questions = [result.question for result in results]
@@ -141,14 +142,14 @@ _STYLE: dict[str, Any] = {
 }
 
 
-def _interval(pair: dict[str, Any], scores: dict[str, Any]) -> str:
-    if pair["low"] is None:
-        return "one image only: no interval for the difference"
-    low, high = 100 * pair["low"], 100 * pair["high"]
-    return (
-        f"difference {100 * pair['difference']:+.2f} points of accuracy, 95 % interval "
-        f"[{low:+.2f}, {high:+.2f}] (bootstrap over {pair['clusters']} images)"
-    )
+def _interval(pair: dict[str, Any]) -> str:
+    change = f"difference {100 * pair['difference']:+.2f} points of accuracy, 95 % interval"
+    if pair["reason"] is None:
+        ends = f"[{100 * pair['low']:+.2f}, {100 * pair['high']:+.2f}]"
+    else:
+        ends = too_few(pair["clusters"])
+    over = plural(pair["clusters"], "image")
+    return f"{change} {ends}, p = {pair['p']:.3f} (permutation over {over})"
 
 
 def _failed(scores: dict[str, Any]) -> str:

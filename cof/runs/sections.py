@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -11,8 +12,9 @@ from cof.runs.manifest import latest
 from cof.runs.published import paired, published
 from cof.runs.scores import STATUSES
 from cof.runs.sides import bench_of, has_both, run_hash, side
+from cof.runs.significance import holm
 from cof.runs.statistics import Estimate, mean
-from cof.runs.tables import Cell, Number, Table, metric, percent, points
+from cof.runs.tables import INTERVALS, Cell, Number, Table, metric, percent, points
 
 MEASURES = {
     "parsed": "parsed, %",
@@ -28,7 +30,7 @@ MEASURES = {
 
 def scores_table(run: Run, name: str, seed: int) -> Table:
     """The benchmark's own metrics of one run, plain beside CoF."""
-    caption = f"{name}: the benchmark's own metrics, 95 % jackknife intervals over images"
+    caption = f"{name}: the benchmark's own metrics; {INTERVALS}"
     rows: list[tuple[Cell, ...]]
     if not has_both(run):
         found = published(run, "cof", seed)
@@ -42,13 +44,13 @@ def scores_table(run: Run, name: str, seed: int) -> Table:
     return Table("scores", caption, ("metric", "n", "plain", "CoF", "difference"), tuple(rows))
 
 
-def coarse_table(runs: Sequence[Run], names: Sequence[str], seed: int) -> Table:
+def coarse_table(runs: Sequence[Run], names: Sequence[str]) -> Table:
     """The coarse stage of each run, see `cof.runs.grounding`."""
     rows: list[tuple[Cell, ...]] = []
     for run, name in zip(runs, names, strict=True):
-        found = grounding.summarise(run.results, seed)
+        found = grounding.summarise(run.results)
         rows.append((name, *(_measured(key, found.get(key)) for key in MEASURES)))
-    caption = "The coarse stage: boxes before expansion, tokens as highlighted; 95 % intervals"
+    caption = f"The coarse stage: boxes before expansion, tokens as highlighted; {INTERVALS}"
     return Table("coarse", caption, ("run", *MEASURES.values()), tuple(rows))
 
 
@@ -60,14 +62,25 @@ def _measured(name: str, one: Estimate | None) -> Number | None:
 
 def effect_table(runs: Sequence[Run], names: Sequence[str], seed: int) -> Table:
     """CoF's effect where its region was right, where it was wrong, where no truth is known."""
-    rows: list[tuple[Cell, ...]] = []
-    for run, name in zip(runs, names, strict=True):
+    found = []
+    for run in runs:
         before, after = (side(run, which, True).credits for which in ("plain", "cof"))  # type: ignore[arg-type]
-        found = grounding.effect_by_hit(run.results, before, after, seed)
-        cells = [found.get(group) for group in grounding.GROUPS.values()]
-        rows.append((name, *(points(one, n=True) if one else None for one in cells)))
-    caption = "CoF minus plain in points of accuracy, by whether the region hit; 95 % intervals"
-    return Table("effect", caption, ("run", *grounding.GROUPS.values()), tuple(rows))
+        found.append(grounding.effect_by_hit(run.results, before, after, seed))
+    ps = iter(holm([p for groups in found for _, p in groups.values()]))
+    shown = [
+        {name: points(one, n=True, p=next(ps)) for name, (one, _) in groups.items()}
+        for groups in found
+    ]
+    groups = tuple(grounding.GROUPS.values())
+    rows = [
+        (name, *(cells.get(group) for group in groups))
+        for name, cells in zip(names, shown, strict=True)
+    ]
+    caption = (
+        "CoF minus plain in points of accuracy, by whether the region hit; p: permutation over "
+        f"images, Holm over the table; {INTERVALS}"
+    )
+    return Table("effect", caption, ("run", *groups), tuple(rows))
 
 
 def status_table(runs: Sequence[Run], names: Sequence[str]) -> Table:
@@ -81,7 +94,7 @@ def status_table(runs: Sequence[Run], names: Sequence[str]) -> Table:
     return Table("status", "How regions became masks: questions", head, tuple(rows))
 
 
-def seconds_table(runs: Sequence[Run], names: Sequence[str], seed: int) -> Table:
+def seconds_table(runs: Sequence[Run], names: Sequence[str]) -> Table:
     """Mean seconds a question of each part, its share of its batch."""
     parts = ("region", "cof", "plain")
     rows: list[tuple[Cell, ...]] = []
@@ -93,15 +106,15 @@ def seconds_table(runs: Sequence[Run], names: Sequence[str], seed: int) -> Table
                 for one in run.results
                 if getattr(one, part)
             ]
-            row.append(_seconds(found, seed) if found else None)
+            row.append(_seconds(found) if found else None)
         rows.append(tuple(row))
-    caption = "Seconds a question; a coarse reply from the cache takes none"
+    caption = f"Seconds a question; a coarse reply from the cache takes none; {INTERVALS}"
     return Table("seconds", caption, ("run", "locating", "CoF answer", "plain answer"), tuple(rows))
 
 
-def _seconds(found: Sequence[tuple[float, str]], seed: int) -> Number:
+def _seconds(found: Sequence[tuple[float, str]]) -> Number:
     values, images = zip(*found, strict=True)
-    return Number(mean(values, images, seed), digits=4, n=True)
+    return Number(mean(values, images, high=math.inf), digits=4, n=True)
 
 
 def provenance_table(runs: Sequence[Run], names: Sequence[str]) -> Table:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cof.runs.statistics import Estimate
+from cof.runs.statistics import FEWEST, Estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,18 +24,24 @@ class Number:
         digits: after the point.
         signed: with a plus sign where it is positive.
         n: also show what it rests on.
+        p: of a test of a difference, None for none; the caption says which.
     """
 
     estimate: Estimate
     digits: int = 1
     signed: bool = False
     n: bool = False
+    p: float | None = None
 
     def __str__(self) -> str:
         one, form = self.estimate, f"{'+' if self.signed else ''}z.{self.digits}f"
         shown = format(one.value, form)
-        if one.low is not None and one.high is not None:
+        if one.low is None or one.high is None:
+            shown += f" {too_few(one.clusters)}"
+        else:
             shown += f" [{one.low:{form}}, {one.high:{form}}]"
+        if self.p is not None:
+            shown += f", p {_shown(self.p)}"
         return f"{shown} (n = {one.n})" if self.n else shown
 
 
@@ -48,14 +54,28 @@ def percent(share: Estimate, n: bool = False) -> Number:
     return Number(share.times(100), n=n)
 
 
-def points(share: Estimate, n: bool = False) -> Number:
+def points(share: Estimate, n: bool = False, p: float | None = None) -> Number:
     """A difference of shares in percentage points."""
-    return Number(share.times(100), signed=True, n=n)
+    return Number(share.times(100), signed=True, n=n, p=p)
 
 
 def metric(estimate: Estimate, signed: bool = False) -> Number:
     """A published metric in the points of its benchmark's table."""
     return Number(estimate, digits=2, signed=signed)
+
+
+INTERVALS = (
+    f"brackets: 95 % intervals over images, jackknife; too few: under {FEWEST} images, or all alike"
+)
+"""For captions: which interval, and where there is none."""
+
+TESTED = "p (permutation over images)"
+"""Head of the column of the primary test."""
+
+
+def too_few(clusters: int) -> str:
+    """What stands in place of an interval that so many images cannot give."""
+    return f"too few ({clusters})"
 
 
 def plural(count: int, noun: str) -> str:
@@ -100,21 +120,16 @@ class Table:
         return _symbols("\n".join(lines)) + "\n"
 
     def csv(self) -> str:
-        """All digits; a measured column `x` is `x`, `x low`, `x high`, `x n`."""
-        measured = [
-            any(isinstance(row[place], Number) for row in self.rows)
-            for place in range(len(self.head))
-        ]
+        """All digits; a measured column `x` is `x`, `x low`, `x high`, `x n`; if tested, `x p`."""
+        columns = [[row[place] for row in self.rows] for place in range(len(self.head))]
+        widths = [max((_width(cell) for cell in column), default=1) for column in columns]
         file = io.StringIO()
         writer = csv.writer(file, lineterminator="\n")
-        ends = ("", " low", " high", " n")
-        heads = zip(self.head, measured, strict=True)
-        writer.writerow(
-            [name + end for name, wide in heads for end in (ends if wide else ends[:1])]
-        )
+        heads = zip(self.head, widths, strict=True)
+        writer.writerow([name + end for name, width in heads for end in ENDS[:width]])
         for row in self.rows:
-            cells = zip(row, measured, strict=True)
-            writer.writerow([value for cell, wide in cells for value in _digits(cell, wide)])
+            cells = zip(row, widths, strict=True)
+            writer.writerow([value for cell, width in cells for value in _digits(cell)[:width]])
         return file.getvalue()
 
     def _write(self, form: str) -> str:
@@ -137,13 +152,21 @@ def _shown(cell: Cell) -> str:
     return str(cell)
 
 
-def _digits(cell: Cell, wide: bool) -> list[Any]:
-    if not wide:
-        return [cell]
+ENDS = ("", " low", " high", " n", " p")
+"""What a measured column's own columns of a CSV file are called, after its name."""
+
+
+def _width(cell: Cell) -> int:
+    """Columns of a CSV file that a cell needs."""
+    return 1 if not isinstance(cell, Number) else 4 if cell.p is None else 5
+
+
+def _digits(cell: Cell) -> list[Any]:
+    """A cell's values for `ENDS`."""
     if not isinstance(cell, Number):
-        return [cell, None, None, None]
+        return [cell, None, None, None, None]
     one = cell.estimate
-    return [one.value, one.low, one.high, one.n]
+    return [one.value, one.low, one.high, one.n, cell.p]
 
 
 def escape_pipe(cell: Cell) -> str:

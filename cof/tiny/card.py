@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cof.tiny.examine import Score
+from cof.runs.statistics import FEWEST, Estimate
+from cof.runs.tables import Number
 from cof.tiny.questions import WORD_KINDS, YES_NO_KINDS
 
-Report = dict[str, dict[str, dict[str, Score]]]
+Report = dict[str, dict[str, dict[str, Estimate]]]
 SURE = ("existence", "color", "OCR", "what_color", "what_shape", "what_digit")
 HARD = ("position", "count")
 
@@ -24,16 +25,22 @@ class Gate:
     what: str
     low: float
     high: float
-    score: Score
+    score: Estimate
 
     @property
     def met(self) -> bool:
         """The point estimate lies in the allowed range."""
-        return self.low <= self.score.mean <= self.high
+        return self.low <= self.score.value <= self.high
 
     def __str__(self) -> str:
         allowed = f">= {self.low:.2f}" if self.high >= 1 else f"{self.low:.2f}-{self.high:.2f}"
-        return f"{'met    ' if self.met else 'NOT MET'}  {self.what}: {self.score} (gate {allowed})"
+        verdict = "met    " if self.met else "NOT MET"
+        return f"{verdict}  {self.what}: {shown(self.score)} (gate {allowed})"
+
+
+def shown(score: Estimate) -> str:
+    """`0.987 [0.980, 0.994]`."""
+    return str(Number(score, digits=3))
 
 
 def gates(report: Report) -> list[Gate]:
@@ -80,7 +87,10 @@ def _plain(report: Report) -> dict[str, Any]:
 
 
 def _body(report: Report, reworded: Report, scenes: int) -> Iterator[str]:
-    yield f"{scenes} test scenes of each difficulty; mean [95 % interval, clustered by scene]."
+    yield (
+        f"{scenes} test scenes of each difficulty; mean [95 % interval over scenes]; too few: "
+        f"under {FEWEST} scenes, or all alike."
+    )
     for name, title in (
         ("accuracy", "Answers (greedy, exact match)"),
         ("hit", "Its own boxes: all of a question's boxes found at IoU 0.5"),
@@ -88,18 +98,18 @@ def _body(report: Report, reworded: Report, scenes: int) -> Iterator[str]:
     ):
         yield f"\n**{title}**\n"
         yield from _table(report, name)
-    absent = [f"{d} {report[d]['absent']['all']}" for d in report]
+    absent = [f"{d} {shown(report[d]['absent']['all'])}" for d in report]
     yield f'\nAsked to locate what is absent, it says so (`{{"bbox": []}}`): {", ".join(absent)}.'
     held = reworded["easy"]
     yield (
-        f"\nWordings held out of training, easy: accuracy {held['accuracy']['all']}, "
-        f"hit@.5 {held['hit']['all']}."
+        f"\nWordings held out of training, easy: accuracy {shown(held['accuracy']['all'])}, "
+        f"hit@.5 {shown(held['hit']['all'])}."
     )
     yield "\n**Release gates**\n\n| gate | allowed | measured | n | |\n|---|---|---|---|---|"
     for gate in gates(report):
         allowed = f"≥ {gate.low:.2f}" if gate.high >= 1 else f"{gate.low:.2f}–{gate.high:.2f}"
         verdict = "met" if gate.met else "**not met**"
-        yield f"| {gate.what} | {allowed} | {gate.score} | {gate.score.n} | {verdict} |"
+        yield f"| {gate.what} | {allowed} | {shown(gate.score)} | {gate.score.n} | {verdict} |"
 
 
 def _table(report: Report, name: str) -> Iterator[str]:
@@ -107,4 +117,4 @@ def _table(report: Report, name: str) -> Iterator[str]:
     for kind in (*YES_NO_KINDS, *WORD_KINDS, "all"):
         cells = [report[d][name].get(kind) for d in report]
         if any(cells):
-            yield f"| {kind} | " + " | ".join(str(cell or "–") for cell in cells) + " |"
+            yield f"| {kind} | " + " | ".join(shown(cell) if cell else "–" for cell in cells) + " |"

@@ -1,7 +1,6 @@
 """Examine a checkpoint on the test split: the plain model by the library's own `generate`.
 
-No CoF is involved. Intervals are 95 %, clustered by scene: questions about one scene are not
-independent.
+No CoF is involved. Intervals are 95 %, over scenes: questions about one scene are not independent.
 """
 
 from __future__ import annotations
@@ -13,9 +12,9 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
+from cof.runs.statistics import Estimate, mean
 from cof.tiny import wording
 from cof.tiny.asker import Asker, Question, UnaskableError
 from cof.tiny.model import normalise
@@ -40,28 +39,6 @@ class Case:
     prompt: str  # from the line break after <image> to 'ASSISTANT:'
     answer: str | None  # None: a grounding prompt
     boxes: list[list[float]]  # fractions of the padded square
-
-
-@dataclass(frozen=True)
-class Score:
-    """A mean with its 95 % interval, clustered by scene, and the number of questions."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
-
-    def __str__(self) -> str:
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
-
-
-def clustered(values: Sequence[float], scenes: Sequence[int]) -> Score:
-    """Mean with a normal interval from the sums of residuals within scenes."""
-    x = np.asarray(values, dtype=float)
-    _, index = np.unique(np.asarray(scenes), return_inverse=True)
-    sums = np.bincount(index, weights=x - x.mean())
-    half = 1.96 * float(np.sqrt((sums**2).sum())) / len(x)
-    return Score(float(x.mean()), max(0.0, x.mean() - half), min(1.0, x.mean() + half), len(x))
 
 
 def load(folder: Path) -> tuple[LlavaForConditionalGeneration, PreTrainedTokenizerFast]:
@@ -166,7 +143,7 @@ def examine(
     difficulties: Sequence[str] = DIFFICULTIES,
     split: str = "test",
 ) -> dict[str, Any]:
-    """All scores: {difficulty: {'accuracy' | 'hit' | 'iou' | 'absent': {kind: Score}}}.
+    """All scores: {difficulty: {'accuracy' | 'hit' | 'iou' | 'absent': {kind: Estimate}}}.
 
     A hit is a question all of whose true boxes are found at IoU 0.5 or better; 'iou' averages the
     best IoU of its true boxes. 'absent' is the share of absent things that the model says are not
@@ -181,7 +158,7 @@ def examine(
     return report
 
 
-def _scores(asked: Sequence[Case], texts: Sequence[str]) -> dict[str, dict[str, Score]]:
+def _scores(asked: Sequence[Case], texts: Sequence[str]) -> dict[str, dict[str, Estimate]]:
     values: dict[str, list[tuple[str, int, float]]] = {}
 
     def add(name: str, case: Case, value: float) -> None:
@@ -199,10 +176,10 @@ def _scores(asked: Sequence[Case], texts: Sequence[str]) -> dict[str, dict[str, 
     return {name: _by_kind(rows) for name, rows in values.items()}
 
 
-def _by_kind(rows: list[tuple[str, int, float]]) -> dict[str, Score]:
+def _by_kind(rows: list[tuple[str, int, float]]) -> dict[str, Estimate]:
     kinds = sorted({kind for kind, _, _ in rows})
     groups = {kind: [row for row in rows if row[0] == kind] for kind in kinds} | {"all": rows}
     return {
-        kind: clustered([v for _, _, v in group], [s for _, s, _ in group])
+        kind: mean([v for _, _, v in group], [s for _, s, _ in group])
         for kind, group in groups.items()
     }

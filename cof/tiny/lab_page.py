@@ -9,72 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cof.errors import DataError
 from cof.runs.attention import LINES
 from cof.runs.figures import Curve, Panel, curves, save
-from cof.runs.statistics import difference, holm, mcnemar, mean
-from cof.runs.tables import Cell, Table, percent, points
-from cof.tiny.lab import MAIN, REGIMES, REGIONS, WEIGHTS
+from cof.runs.significance import holm, mcnemar, permutation
+from cof.runs.statistics import Estimate, difference, mean
+from cof.runs.tables import INTERVALS, TESTED, Cell, Number, Table, percent, points
+from cof.tiny.lab import MAIN, REGIONS, WEIGHTS
+from cof.tiny.lab_records import Records, pooled, read
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-HARD = ("fine", "crowded", "noise")
+SEED = 0
+"""Of the permutation tests: the same records give the same page."""
+
+TESTS = "p: permutation over images, Holm"
 HIT = 0.5
 """IoU of its own boxes with the true ones from which a question counts as hit."""
-
-
-@dataclass(frozen=True)
-class Records:
-    """One regime's questions.
-
-    Attributes:
-        regime: its name.
-        images: of each question; intervals are over them.
-        subtasks: of each question.
-        own_boxes: how many boxes the model itself gave.
-        own_iou: of the model's own boxes, None where nothing is there to be found.
-        credits: setting -> 0..1 of each question; `plain`, `own λ=2`, `truth λ=4.5 α=2`.
-    """
-
-    regime: str
-    images: tuple[str, ...]
-    subtasks: tuple[str, ...]
-    own_boxes: tuple[int, ...]
-    own_iou: tuple[float | None, ...]
-    credits: dict[str, tuple[float, ...]]
-
-    def some(self, places: Sequence[int], name: str) -> list[float]:
-        """Credits of some questions."""
-        return [self.credits[name][place] for place in places]
-
-
-def read(folder: Path) -> list[Records]:
-    """All regimes recorded in a folder, in their declared order.
-
-    Raises:
-        DataError: none is there.
-    """
-    found = [_read(folder / f"{name}.csv") for name in REGIMES if (folder / f"{name}.csv").exists()]
-    if not found:
-        raise DataError(
-            f"{folder}: no <regime>.csv; `cof tiny lab CHECKPOINT {folder}` writes them"
-        )
-    return found
-
-
-def _read(path: Path) -> Records:
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    settings = list(rows[0])[5:]
-    return Records(
-        path.stem,
-        tuple(row["image"] for row in rows),
-        tuple(row["subtask"] for row in rows),
-        tuple(int(row["own_boxes"]) for row in rows),
-        tuple(float(row["own_iou"]) if row["own_iou"] else None for row in rows),
-        {name: tuple(float(row[name]) for row in rows) for name in settings},
-    )
 
 
 def write(folder: Path) -> list[Path]:
@@ -107,16 +58,15 @@ def plain_table(found: Sequence[Records]) -> Table:
         for kind in (None, *kinds):
             places = [k for k, name in enumerate(one.subtasks) if kind in (None, name)]
             images = [one.images[place] for place in places]
-            cells.append(percent(mean(one.some(places, "plain"), images, 0)) if places else None)
+            cells.append(percent(mean(one.some(places, "plain"), images)) if places else None)
         absent = [k for k, iou in enumerate(one.own_iou) if iou is None]
         boxed = [float(one.own_boxes[k] > 0) for k in absent]
-        wrong = percent(mean(boxed, [one.images[k] for k in absent], 0), n=True) if absent else None
+        wrong = percent(mean(boxed, [one.images[k] for k in absent]), n=True) if absent else None
         rows.append((one.regime, len(one.images), *cells, _hits(one), wrong))
     head = ("regime", "n", "all, %", *(f"{kind}, %" for kind in kinds), "own boxes hit, %")
     head += ("absent things given a box, %",)
-    return Table(
-        "plain", "The plain model, and its own boxes at IoU 0.5; 95 % intervals", head, tuple(rows)
-    )
+    caption = f"The plain model, and its own boxes at IoU 0.5; {INTERVALS}"
+    return Table("plain", caption, head, tuple(rows))
 
 
 def overview(folders: Sequence[Path]) -> str:
@@ -128,60 +78,43 @@ def overview(folders: Sequence[Path]) -> str:
     rows: list[tuple[Cell, ...]] = []
     for folder in folders:
         found = read(folder)
-        for one in (*found, *_pooled(found)):
-            plain = percent(mean(one.credits["plain"], one.images, 0))
-            changes = [_change(one, f"{region} λ={MAIN:g}") for region in REGIONS]
+        for one in (*found, *pooled(found)):
+            plain = percent(mean(one.credits["plain"], one.images))
+            changes = _corrected([[_change(one, f"{region} λ={MAIN:g}") for region in REGIONS]])[0]
             rows.append(
                 (folder.resolve().name, one.regime, len(one.images), plain, _hits(one), *changes)
             )
     head = ("checkpoint", "regime", "n", "plain, %", "own boxes hit, %", *REGIONS)
-    caption = f"Change of accuracy in points at λ = {MAIN:g}, α = 1; 95 % intervals over images"
+    caption = (
+        f"Change of accuracy in points at λ = {MAIN:g}, α = 1; {TESTS} over the row; {INTERVALS}"
+    )
     return Table("overview", caption, head, tuple(rows)).markdown() + "\n"
-
-
-def _pooled(found: Sequence[Records]) -> list[Records]:
-    """The hard regimes as one; none if only one of them is there.
-
-    They share scenes, so an image counts once: its name is the cluster, whatever the regime.
-    """
-    hard = [one for one in found if one.regime in HARD]
-    if len(hard) < 2:
-        return []
-    names = [name for name in hard[0].credits if all(name in one.credits for one in hard)]
-    return [
-        Records(
-            "+".join(one.regime for one in hard),
-            tuple(image for one in hard for image in one.images),
-            tuple(kind for one in hard for kind in one.subtasks),
-            tuple(boxes for one in hard for boxes in one.own_boxes),
-            tuple(iou for one in hard for iou in one.own_iou),
-            {name: tuple(x for one in hard for x in one.credits[name]) for name in names},
-        )
-    ]
 
 
 def _hits(one: Records) -> Cell:
     """How often its own boxes hit, where something is there to be found."""
     known = [k for k, iou in enumerate(one.own_iou) if iou is not None]
     hits = [float((one.own_iou[k] or 0) >= HIT) for k in known]
-    return percent(mean(hits, [one.images[k] for k in known], 0), n=True)
+    return percent(mean(hits, [one.images[k] for k in known]), n=True)
 
 
 def main_table(found: Sequence[Records]) -> Table:
-    """The declared main comparison: λ = 4.5, every region, with McNemar's test."""
+    """The declared main comparison: λ = 4.5, every region, with its tests."""
     rows: list[tuple[Cell, ...]] = []
     for one in found:
-        tests = []
-        for region in REGIONS:
-            before, after = one.credits["plain"], one.credits[f"{region} λ={MAIN:g}"]
-            gained = sum(b > a for a, b in zip(before, after, strict=True))
-            lost = sum(b < a for a, b in zip(before, after, strict=True))
-            change = points(difference(before, after, one.images, 0))
-            tests.append((one.regime, region, change, gained, lost, mcnemar(gained, lost)))
-        corrected = holm([float(row[-1]) for row in tests])
-        rows += [(*row, p) for row, p in zip(tests, corrected, strict=True)]
-    head = ("regime", "region", "change, points", "gained", "lost", "p (McNemar)", "p (Holm)")
-    caption = f"Change of accuracy against the plain pass at λ = {MAIN:g}, α = 1; Holm by regime"
+        changes = [_change(one, f"{region} λ={MAIN:g}") for region in REGIONS]
+        corrected = holm([change.p for change in changes if change])
+        for region, change, p in zip(REGIONS, changes, corrected, strict=True):
+            if change:
+                counts = (change.gained, change.lost)
+                ps = (change.p, p, mcnemar(*counts))
+                rows.append((one.regime, region, points(change.estimate), *counts, *ps))
+    tests = (TESTED, "p (Holm)", "p (McNemar)")
+    head = ("regime", "region", "change, points", "gained", "lost", *tests)
+    caption = (
+        f"Change of accuracy against the plain pass at λ = {MAIN:g}, α = 1; Holm by regime; "
+        f"{INTERVALS}"
+    )
     return Table("main", caption, head, tuple(rows))
 
 
@@ -189,34 +122,82 @@ def weights_table(found: Sequence[Records]) -> Table:
     """Change in points for every region and λ; λ = 1 is run with the model's own boxes."""
     rows: list[tuple[Cell, ...]] = []
     for one in found:
-        for region in REGIONS:
-            cells = [_change(one, f"{region} λ={weight:g}") for weight in (1.0, *WEIGHTS)]
-            rows.append((one.regime, region, *cells))
+        changes = [
+            [_change(one, f"{region} λ={weight:g}") for weight in (1.0, *WEIGHTS)]
+            for region in REGIONS
+        ]
+        rows += _rows(one, list(REGIONS), changes)
     head = ("regime", "region", *(f"λ = {weight:g}" for weight in (1.0, *WEIGHTS)))
-    return Table("weights", "Change of accuracy in points; 95 % intervals", head, tuple(rows))
+    caption = f"Change of accuracy in points; {TESTS} by regime; {INTERVALS}"
+    return Table("weights", caption, head, tuple(rows))
 
 
 def expand_table(found: Sequence[Records]) -> Table:
     """Change in points for wider boxes, at the main λ."""
     rows: list[tuple[Cell, ...]] = []
     for one in found:
-        for region in ("truth", "own"):
-            names = [f"{region} λ={MAIN:g}{wider}" for wider in ("", " α=1.5", " α=2")]
-            rows.append((one.regime, region, *(_change(one, name) for name in names)))
+        changes = [
+            [_change(one, f"{region} λ={MAIN:g}{wider}") for wider in ("", " α=1.5", " α=2")]
+            for region in ("truth", "own")
+        ]
+        rows += _rows(one, ["truth", "own"], changes)
     head = ("regime", "region", "α = 1", "α = 1.5", "α = 2")
-    return Table("expand", f"The same for wider boxes, λ = {MAIN:g}", head, tuple(rows))
+    caption = f"The same for wider boxes, λ = {MAIN:g}; {TESTS} by regime"
+    return Table("expand", caption, head, tuple(rows))
 
 
-def _change(one: Records, name: str, places: Sequence[int] | None = None) -> Cell:
-    """Change against plain of one setting, over some of the questions."""
-    if name not in one.credits:
-        return None
+@dataclass(frozen=True)
+class Change:
+    """Of one setting against plain, over some of the questions.
+
+    Attributes:
+        estimate: of the mean credit.
+        gained: questions with more credit.
+        lost: questions with less.
+        p: of the permutation test, not corrected.
+    """
+
+    estimate: Estimate
+    gained: int
+    lost: int
+    p: float
+
+
+def _change(one: Records, name: str, places: Sequence[int] | None = None) -> Change | None:
+    """Change of one setting; None where it was not run or there is no such question."""
     chosen = range(len(one.images)) if places is None else places
-    if not chosen:
+    if name not in one.credits or not chosen:
         return None
     images = [one.images[place] for place in chosen]
     before, after = one.some(chosen, "plain"), one.some(chosen, name)
-    return points(difference(before, after, images, 0), n=places is not None)
+    pairs = list(zip(before, after, strict=True))
+    return Change(
+        difference(before, after, images),
+        sum(b > a for a, b in pairs),
+        sum(b < a for a, b in pairs),
+        permutation(before, after, images, SEED),
+    )
+
+
+def _corrected(
+    changes: Sequence[Sequence[Change | None]], n: bool = False
+) -> list[list[Number | None]]:
+    """Cells of a table, their p corrected over all of them; `n`: with what they rest on."""
+    ps = iter(holm([one.p for row in changes for one in row if one]))
+    return [
+        [points(one.estimate, n=n, p=next(ps)) if one else None for one in row] for row in changes
+    ]
+
+
+def _rows(
+    one: Records,
+    regions: Sequence[str],
+    changes: Sequence[Sequence[Change | None]],
+    n: bool = False,
+) -> list[tuple[Cell, ...]]:
+    """Rows of one regime, a region each."""
+    cells = zip(regions, _corrected(changes, n), strict=True)
+    return [(one.regime, region, *row) for region, row in cells]
 
 
 def split_table(found: Sequence[Records]) -> Table:
@@ -226,12 +207,20 @@ def split_table(found: Sequence[Records]) -> Table:
         groups: list[list[int]] = [[], [], []]
         for place, iou in enumerate(one.own_iou):
             groups[2 if iou is None else int(iou < HIT)].append(place)
-        for region in ("own", "truth"):
-            cells = [_change(one, f"{region} λ={MAIN:g}", places) for places in groups]
-            rows.append((one.regime, region, *cells))
+        rows += _split(one, groups)
     head = ("regime", "region", "own boxes hit", "own boxes miss", "nothing there")
-    caption = f"Change in points by hit and miss of the model's own boxes, λ = {MAIN:g}"
+    caption = (
+        f"Change in points by hit and miss of the model's own boxes, λ = {MAIN:g}; {TESTS} by "
+        f"regime; {INTERVALS}"
+    )
     return Table("split", caption, head, tuple(rows))
+
+
+def _split(one: Records, groups: Sequence[Sequence[int]]) -> list[tuple[Cell, ...]]:
+    """Rows of one regime for own and true boxes, a column a group of questions."""
+    regions = ["own", "truth"]
+    changes = [[_change(one, f"{name} λ={MAIN:g}", part) for part in groups] for name in regions]
+    return _rows(one, regions, changes, n=True)
 
 
 def subtask_table(found: Sequence[Records]) -> Table:
@@ -240,10 +229,8 @@ def subtask_table(found: Sequence[Records]) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for one in found:
         groups = [[k for k, name in enumerate(one.subtasks) if name == kind] for kind in kinds]
-        for region in ("own", "truth"):
-            cells = [_change(one, f"{region} λ={MAIN:g}", places) for places in groups]
-            rows.append((one.regime, region, *cells))
-    caption = f"Change in points by subtask, λ = {MAIN:g}"
+        rows += _split(one, groups)
+    caption = f"Change in points by subtask, λ = {MAIN:g}; {TESTS} by regime; {INTERVALS}"
     return Table("subtask", caption, ("regime", "region", *kinds), tuple(rows))
 
 
@@ -258,7 +245,7 @@ def attention_table(folder: Path, found: Sequence[Records]) -> Table | None:
     head = ("regime", "layer", "n", "region of the image, %", *(f"{v}, %" for v in LINES.values()))
     caption = (
         "Attention of the last prompt position on the true region, mean over heads, before and "
-        f"after λ = {MAIN:g}"
+        f"after λ = {MAIN:g}; {INTERVALS}"
     )
     return Table("attention", caption, head, tuple(rows)) if rows else None
 
@@ -268,7 +255,7 @@ def _layers(regime: str, rows: list[dict[str, str]]) -> Iterator[tuple[Cell, ...
         chosen = [row for row in rows if int(row["layer"]) == layer]
         images = [row["image"] for row in chosen]
         columns = [[float(row[key]) for row in chosen] for key in ("lit", *LINES)]
-        shares = [percent(mean(column, images, 0)) for column in columns]
+        shares = [percent(mean(column, images)) for column in columns]
         yield (regime, layer, len(chosen), *shares)
 
 
@@ -280,7 +267,7 @@ def effect_figure(found: Sequence[Records], stamp: str) -> Figure:
         lines = []
         for region in REGIONS:
             names = [f"{region} λ={weight:g}" for weight in WEIGHTS]
-            changes = [difference(before, one.credits[name], one.images, 0) for name in names]
+            changes = [difference(before, one.credits[name], one.images) for name in names]
             lines.append(Curve(region, WEIGHTS, tuple(change.times(100) for change in changes)))
         panels.append(Panel(one.regime, lines))
     return curves(panels, "λ", "change of accuracy, points", stamp)
