@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
@@ -12,6 +13,12 @@ from pydantic import TypeAdapter, ValidationError
 from cof.errors import ConfigError
 
 _T = TypeVar("_T")
+
+DEPTH = 16
+"""Deepest nesting of what anybody means to write."""
+
+LARGEST = 2**63 - 1
+"""Largest whole number that seeds, sizes and counts may have."""
 
 _BRANCHES = ("int",)
 """Parts of pydantic's path to an error that name a branch of a union and no key."""
@@ -27,8 +34,11 @@ def build(kind: type[_T], data: Mapping[str, Any], section: str, known: Sequence
         known: further keys that exist in the section, for messages.
 
     Raises:
-        ConfigError: the first thing that is wrong, with its dotted key, its value and the fix.
+        ConfigError: the first thing that is wrong, with its dotted key, its value and the fix;
+            in every dataclass a number that is not finite or beyond `LARGEST`, a text with a NUL
+            byte, and data nested deeper than `DEPTH`.
     """
+    _check_values(data, section)
     try:
         text = json.dumps(data, default=str)
         return TypeAdapter(kind).validate_json(text, strict=True, extra="forbid")
@@ -37,14 +47,48 @@ def build(kind: type[_T], data: Mapping[str, Any], section: str, known: Sequence
         raise ConfigError(_explain(error, section, names)) from None
 
 
+def cut(value: object, most: int = 120, plain: bool = False) -> str:
+    """A value for a message: as Python writes it (or as it is), cut where it is long."""
+    text = str(value) if plain else repr(value)
+    return text if len(text) <= most else f"{text[: most - 20]} ... ({len(text)} characters)"
+
+
+def _check_values(value: Any, key: str, depth: int = 0) -> None:
+    """Raise ConfigError for what no config can hold, whatever the type of its key."""
+    where = key or "config"
+    if depth > DEPTH:
+        raise ConfigError(f"{cut(where, plain=True)}: nested deeper than {DEPTH}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{where}: {value} is no finite number")
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise ConfigError(f"{where}: a number beyond {LARGEST}")
+    if isinstance(value, str):
+        _check_text(value, where)
+    elif isinstance(value, Mapping):
+        for name, one in value.items():
+            if not isinstance(name, str):
+                raise ConfigError(f"{where}: the key {cut(name)} is no text")
+            _check_text(name, where)
+            _check_values(one, f"{key}.{name}" if key else name, depth + 1)
+    elif isinstance(value, Sequence) and not isinstance(value, bytes):
+        for place, one in enumerate(value):
+            _check_values(one, f"{key}.{place}", depth + 1)
+
+
+def _check_text(text: str, where: str) -> None:
+    if "\0" in text or any("\ud800" <= sign <= "\udfff" for sign in text):
+        raise ConfigError(f"{where}: {cut(text)} holds a NUL byte or half a character")
+
+
 def _explain(error: ValidationError, section: str, names: Sequence[str]) -> str:
     first = error.errors(include_url=False)[0]
     where = [str(part) for part in first["loc"] if part not in _BRANCHES]
-    key = ".".join([section, *where] if section else where)
+    key = cut(".".join([section, *where] if section else where), plain=True)
+    given = cut(first["input"])
     if first["type"] == "unexpected_keyword_argument":
-        return f"{key}: unknown key (value {first['input']!r}); there is: {', '.join(names)}"
+        return f"{key}: unknown key (value {given}); there is: {', '.join(names)}"
     if first["type"] == "missing":
         return f"{key}: has no default, so give a value"
     if first["type"] == "value_error":
-        return f"{key or 'config'}: {first['ctx']['error']}"
-    return f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}, not {first['input']!r}"
+        return f"{key or 'config'}: {cut(first['ctx']['error'], 300, plain=True)}"
+    return f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}, not {given}"

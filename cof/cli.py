@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
+import sys
+from typing import Any
 
 import click
 
@@ -25,6 +29,12 @@ COMMANDS = {
     "doctor": "Check this installation; --parity compares with recorded numbers.",
 }
 """Subcommand -> one line of help. `cof/commands/<name>.py` holds the click command `<name>`."""
+
+FAILED = 2
+"""Exit code where a command could not do what it was asked to."""
+
+LONGEST = 2000
+"""Most characters of an error message."""
 
 
 class LazyGroup(click.Group):
@@ -52,14 +62,45 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except CofError as error:
-            click.echo(f"cof: {error}", err=True)
-            ctx.exit(2)
+            _say(str(error))
+            ctx.exit(FAILED)
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """As click's; what the system refuses (a full disk, `> /dev/full`) is one line too.
+
+        Errors without a number are no message of the system but a bug, and stay what they are; a
+        reader that went away (`| head`) is click's business.
+        """
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:
+            if error.errno is None:
+                raise
+            _say(f"{error.filename or 'output'}: {error.strerror}")
+            _forget_output()
+            sys.exit(FAILED)
+
+
+def _say(message: str) -> None:
+    """One line to the user, whatever file names and values are quoted in it."""
+    line = "".join(sign if sign.isprintable() else " " for sign in " ".join(message.split()))
+    with contextlib.suppress(OSError):  # then nothing can be said
+        click.echo(f"cof: {line if len(line) < LONGEST else line[:LONGEST] + ' ...'}", err=True)
+
+
+def _forget_output() -> None:
+    """Drop what could not be written, or Python tries again at its end, with a traceback."""
+    with contextlib.suppress(OSError, ValueError):  # no real file, as under a test
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="cof", prog_name="cof")
 def main() -> None:
     """Coarse-to-fine image understanding: locate, highlight, answer."""
+    if sys.platform == "win32":
+        _say("Linux and macOS are supported; on Windows use WSL")
+        sys.exit(FAILED)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from cof import plugins
 from cof.boxes import BoxConfig
-from cof.checked import build
+from cof.checked import DEPTH, build, cut
 from cof.errors import ConfigError
 from cof.exif import Exif
 from cof.models import base
@@ -33,8 +33,18 @@ _OTHER_KEYS = {"bench": ("limit",), "locate": (), "refine": (), "model": ()}
 """Sections in the order in which they are read, the model's heavy module last."""
 
 NOT_RESULTS = ("name", "out", "cache", "workers", "bench.root")
-"""Keys outside the content hash: where things are, how images are fed. The dataset has its own hash
-in a manifest."""
+"""Keys that tell no two runs apart: where things are, how images are fed."""
+
+PLACES = ("model.path", "locate.of", "locate.path", "bench.questions", "bench.images", "bench.file")
+"""Keys that name a place with contents. The place does not count; the contents do, by hashes of
+their own: weights, regions, questions (`cof.runs.origin`)."""
+
+LATER: dict[str, Any] = {"images.exif": "ignore"}
+"""Keys that older configs lack -> the value that stands for how those runs were made. At that value
+a key does not count, so that a new key changes no run's identity; every new key has a line here."""
+
+LONGEST_NAME = 200
+"""Most bytes of a run's folder name; file systems take 255."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +55,9 @@ class General:
         name: folder of the run inside `out`; None derives one from the config and the dataset.
         out: folder that holds run folders, relative to where the command is called.
         plain: also answer every question without the highlight, for the comparison.
-        batch_size: most questions in a batch, or `auto`: what fits into memory, 64 at most; part
-            of the hash, since padding rounds.
+        batch_size: most questions in a batch, or `auto`: what fits into memory, 64 at most. In
+            half precision part of the hash, since padding rounds; in float32 answers do not
+            depend on it, and a run may go on with another.
         seed: of the permutation test; sampling has `limits.seed`.
         cache: file of coarse replies that runs share (`cof.cache`); None asks anew every time.
         workers: threads of each process that decode images ahead of the model.
@@ -61,14 +72,22 @@ class General:
     workers: int = 2
 
     def __post_init__(self) -> None:
-        if self.batch_size != "auto" and self.batch_size < 1:
-            raise ValueError(f"batch_size={self.batch_size} must be at least 1, or auto")
-        if self.workers < 1:
-            raise ValueError(f"workers={self.workers} must be at least 1")
+        if self.batch_size != "auto" and not 1 <= self.batch_size <= 65536:
+            raise ValueError(
+                f"batch_size={self.batch_size} must be at least 1, at most 65536, or auto"
+            )
+        if not 1 <= self.workers <= 256:
+            raise ValueError(f"workers={self.workers} must be at least 1, at most 256")
         if self.seed < 0:
             raise ValueError(f"seed={self.seed} must not be negative")
-        if self.name is not None and Path(self.name).name != self.name:
-            raise ValueError(f"name={self.name!r} must be a plain folder name; `out` is a path")
+        if self.name is not None and not plain_name(self.name):
+            raise ValueError(f"name={cut(self.name)} must be a plain folder name; `out` is a path")
+
+
+def plain_name(name: str) -> bool:
+    """Whether a text can be a run's folder: one visible part of a path on every system."""
+    fits = 0 < len(name.encode(errors="replace")) <= LONGEST_NAME
+    return fits and name.isprintable() and name[0] != "." and not set(name) & set("/\\")
 
 
 @dataclass(frozen=True)
@@ -122,11 +141,6 @@ class RunConfig:
         plain: dict[str, Any] = json.loads(json.dumps({**asdict(self.general), **parts}))
         return plain
 
-    @property
-    def hash(self) -> str:
-        """Hex SHA-256 of everything that can change results; see `content_hash`."""
-        return content_hash(self.as_dict())
-
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a YAML config and apply `key=value` overrides (`refine.weight=2`) in their order.
@@ -149,6 +163,9 @@ def resolve(data: Mapping[str, Any]) -> RunConfig:
     Raises:
         ConfigError: an unknown key or plug-in, a wrong type, or an impossible value.
     """
+    for key in data:
+        if not isinstance(key, str):
+            raise ConfigError(f"config: the key {cut(key)} is no text")
     sections = [*KINDS, "images", "boxes", "limits"]
     rest = {key: value for key, value in data.items() if key not in sections}
     general = build(General, rest, "", known=sections)
@@ -179,6 +196,26 @@ def resolve(data: Mapping[str, Any]) -> RunConfig:
     )
 
 
+def check_saved(data: dict[str, Any]) -> dict[str, Any]:
+    """The data of a run's config.yaml, if every part that its readers use is there.
+
+    No plug-in is imported, so that a run can be read where its model cannot.
+
+    Raises:
+        ConfigError: a key that is missing or has another type.
+    """
+    known = {field.name for field in fields(General)}
+    build(General, {key: value for key, value in data.items() if key in known}, "")
+    for key in known - data.keys():
+        raise ConfigError(f"{key} is missing")
+    for key in KINDS:
+        _plugin_name(_section(data, key), key)
+    root = data["bench"].get("root")
+    if not isinstance(root, str):
+        raise ConfigError(f"bench.root: needs text, not {cut(root)}")
+    return data
+
+
 def plugin_config(section: str, name: str) -> type[Any]:
     """The `Config` dataclass of a section's plug-in."""
     module = plugins.load(KINDS[section], name)
@@ -192,18 +229,41 @@ def exif_of(resolved: Mapping[str, Any]) -> Exif:
     return rule
 
 
-def content_hash(resolved: Mapping[str, Any]) -> str:
-    """Hex SHA-256 of a resolved config's canonical JSON without `NOT_RESULTS`."""
-    kept = {key: value for key, value in flatten(resolved).items() if key not in NOT_RESULTS}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+def counting(resolved: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a resolved config what can change results, by dotted key.
+
+    Not `NOT_RESULTS`, no `PLACES`, no key of `LATER` at its old value, and in float32 not
+    `batch_size`. `model.device` and `model.dtype` are what they came down to, where that is known:
+    kernels round differently on another kind of device (which is why `device_map` and `compile`
+    count too), but cuda:0 and cuda:1 are one kind.
+
+    Args:
+        resolved: the config.
+        model: `dtype` and `device` as the model came to have them; empty where that is unknown.
+    """
+    kept = {
+        key: value
+        for key, value in flatten(resolved).items()
+        if key not in (*NOT_RESULTS, *PLACES) and not (key in LATER and value == LATER[key])
+    }
+    kept |= {f"model.{key}": model[key] for key in ("dtype", "device") if key in model}
+    if kept.get("model.dtype") == "float32":
+        kept.pop("batch_size", None)
+    return kept
+
+
+def content_hash(resolved: Mapping[str, Any], model: Mapping[str, Any]) -> str:
+    """Hex SHA-256 of the canonical JSON of what is `counting` of a resolved config."""
+    return hashlib.sha256(
+        json.dumps(counting(resolved, model), sort_keys=True).encode()
+    ).hexdigest()
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """What keeps two resolved configs from having one hash, as `key: value there, value here`."""
+    """Where two mappings differ, as `key: value there, value here`; nested ones by dotted keys."""
     old, new = flatten(there), flatten(here)
-    keys = sorted(key for key in {*old, *new} if key not in NOT_RESULTS)
-    shown = [(key, old.get(key, "absent"), new.get(key, "absent")) for key in keys]
-    return [f"{key}: {a!r} there, {b!r} here" for key, a, b in shown if a != b]
+    shown = [(key, old.get(key, "absent"), new.get(key, "absent")) for key in sorted({*old, *new})]
+    return [f"{key}: {cut(a)} there, {cut(b)} here" for key, a, b in shown if a != b]
 
 
 def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -218,7 +278,7 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _section(data: Mapping[str, Any], key: str) -> dict[str, Any]:
     value = data.get(key)
     if not isinstance(value, dict | None):
-        raise ConfigError(f"{key}: needs keys of its own, such as {key}.name, not {value!r}")
+        raise ConfigError(f"{key}: needs keys of its own, such as {key}.name, not {cut(value)}")
     return dict(value or {})
 
 
@@ -226,23 +286,23 @@ def _plugin_name(part: dict[str, Any], key: str) -> str:
     name = part.pop("name", DEFAULT_NAMES.get(key))
     if not isinstance(name, str):
         exist = ", ".join(plugins.names(KINDS[key]))
-        raise ConfigError(f"{key}.name: needs a name, not {name!r}; there is: {exist}")
+        raise ConfigError(f"{key}.name: needs a name, not {cut(name)}; there is: {exist}")
     return name
 
 
 def _override(data: dict[str, Any], override: str) -> dict[str, Any]:
     key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"{override!r} is no override; write key=value, as in refine.weight=2")
-    changed = copy.deepcopy(data)
     *path, last = key.split(".")
+    if not equals or not key or not key.isprintable() or len(path) > DEPTH:
+        raise ConfigError(f"{cut(override)} is no override; write key=value, as in refine.weight=2")
+    changed = copy.deepcopy(data)
     place = changed
     for part in path:
         if place.get(part) is None:
             place[part] = {}
         place = place[part]
         if not isinstance(place, dict):
-            raise ConfigError(f"{key}: {part!r} has no keys of its own, it is {place!r}")
+            raise ConfigError(f"{key}: {part!r} has no keys of its own, it is {cut(place)}")
     value = parse_value(text, key)
     section = key.removesuffix(".name")
     if section in KINDS and isinstance(value, str) and place.get("name") != value:

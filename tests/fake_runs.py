@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cof import config, load_run
-from cof.runs import manifest
+from cof.runs import manifest, origin
 from cof.runs.folder import Run, RunFolder
 from cof.runs.plan import fingerprint, read_questions
 from cof.runs.records import to_record
@@ -60,9 +60,12 @@ def make_run(
     folder.write_config(checked.as_dict())
     questions = [replace(one, boxes=(TRUE,)) for one in read_questions(checked)]
     dataset = fingerprint(questions, data)
-    manifest.write(folder, manifest.describe(checked, dataset, FakeModel(), "cof eval"), 0)
+    identity = {"weights": "fake", "dtype": "float32", "device": "cpu"}
+    made = origin.made(checked.as_dict(), identity, dataset)
+    described = manifest.describe(checked, dataset, identity, FakeModel(), "cof eval")
+    manifest.write(folder, described, 0)
     results = [_result(one, say, seed, checked.general.plain) for one in questions]
-    folder.append([to_record(index, one) for index, one in enumerate(results[:keep])])
+    folder.append([to_record(index, one, made) for index, one in enumerate(results[:keep])])
     if scored:
         _score(folder, checked)
     return load_run(folder.path)

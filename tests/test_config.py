@@ -11,6 +11,14 @@ from cof.yamlfile import parse_yaml
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples" / "configs"
 
 
+HALF = {"dtype": "float16", "device": "cuda"}
+FULL = {"dtype": "float32", "device": "cpu"}
+
+
+def hash_of(settings, model=HALF):
+    return config.content_hash(settings.as_dict(), model)
+
+
 @pytest.fixture
 def file(tmp_path):
     path = tmp_path / "run.yaml"
@@ -35,7 +43,7 @@ def test_the_resolved_config_reads_back_unchanged(file):
     got = config.load(file, ["refine.layers=[0, 3]", "model.device_map=auto", "bench.limit=3"])
     again = config.resolve(json.loads(json.dumps(got.as_dict())))
     assert again == got
-    assert again.hash == got.hash
+    assert hash_of(again) == hash_of(got)
 
 
 @pytest.mark.parametrize(
@@ -128,15 +136,54 @@ def test_a_missing_file_is_named(tmp_path):
         config.load(tmp_path / "no.yaml")
 
 
-@pytest.mark.parametrize("override", ["out=elsewhere", "name=x", "cache=y", "bench.root=elsewhere"])
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("out=elsewhere", "name=x", "cache=y", "bench.root=elsewhere", "workers=3"),
+        *("model.path=elsewhere", "bench.questions=elsewhere"),
+    ],
+)
 def test_where_things_are_is_not_in_the_hash(file, override):
-    assert config.load(file, [override]).hash == config.load(file).hash
+    assert hash_of(config.load(file, [override])) == hash_of(config.load(file))
+
+
+@pytest.mark.parametrize(("stage", "key"), [("file", "path"), ("random", "of"), ("shuffled", "of")])
+def test_where_regions_are_is_not_in_the_hash(file, stage, key):
+    one, two = (
+        config.load(file, [f"locate.name={stage}", f"locate.{key}={place}"]) for place in "ab"
+    )
+    assert hash_of(one) == hash_of(two)
+
+
+def test_the_batch_size_counts_in_half_precision_alone(file):
+    one, two = (config.load(file, [f"batch_size={size}"]) for size in (1, "auto"))
+    assert hash_of(one) != hash_of(two)
+    assert hash_of(one, FULL) == hash_of(two, FULL)
+    assert hash_of(one, FULL) != hash_of(one)
+
+
+def test_names_that_mean_one_device_and_dtype_are_one_setting(file):
+    named = config.load(file, ["model.device=cuda:1", "model.dtype=float16"])
+    assert hash_of(named) == hash_of(config.load(file))
+    assert hash_of(named, {**HALF, "device": "cpu"}) != hash_of(named)
+    compiled = config.load(file, ["model.compile=true"])
+    assert hash_of(compiled) != hash_of(config.load(file))
+
+
+def test_a_key_that_older_configs_lack_counts_only_off_its_old_value(file):
+    old = config.load(file).as_dict()
+    for key, value in config.LATER.items():
+        section, _, name = key.partition(".")
+        new = {**old, section: {**old.get(section, {}), name: value}}
+        assert config.content_hash(new, HALF) == config.content_hash(old, HALF)
+        new[section][name] = "another"
+        assert config.content_hash(new, HALF) != config.content_hash(old, HALF)
 
 
 @pytest.mark.parametrize("override", ["refine.weight=2.5", "plain=false", "batch_size=2", "seed=1"])
 def test_what_changes_results_is_in_the_hash(file, override):
     one, two = config.load(file), config.load(file, [override])
-    assert one.hash != two.hash
+    assert hash_of(one) != hash_of(two)
     (line,) = config.differences(one.as_dict(), two.as_dict())
     assert line.startswith(override.partition("=")[0] + ": ")
 
@@ -144,7 +191,7 @@ def test_what_changes_results_is_in_the_hash(file, override):
 def test_the_hash_does_not_depend_on_the_order_of_keys(file, tmp_path):
     other = tmp_path / "other.yaml"
     other.write_text("refine: {weight: 2.0, name: highlight}\nbench: {root: data, name: mme}\n")
-    assert config.load(other).hash == config.load(file).hash
+    assert hash_of(config.load(other)) == hash_of(config.load(file))
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.name)

@@ -96,7 +96,7 @@ def test_what_cannot_be_packed(made, packed, tmp_path):
     with pytest.raises(RunError, match="cut: not finished"):
         pack([cut.path], tmp_path / "more")
     (cut.path / "manifest.json").unlink()
-    with pytest.raises(RunError, match=r"cut: no manifest.json that says how many"):
+    with pytest.raises(RunError, match=r"cut: records but no manifest.json; nothing else says"):
         pack([cut.path], tmp_path / "more")
 
 

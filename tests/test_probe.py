@@ -158,6 +158,7 @@ class TestCommand:
             bench = {"name": "mme", "root": str(data)}
             settings = {"bench": bench, "out": str(tmp_path), "name": "r", "plain": False}
             settings |= {"locate": {"name": "centre"}, "limits": {"max_new_tokens": 1}}
+            settings |= {"model": {"path": llava.name}}
             return run(config.resolve({**settings, **parts})).path
 
         return make

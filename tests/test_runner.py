@@ -90,7 +90,7 @@ class TestRun:
         got = run(settings(), Options(command="cof eval x.yaml"))
         assert config.resolve(got.config) == settings()
         kept = got.manifest
-        assert kept["config_hash"] == settings().hash
+        assert kept["config_hash"] == config.content_hash(got.config, kept["identity"])
         assert kept["dataset"] == fingerprint(read_questions(settings()), data)
         assert (kept["dataset"]["question_count"], kept["dataset"]["image_count"]) == (10, 5)
         assert (kept["model"], kept["command"]) == ({"name": "stub"}, "cof eval x.yaml")
@@ -138,7 +138,7 @@ class TestRun:
 
     def test_the_made_up_name_depends_on_config_and_questions(self, settings, data):
         one, same = run(settings(name=None)), run(settings(name=None))
-        other = run(settings(name=None, batch_size=3))
+        other = run(settings(name=None, seed=3))
         fewer = run(settings(name=None, limit=2))
         assert one.path == same.path
         assert len({one.path, other.path, fewer.path}) == 3
@@ -152,8 +152,8 @@ class TestRealStages:
     def ask(self, settings, monkeypatch):
         monkeypatch.setattr(runner, "build_pipeline", BUILD)
 
-        def run_with(model, **top):
-            monkeypatch.setattr("cof.models.llava.load", lambda config: model)
+        def run_with(loaded, **top):
+            monkeypatch.setattr("cof.models.llava.load", lambda config: loaded)
             return run(settings(**{"refine": {"name": "highlight"}, **top}))
 
         return run_with
@@ -192,11 +192,12 @@ class TestRealStages:
         from cof.models import base, llava
 
         model = llava.load(base.Config(str(golden / "checkpoint"), device="cpu", dtype="float32"))
-        whole = ask(model, limits={"max_new_tokens": 4})
+        tiny = {"limits": {"max_new_tokens": 4}, "model": {"path": str(golden / "checkpoint")}}
+        whole = ask(model, **tiny)
         before = compared(whole.path)
         data = (whole.path / "records.jsonl").read_bytes()
         (whole.path / "records.jsonl").write_bytes(data[: len(data) // 2])
-        assert compared(ask(model, limits={"max_new_tokens": 4}).path) == before
+        assert compared(ask(model, **tiny).path) == before
         assert whole.manifest["model"]["dtype"] == "float32"
 
 
@@ -276,8 +277,8 @@ class TestResume:
 class TestRefusal:
     def test_another_config_is_refused_by_its_keys(self, settings):
         run(settings())
-        with pytest.raises(RunError, match=r"another config \(batch_size: 4 there, 2 here\)"):
-            run(settings(batch_size=2))
+        with pytest.raises(RunError, match=r"another config \(seed: 0 there, 2 here\)"):
+            run(settings(seed=2))
 
     def test_other_questions_are_refused(self, settings, data):
         run(settings())
@@ -297,7 +298,12 @@ class TestRefusal:
         (path / "records.jsonl").write_text(json.dumps(lines(path)[0]) + "\n")
         other = SimpleNamespace(describe=lambda: {"name": "stub", "revision": "2"})
         monkeypatch.setattr(StubPipeline, "model", other)
-        with pytest.raises(RunError, match=r"another model \(model\.revision: 'absent' there, '2'"):
+        with pytest.raises(RunError, match="cof-tiny: its files changed while it was loaded"):
+            run(settings())
+        other.describe = lambda: {"name": "stub", "attention": "2"}
+        with pytest.raises(
+            RunError, match=r"another model \(model\.attention: 'absent' there, '2'"
+        ):
             run(settings())
         assert len(lines(path)) == 1
 

@@ -128,7 +128,8 @@ class TestCells:
         assert [run.path.name for run in done.runs] == names
         for run in done.runs:
             assert len(run.results) == 2 * IMAGES
-            assert config.resolve(run.config).hash == run.manifest["config_hash"]
+            hashed = config.content_hash(run.config, run.manifest["identity"])
+            assert run.manifest["config_hash"] == hashed
             assert run.scores["questions"] == 2 * IMAGES
             assert (run.path / "answers" / "cof").is_dir()
         answers = [{result.cof.text for result in run.results} for run in done.runs]

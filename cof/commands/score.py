@@ -66,19 +66,21 @@ def _run(
     """Scores of a run from its records alone, as JSON and as text."""
     from cof.runs.folder import load_run
     from cof.runs.scores import summary, table
+    from cof.runs.sides import unfinished
 
     run = load_run(path)
     section = dict(run.config["bench"])
     if section.pop("name") != name:
         raise RunError(f"{path}: a run of {run.config['bench']['name']}, not of {name}")
     section.pop("limit", None)
-    total = run.manifest.get("dataset", {}).get("question_count", 0)
-    if len(run.results) < total and not (allow_missing and run.results):
+    missing = unfinished(run)
+    if missing and not (allow_missing and run.results):
+        total = len(run.results) + missing
         raise RunError(
             f"{path}: {len(run.results)} of {total} questions have a record; `cof eval` goes on "
             "with the others, --allow-missing scores without them"
         )
     config = bench_config(bench, name, section, options)
     scores = summary(bench, run.results, run.config["plain"], run.config["seed"], config)
-    scores |= {"unanswered": total - len(run.results)} if len(run.results) < total else {}
+    scores |= {"unanswered": missing} if missing else {}
     return scores, table(bench, scores, run.results)

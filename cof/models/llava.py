@@ -46,6 +46,20 @@ Config = base.Config
 log = logging.getLogger(__name__)
 
 
+def identify(config: Config) -> dict[str, str]:
+    """`weights` (a digest of the files), `dtype` and kind of `device` that `load` would give.
+
+    Raises:
+        ModelError: no such checkpoint, not LLaVA, an unknown device or dtype.
+    """
+    device, dtype = pick_device(config.device), pick_dtype(config.dtype, config.device)
+    return {
+        "weights": find(config.path).revision,
+        "dtype": str(dtype).removeprefix("torch."),
+        "device": str(device).partition(":")[0],
+    }
+
+
 def load(config: Config) -> Llava:
     """Load the model that a config names.
 

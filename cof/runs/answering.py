@@ -7,6 +7,7 @@ plain pass and coarse stages (`CoF.answer_many`); `cof eval` is a single cell, `
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from cof.config import RunConfig
 from cof.errors import DataError, RunError
 from cof.images import load_image
-from cof.runs import manifest
+from cof.runs import manifest, origin
 from cof.runs.feeding import feed
 from cof.runs.fitting import Ask, Fitted
 from cof.runs.folder import SCORES, RunFolder
@@ -32,11 +33,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cell:
-    """One setting, the run folder of its records, and the fingerprint of what it is asked."""
+    """One setting, the run folder of its records, what it is asked, and of which model.
+
+    Attributes:
+        dataset: the fingerprint of the questions.
+        identity: the model's, see `cof.runs.origin.identify`.
+    """
 
     config: RunConfig
     folder: RunFolder
     dataset: Mapping[str, Any]
+    identity: Mapping[str, str]
+
+    @functools.cached_property
+    def made(self) -> origin.Made:
+        """What every record says about where it comes from."""
+        return origin.made(self.config.as_dict(), self.identity, self.dataset)
 
     def lacks(self, total: int) -> bool:
         """True where some of the `total` questions have no record yet."""
@@ -100,7 +112,7 @@ def answer_all(
         for batch, images in fed:
             answered = _answer(ask, batch, len(cells), images)
             for cell, there, results in zip(cells, known, answered, strict=True):
-                _write(cell.folder, batch, results, there, strict)
+                _write(cell, batch, results, there, strict)
             bar.update(len(batch))
 
 
@@ -142,11 +154,11 @@ def _answer(
 
 
 def _write(
-    folder: RunFolder, batch: Batch, results: Sequence[Result], done: set[int], strict: bool
+    cell: Cell, batch: Batch, results: Sequence[Result], done: set[int], strict: bool
 ) -> None:
     """Append the records that are missing."""
     rows = [row for row in zip(batch, results, strict=True) if row[0][0] not in done]
     failed = next((result for _, result in rows if result.error), None)
     if failed and strict:
         raise RunError(f"question {failed.question.id}: {failed.error} (--strict)")
-    folder.append([to_record(index, result) for (index, _), result in rows])
+    cell.folder.append([to_record(index, result, cell.made) for (index, _), result in rows])

@@ -29,14 +29,14 @@ from cof import config as configs
 from cof import plugins
 from cof.config import RunConfig
 from cof.errors import DataError, RunError
-from cof.runs import grounding
+from cof.runs import grounding, origin
 from cof.runs.compare import EVIDENCE, Comparison, compare, corrected, evidence
 from cof.runs.failures import spoilt
 from cof.runs.figures import forest
 from cof.runs.folder import Run
 from cof.runs.grid import Grid
 from cof.runs.page import write_page
-from cof.runs.plan import questions_hash, read_questions, short_hash
+from cof.runs.plan import questions_hash, read_questions
 from cof.runs.runner import Options, run_cells
 from cof.runs.sides import side
 from cof.runs.statistics import Estimate
@@ -118,9 +118,10 @@ def _refusal(cell: RunConfig, questions: Sequence[Question]) -> str:
 
 
 def _name(base: RunConfig, questions: Sequence[Question]) -> str:
-    """`<bench>-<model>-controls-<hash of the setting and the questions>`."""
+    """`<bench>-<model>-controls-<hash of setting, weights and questions>`."""
     model = re.sub(r"[^\w.-]", "_", Path(str(base.model.path)).name)
-    digest = short_hash(base.hash, questions_hash(questions))
+    asked = {"questions": questions_hash(questions), **origin.regions(base)}
+    digest = origin.digest(origin.made(base.as_dict(), origin.identify(base), asked))
     return f"{base.names['bench']}-{model}-controls-{digest}"
 
 

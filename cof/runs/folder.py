@@ -24,18 +24,23 @@ from typing import IO, Any
 
 import yaml
 
-from cof.errors import RunError
-from cof.runs import locks, shards
+from cof.config import check_saved
+from cof.errors import ConfigError, RunError
+from cof.files import blamed, reason, regular, write_whole
+from cof.runs import locks, manifest_check, origin, shards
+from cof.runs.plan import questions_hash
 from cof.runs.ranks import Ranks
-from cof.runs.records import from_record
-from cof.runs.shards import RECORDS
+from cof.runs.record_check import result_of
+from cof.runs.shards import MADE, RECORDS
 from cof.types import Result
+from cof.yamlfile import parse_yaml
 
 CONFIG, MANIFEST, SCORES = "config.yaml", "manifest.json", "scores.json"
 ANSWERS = "answers"
 FILES = (CONFIG, MANIFEST, RECORDS, SCORES)
 WAY_OUT = "choose another name= or out=, or start anew with --overwrite"
 """What to do about a folder that belongs to another run; the end of a message."""
+MIXED = "config.yaml, manifest.json and records do not belong together; bring the right ones back"
 
 
 @dataclass(frozen=True)
@@ -66,19 +71,49 @@ def load_run(path: str | Path) -> Run:
     """Read a run folder, also one that is still being written.
 
     Raises:
-        RunError: no run folder, or a file in it that is damaged.
+        RunError: no run folder, a file in it that is damaged, or files of different runs.
+        DiskError: a file cannot be read, or is none.
     """
     folder = RunFolder(Path(path))
-    if not (folder.path / CONFIG).is_file():
+    config = folder.config()
+    if config is None:
         raise RunError(f"{path}: not a run folder (no {CONFIG})")
-    results = {line.record["index"]: from_record(line.record) for line in shards.read(folder.path)}
-    return Run(
+    results: dict[int, Result] = {}
+    made: origin.Made | None = None
+    for line in shards.read(folder.path):
+        results[line.record["index"]] = _result(line)
+        made = made or line.record.get(MADE)
+    manifest = folder.manifest(bool(results))
+    run = Run(
         path=folder.path,
-        config=folder.config() or {},
-        manifest=folder.read_json(MANIFEST),
+        config=config,
+        manifest=manifest,
         results=tuple(results[index] for index in sorted(results)),
         scores=folder.read_json(SCORES),
     )
+    if results:
+        _check_origin(run, made, max(results))
+    return run
+
+
+def _result(line: shards.Line) -> Result:
+    try:
+        return result_of(line.record)
+    except ValueError as error:
+        raise RunError(f"{line.file}: line {line.number}: damaged ({error})") from None
+
+
+def _check_origin(run: Run, made: origin.Made | None, last: int) -> None:
+    """Refuse records that config.yaml and the manifest do not speak of."""
+    origin.check(str(run.path), made, origin.made_of(run.config, run.manifest), MIXED)
+    dataset = origin.latest(run.manifest)["dataset"]
+    total = dataset["question_count"]
+    if last >= total:
+        raise RunError(f"{run.path}: a record of question {last}, but there are {total}; {MIXED}")
+    if made is None and len(run.results) == total:  # older records, which do not say it themselves
+        asked = questions_hash([result.question for result in run.results])
+        if asked != dataset["questions"]:
+            raise RunError(f"{run.path}: records of other questions; {MIXED}")
 
 
 @dataclass(frozen=True)
@@ -118,8 +153,9 @@ class RunFolder:
             return locks.acquire(self.path, self.ranks)
         except BlockingIOError:
             raise RunError(f"{self.path}: another process is writing this run") from None
-        except OSError as error:
-            raise RunError(f"{self.path}: cannot be written: {error}") from None
+        except (OSError, ValueError) as error:  # ValueError: a NUL byte in its name
+            why = reason(error) if isinstance(error, OSError) else error
+            raise RunError(f"{self.path}: cannot be written: {why}") from None
 
     def join(self) -> None:
         """Rank 0 waits until the other processes of its launch are done or dead; they, for it."""
@@ -130,40 +166,72 @@ class RunFolder:
         locks.tidy(self.path)
 
     def clear(self) -> None:
-        """Delete the run's own files and nothing else."""
-        for file in [*(self.path / name for name in FILES), *shards.files(self.path)]:
-            file.unlink(missing_ok=True)
+        """Delete the run's own files and nothing else; what says whose they are goes last."""
+        names = [self.path / name for name in (SCORES, MANIFEST, CONFIG)]
+        for file in [*shards.files(self.path), *names]:
+            with blamed(file, "deleted"):
+                file.unlink(missing_ok=True)
         shutil.rmtree(self.path / ANSWERS, ignore_errors=True)
 
     def config(self) -> dict[str, Any] | None:
-        """The resolved config, None where the run has not begun."""
-        try:
-            data = yaml.safe_load((self.path / CONFIG).read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        """The resolved config, None where the run has not begun.
+
+        Raises:
+            RunError: damaged, or no config of a run.
+        """
+        file = self.path / CONFIG
+        if not file.exists():
             return None
-        except (yaml.YAMLError, UnicodeDecodeError):
-            data = None
-        if not isinstance(data, dict):
-            raise RunError(f"{self.path / CONFIG}: damaged")
-        return data
+        try:
+            return check_saved(parse_yaml(file))
+        except ConfigError as error:
+            told = str(error).removeprefix(f"config {file}: ")
+            raise RunError(f"{file}: damaged ({told}); bring it back") from None
 
     def write_config(self, resolved: Mapping[str, Any]) -> None:
         """Write config.yaml, whole or not at all."""
-        self._replace(CONFIG, yaml.safe_dump(dict(resolved), sort_keys=False, allow_unicode=True))
+        text = yaml.safe_dump(dict(resolved), sort_keys=False, allow_unicode=True)
+        write_whole(self.path / CONFIG, text)
+
+    def manifest(self, begun: bool) -> dict[str, Any]:
+        """The manifest, empty where there is none.
+
+        Args:
+            begun: there are records, so that there has to be one.
+
+        Raises:
+            RunError: it is damaged, or missing beside records.
+        """
+        file = self.path / MANIFEST
+        data = self.read_json(MANIFEST)
+        if data or file.exists():
+            return manifest_check.checked(data, file)
+        if begun:
+            raise RunError(f"{self.path}: records but no {MANIFEST}; {manifest_check.LOST}")
+        return {}
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """manifest.json or scores.json, empty where there is none."""
-        try:
-            data: dict[str, Any] = json.loads((self.path / name).read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        """manifest.json or scores.json as it is, empty where there is none.
+
+        Raises:
+            RunError: not a JSON object; the message says what to do.
+        """
+        file = self.path / name
+        if not file.exists():
             return {}
-        except ValueError:
-            raise RunError(f"{self.path / name}: damaged; delete it") from None
+        try:
+            with blamed(file, "read"):
+                data = json.loads(regular(file).read_text(encoding="utf-8"))
+        except (ValueError, RecursionError):
+            data = None
+        if not isinstance(data, dict):
+            way = "delete it, the records give it anew" if name == SCORES else manifest_check.LOST
+            raise RunError(f"{file}: damaged; {way}")
         return data
 
     def write_json(self, name: str, data: Mapping[str, Any]) -> None:
         """Write manifest.json or scores.json, whole or not at all."""
-        self._replace(name, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+        write_whole(self.path / name, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Finished questions, one by one; a torn last line does not count.
@@ -183,8 +251,8 @@ class RunFolder:
 
     def append(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Add lines to this process's file and see them to the disk."""
-        name = shards.shard_name(self.ranks.rank, self.ranks.size)
-        with (self.path / name).open("ab") as file:
+        path = self.path / shards.shard_name(self.ranks.rank, self.ranks.size)
+        with blamed(path, "written"), path.open("ab") as file:
             file.write(b"".join(json.dumps(record).encode() + b"\n" for record in records))
             file.flush()
             os.fsync(file.fileno())
@@ -200,11 +268,3 @@ class RunFolder:
             RunError: a question has no record, or two.
         """
         shards.merge(self.path, total)
-
-    def _replace(self, name: str, text: str) -> None:
-        fresh = self.path / f".{name}.new"
-        with fresh.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(self.path / name)

@@ -8,9 +8,11 @@ run is finished; those of a launch that ended early stay, and do no harm.
 from __future__ import annotations
 
 import fcntl
+import os
 from pathlib import Path
 from typing import IO
 
+from cof.files import refuse_kind
 from cof.runs.ranks import Ranks
 
 
@@ -20,15 +22,16 @@ def acquire(folder: Path, ranks: Ranks) -> IO[str]:
     Raises:
         BlockingIOError: another launch is writing, or a process is left of one.
         OSError: the lock file cannot be made.
+        DiskError: something that is no file has its name.
     """
-    lock = _file(folder, ranks.rank).open("w")
+    lock = _open(_file(folder, ranks.rank))
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if ranks.leads:
             own = {_file(folder, rank) for rank in range(ranks.size)}
             for other in set(folder.glob(".lock-*")) - own:
                 _wait(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BaseException:
         lock.close()
         raise
     return lock
@@ -51,5 +54,17 @@ def _file(folder: Path, rank: int) -> Path:
 
 
 def _wait(file: Path, how: int) -> None:
-    with file.open("a") as lock:
+    with _open(file) as lock:
         fcntl.flock(lock, how)
+
+
+def _open(file: Path) -> IO[str]:
+    """A lock file, made where there is none; never what a link points to, never truncated."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    number = os.open(file, flags, 0o666)
+    try:
+        refuse_kind(file, os.fstat(number).st_mode)
+    except BaseException:
+        os.close(number)
+        raise
+    return os.fdopen(number, "r+")

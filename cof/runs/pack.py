@@ -11,11 +11,12 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from cof.config import content_hash
 from cof.errors import RunError
+from cof.files import write_whole
+from cof.runs import origin
 from cof.runs.folder import CONFIG, MANIFEST, Run, load_run
 from cof.runs.shards import PACKED, write_in_order
-from cof.runs.sides import run_hash, unfinished
+from cof.runs.sides import unfinished
 
 
 def pack(runs: Sequence[Path], out: Path) -> list[Path]:
@@ -43,10 +44,9 @@ def _pack(run: Path, target: Path) -> Path:
     _check_target(loaded, target)
     records = io.BytesIO()
     write_in_order(run, records)
-    target.mkdir(parents=True, exist_ok=True)
-    for name in (CONFIG, MANIFEST):
-        (target / name).write_bytes((run / name).read_bytes())
-    (target / PACKED).write_bytes(gzip.compress(records.getvalue(), mtime=0))
+    write_whole(target / PACKED, gzip.compress(records.getvalue(), mtime=0))
+    for name in (MANIFEST, CONFIG):
+        write_whole(target / name, (run / name).read_bytes())
     return target
 
 
@@ -57,6 +57,6 @@ def _check_target(run: Run, target: Path) -> None:
     if not (target / CONFIG).is_file():
         return
     there = load_run(target)
-    same = content_hash(there.config) == content_hash(run.config)
-    if not same or (there.results and run_hash(there) != run_hash(run)):
+    made = [origin.made_of(one.config, one.manifest) for one in (there, run) if one.manifest]
+    if any(one != made[-1] for one in made):
         raise RunError(f"{target}: holds another run than {run.path}; choose another --out")

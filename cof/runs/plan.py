@@ -158,11 +158,6 @@ def questions_hash(questions: Sequence[Question]) -> str:
     return hashlib.sha256(asked.encode()).hexdigest()
 
 
-def short_hash(config: str, questions: str) -> str:
-    """Eight hex digits for a run, from the hashes of its config and of its questions."""
-    return hashlib.sha256(f"{config} {questions}".encode()).hexdigest()[:8]
-
-
 def _file_hash(path: Path) -> str:
     try:
         with regular(path).open("rb") as file:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from cof import config as configs
 from cof.errors import RunError
-from cof.runs import manifest
+from cof.runs import manifest, origin, shards
 from cof.runs.answering import Cell
 from cof.runs.folder import WAY_OUT
 from cof.runs.plan import plan_batches
@@ -27,25 +27,46 @@ def prepare(
     folder, config = cell.folder, cell.config
     if overwrite:
         folder.clear()
-    resolved = config.as_dict()
-    begun = any(True for _ in folder.records())
-    there = folder.config()
-    if there is None or not begun:
-        folder.write_config(resolved)
-    elif configs.content_hash(there) != config.hash:
-        keys = "; ".join(configs.differences(there, resolved))
-        raise RunError(f"{folder.path}: made with another config ({keys}); {WAY_OUT}")
-    changes = manifest.dataset_changes(folder, cell.dataset, retry_failed)
-    if changes and begun:
+    first = next(folder.records(), None)
+    if first is None:
+        folder.write_config(config.as_dict())
+    else:
+        _check_same(cell, retry_failed)
+        origin.check(str(folder.path), first.get(shards.MADE), cell.made, WAY_OUT)
+        manifest.note_batch_size(folder, config.general.batch_size)
+    folder.repair()
+    if retry_failed:
+        _drop_failed(cell, questions)
+
+
+def _check_same(cell: Cell, mended: bool) -> None:
+    """Refuse to go on with other settings, weights or data; the message has the first difference.
+
+    Args:
+        cell: what is about to be asked, in whose folder there are records.
+        mended: images may have other bytes than they had.
+    """
+    folder = cell.folder
+    there, kept = folder.config() or {}, folder.manifest(begun=True)
+    before = origin.identity_of(kept)
+    keys = configs.differences(
+        configs.counting(there, before), configs.counting(cell.config.as_dict(), cell.identity)
+    )
+    if keys:
+        raise RunError(f"{folder.path}: made with another config ({'; '.join(keys)}); {WAY_OUT}")
+    changes = manifest.dataset_changes(folder, cell.dataset, mended)
+    if changes:
         way = f"--retry-failed asks again about mended images; or {WAY_OUT}"
         only_images = all(change.startswith("images:") for change in changes)
         raise RunError(
             f"{folder.path}: made with another dataset ({'; '.join(changes)}); "
             f"{way if only_images else WAY_OUT}"
         )
-    folder.repair()
-    if retry_failed:
-        _drop_failed(cell, questions)
+    if before.get("weights") not in (None, cell.identity["weights"]):
+        raise RunError(
+            f"{folder.path}: made with other weights ({before['weights']} there, "
+            f"{cell.identity['weights']} here); {WAY_OUT}"
+        )
 
 
 def _drop_failed(cell: Cell, questions: Sequence[Question]) -> None:

@@ -7,6 +7,7 @@
     plain {text, tokens}, cof {text, tokens}                            the two answers
     error                                                               which passes failed, why
     seconds {region, plain, cof}                                        all that two runs differ in
+    made {config, weights, dataset}                                     see `cof.runs.origin`
 
 Boxes are [x0, y0, x1, y1] in fractions of the original image. What did not happen is null.
 """
@@ -19,7 +20,7 @@ from typing import Any
 from cof.types import Answer, Box, Question, Region, Result
 
 
-def to_record(index: int, result: Result) -> dict[str, Any]:
+def to_record(index: int, result: Result, made: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Plain data of one result; `index` is the question's place in the benchmark, from 0."""
     asked, region = result.question, result.region
     parts = {"region": region, "plain": result.plain, "cof": result.cof}
@@ -46,6 +47,7 @@ def to_record(index: int, result: Result) -> dict[str, Any]:
         "cof": result.cof and _answer(result.cof),
         "error": result.error,
         "seconds": {key: round(part.seconds, 4) for key, part in parts.items() if part},
+        **({"made": dict(made)} if made else {}),
     }
 
 

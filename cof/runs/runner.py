@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from cof import plugins
 from cof.config import RunConfig
 from cof.errors import ConfigError
-from cof.runs import manifest
+from cof.runs import manifest, origin
 from cof.runs.answering import Cell, answer_all, settings_of
 from cof.runs.folder import ANSWERS, SCORES, Run, RunFolder, load_run
-from cof.runs.plan import fingerprint, plan_batches, read_questions, short_hash
+from cof.runs.plan import fingerprint, plan_batches, read_questions
 from cof.runs.prepare import prepare
 from cof.runs.ranks import Meeting, Ranks
 from cof.runs.scores import Pass, answers, summary
@@ -74,10 +74,14 @@ def run_cells(settings: Sequence[RunConfig], options: Options | None = None) -> 
     questions = read_questions(first)
     for one in settings:
         _check(one, questions)
+    identities = {_model(one): origin.identify(one) for one in settings}
     dataset = fingerprint(questions, Path(first.bench.root))
     ranks = Ranks.here()
     with contextlib.ExitStack() as locks:
-        cells = [_open(one, dataset | _source(one), ranks, locks) for one in settings]
+        cells = [
+            _open(one, dataset | origin.regions(one), identities[_model(one)], ranks, locks)
+            for one in settings
+        ]
         meeting = Meeting(ranks)
         meeting.gather("locked")
         for cell in cells if ranks.leads else []:
@@ -106,21 +110,23 @@ def _check(config: RunConfig, questions: Sequence[Question]) -> None:
         check(config.names["bench"], questions, config.locate)
 
 
-def _source(config: RunConfig) -> dict[str, str]:
-    """`regions`: the hash of the file that the coarse stage reads, where it reads one."""
-    source = getattr(plugins.load("locate", config.names["locate"]), "source", None)
-    digest = source(config.locate) if source is not None else ""
-    return {"regions": digest} if digest else {}
+def _model(config: RunConfig) -> tuple[str, Any]:
+    return config.names["model"], config.model
 
 
 def _open(
-    config: RunConfig, dataset: Mapping[str, Any], ranks: Ranks, locks: contextlib.ExitStack
+    config: RunConfig,
+    dataset: Mapping[str, Any],
+    identity: Mapping[str, str],
+    ranks: Ranks,
+    locks: contextlib.ExitStack,
 ) -> Cell:
     """The setting's folder, locked."""
-    path = Path(config.general.out) / (config.general.name or _name(config, dataset))
+    made = origin.made(config.as_dict(), identity, dataset)
+    path = Path(config.general.out) / (config.general.name or _name(config, made))
     folder = RunFolder(path, ranks)
     locks.enter_context(folder.locked())
-    return Cell(config, folder, dataset)
+    return Cell(config, folder, dataset, identity)
 
 
 def _together(cells: Sequence[Cell]) -> list[list[Cell]]:
@@ -149,7 +155,9 @@ def _fill(
         return
     pipeline = build_pipeline(cells[0].config)
     for cell in cells if cells[0].folder.ranks.leads else []:
-        here = manifest.describe(cell.config, cell.dataset, pipeline.model, options.command)
+        here = manifest.describe(
+            cell.config, cell.dataset, cell.identity, pipeline.model, options.command
+        )
         manifest.write(cell.folder, here, len(cell.folder.indexes()))
         (cell.folder.path / SCORES).unlink(missing_ok=True)
     go()
@@ -181,9 +189,8 @@ def _score(folder: RunFolder, config: RunConfig) -> None:
     folder.write_json(SCORES, scores)
 
 
-def _name(config: RunConfig, dataset: Mapping[str, Any]) -> str:
-    """`<bench>-<model>-<refine>-<hash>`, the same for the same config and questions."""
-    digest = short_hash(config.hash, dataset["questions"])
+def _name(config: RunConfig, made: origin.Made) -> str:
+    """`<bench>-<model>-<refine>-<hash>`, the same for the same settings, weights and questions."""
     model = Path(str(config.model.path)).name
-    parts = [config.names["bench"], model, config.names["refine"], digest]
+    parts = [config.names["bench"], model, config.names["refine"], origin.digest(made)]
     return "-".join(re.sub(r"[^\w.-]", "_", part) for part in parts)

@@ -84,7 +84,7 @@ def table(bench: ModuleType, scores: dict[str, Any], results: Sequence[Result]) 
     body, pair = _body(bench, scores), scores["paired"]
     head = ["", "n", *(NAMES[which] for which in asked_of(scores)), "difference"]
     lines = [tabulate(body, head[: len(body[0])], **_STYLE), ""] if body else []
-    lines += [_interval(pair, scores)] if pair else []
+    lines += [_interval(pair)] if pair else []
     lines += [
         f"{scores['questions']} questions, {_failed(scores)}; regions: {_counts(scores)}",
         *(f"no {NAMES[which]} score: every answer failed" for which in without_answers(scores)),

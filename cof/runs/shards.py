@@ -18,11 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from cof.checked import cut
 from cof.errors import RunError
+from cof.files import DiskError, blamed, regular, sweep, whole
 
 RECORDS = "records.jsonl"
 PACKED = "records.jsonl.gz"
 _SHARDS = "records-*.jsonl"
+MADE = "made"
+"""Key of a record: the origin of its run, see `cof.runs.origin`."""
 
 
 def shard_name(rank: int, size: int) -> str:
@@ -42,9 +46,10 @@ def kept(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One whole line: where it stands, in bytes, and what it says."""
+    """One whole line: where it stands, in bytes and lines (from 1), and what it says."""
 
     file: Path
+    number: int
     start: int
     length: int
     record: dict[str, Any]
@@ -56,12 +61,18 @@ def read(folder: Path) -> Iterator[Line]:
     A record that records.jsonl repeats to the byte counts once: a merge was killed.
 
     Raises:
-        RunError: a line before the last is damaged, or a question has two records.
+        RunError: a line before the last is damaged, a question has two records, or two records
+            were made with different settings, weights or datasets.
+        DiskError: a file cannot be read, or is none.
     """
     seen: dict[int, tuple[str, int]] = {}
+    first: Line | None = None
     for file in kept(folder):
         for line, digest in _whole_lines(file):
             index = line.record["index"]
+            if MADE in line.record:
+                first = first or line
+                _same_origin(first, line)
             other, known = seen.setdefault(index, (file.name, digest))
             if other == file.name:
                 yield line
@@ -70,8 +81,20 @@ def read(folder: Path) -> Iterator[Line]:
                 raise RunError(f"{folder}: question {index} has records in {both}; delete one")
 
 
+def _same_origin(one: Line, other: Line) -> None:
+    there, here = one.record[MADE], other.record[MADE]
+    if there != here:
+        key = next(key for key in {**there, **here} if there.get(key) != here.get(key))
+        raise RunError(
+            f"{other.file}: line {other.number}: made with another {key} than line {one.number} of "
+            f"{one.file.name} ({cut(here.get(key))}, {cut(there.get(key))}); "
+            "records of two runs are mixed here: take those of one of them away"
+        )
+
+
 def repair(folder: Path) -> None:
-    """Cut torn last lines off."""
+    """Cut torn last lines off, and delete what killed writers left."""
+    sweep(folder)
     for file in files(folder):
         end = max((line.start + line.length for line, _ in _whole_lines(file)), default=0)
         if file.exists() and end < file.stat().st_size:
@@ -119,17 +142,13 @@ def write_in_order(folder: Path, out: IO[bytes]) -> None:
 
 
 def _place(line: Line) -> Line:
-    return Line(line.file, line.start, line.length, {})
+    return Line(line.file, line.number, line.start, line.length, {})
 
 
 def _copy(lines: Iterable[Line], target: Path) -> None:
     """Write lines as they are into a new `target`, seen to the disk before it takes its place."""
-    fresh = target.with_name(f".{target.name}.new")
-    with fresh.open("wb") as out:
+    with whole(target) as fresh, fresh.open("wb") as out:
         _append(lines, out)
-        out.flush()
-        os.fsync(out.fileno())
-    fresh.replace(target)
 
 
 def _append(lines: Iterable[Line], out: IO[bytes]) -> None:
@@ -144,12 +163,10 @@ def _append(lines: Iterable[Line], out: IO[bytes]) -> None:
 
 def _whole_lines(file: Path) -> Iterator[tuple[Line, int]]:
     """The whole lines of a file, each with a hash of its bytes."""
-    packed = file.suffix == ".gz"
-    try:
-        stream = file.open("rb")
-    except FileNotFoundError:
+    packed, stream = file.suffix == ".gz", _opened(file)
+    if stream is None:
         return
-    with stream:
+    with stream, blamed(file, "read"):
         size, start = os.fstat(stream.fileno()).st_size, 0
         seen: set[int] = set()
         for number, data in enumerate(_unpacked(stream, file) if packed else stream, 1):
@@ -158,9 +175,20 @@ def _whole_lines(file: Path) -> Iterator[tuple[Line, int]]:
                 return
             if record is None or record["index"] in seen:
                 raise RunError(f"{file}: line {number} is damaged or a repetition; delete it")
-            yield Line(file, start, len(data), record), hash(data)
+            yield Line(file, number, start, len(data), record), hash(data)
             seen.add(record["index"])
             start += len(data)
+
+
+def _opened(file: Path) -> IO[bytes] | None:
+    """None where there is no such file, any more or yet."""
+    try:
+        with blamed(file, "read"):
+            return regular(file).open("rb")
+    except DiskError:
+        if file.exists():
+            raise
+        return None
 
 
 def _unpacked(stream: IO[bytes], file: Path) -> Iterator[bytes]:
@@ -177,6 +205,9 @@ def _record(line: bytes) -> dict[str, Any] | None:
         return None
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):  # RecursionError: brackets in brackets in brackets
         return None
-    return record if isinstance(record, dict) and isinstance(record.get("index"), int) else None
+    index = record.get("index") if isinstance(record, dict) else None
+    whole = isinstance(index, int) and not isinstance(index, bool) and index >= 0
+    made = record.get(MADE, {}) if whole else None
+    return record if isinstance(made, dict) else None

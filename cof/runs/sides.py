@@ -9,11 +9,10 @@ from typing import Any
 
 from cof import plugins
 from cof.checked import build
-from cof.config import content_hash
 from cof.errors import RunError
+from cof.runs import origin
 from cof.runs.failures import spoilt
 from cof.runs.folder import Run
-from cof.runs.plan import questions_hash, short_hash
 from cof.runs.scores import Pass, answers
 from cof.types import Question
 
@@ -131,23 +130,16 @@ def unfinished(run: Run) -> int:
     """How many questions of the dataset have no record yet.
 
     Raises:
-        RunError: there is no manifest to tell.
+        RunError: no question has, and there is no manifest to tell.
     """
-    if "dataset" not in run.manifest:
-        raise RunError(
-            f"{run.path}: no manifest.json that says how many questions there are; "
-            "was it copied without? The run's own command writes it anew"
-        )
-    return int(run.manifest["dataset"]["question_count"]) - len(run.results)
+    if not run.manifest:
+        raise RunError(f"{run.path}: no records yet")
+    return int(origin.latest(run.manifest)["dataset"]["question_count"]) - len(run.results)
 
 
 def run_hash(run: Run) -> str:
-    """Eight hex digits of config and questions, those that end a made-up folder name.
-
-    From config.yaml and the records alone; of an unfinished run, over the questions there are.
-    """
-    asked = questions_hash([result.question for result in run.results])
-    return short_hash(content_hash(run.config), asked)
+    """Eight hex digits of settings, weights and dataset: those that end a made-up folder name."""
+    return origin.digest(origin.made_of(run.config, run.manifest))
 
 
 def align(first: Side, second: Side, allow_missing: bool = False) -> tuple[Side, Side, int]:

@@ -11,17 +11,22 @@ values, goes on with the cells that are not finished.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
+import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cof import config as configs
-from cof.config import NOT_RESULTS, RunConfig, content_hash, flatten
+from cof.checked import cut
+from cof.config import NOT_RESULTS, RunConfig, counting
 from cof.errors import ConfigError
+from cof.runs import origin
 from cof.runs.folder import Run
 from cof.runs.plan import questions_hash, read_questions
 from cof.runs.runner import Options, run_cells
@@ -30,7 +35,12 @@ from cof.yamlfile import parse_value
 
 CACHE = "replies.sqlite"
 _INDICES = ("refine.layers", "refine.heads")
-_RANGE = re.compile(r"(\d+)-(\d+)$")
+_RANGE = re.compile(r"(\d{1,9})-(\d{1,9})$")
+MOST_LAYERS = 10_000
+"""No model has so many layers, or heads."""
+
+MOST_CELLS = 2_000
+"""Most settings of one sweep; each has a folder, and all of them share every batch."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +71,12 @@ def parse_axis(text: str) -> Axis:
     name, equals, listed = text.partition("=")
     found = parse_value(f"[{listed}]", name) if equals else None
     if not found:
-        raise ConfigError(f"{text!r} is no axis; write NAME=VALUE,VALUE as in weight=1,2,4.5")
+        raise ConfigError(f"{cut(text)} is no axis; write NAME=VALUE,VALUE as in weight=1,2,4.5")
     key = SHORT.get(name, name)
     if key in _INDICES:
         found = [_indices(value) for value in found]
-    words = [show(key, value) for value in found]
-    twice = next((word for word in words if words.count(word) > 1), None)
+    words = Counter(show(key, value) for value in found)
+    twice = next((cut(word, plain=True) for word, count in words.items() if count > 1), None)
     if twice is not None:
         raise ConfigError(f"{name}: the value {twice} is given twice")
     return Axis(name, key, tuple(found))
@@ -94,9 +104,12 @@ def parse_settings(texts: Sequence[str]) -> tuple[list[str], list[Axis]]:
 
 def _indices(value: Any) -> Any:
     """A value of `layers` or `heads`."""
-    span = _RANGE.match(str(value))
+    span = _RANGE.match(value) if isinstance(value, str) else None
     if span:
-        return list(range(int(span[1]), int(span[2]) + 1))
+        first, last = int(span[1]), int(span[2])
+        if not first <= last < MOST_LAYERS:
+            raise ConfigError(f"{value}: no range of layers or heads (0-15), all below 10000")
+        return list(range(first, last + 1))
     return None if value == "all" else [value] if isinstance(value, int) else value
 
 
@@ -124,12 +137,15 @@ def sweep(
     for key in keys:
         if key.startswith("bench.") or key in NOT_RESULTS:
             raise ConfigError(f"{key}: cannot be swept; every cell asks the same questions")
+    cells = math.prod(len(axis.values) for axis in axes)
+    if cells > MOST_CELLS:
+        raise ConfigError(f"{cells} settings; a sweep takes {MOST_CELLS} at most")
     base = configs.load(path, overrides)
     folder = Path(base.general.out) / (base.general.name or _name(base, keys))
     cache = base.general.cache or str(Path(base.general.out) / CACHE)
     fixed = [*overrides, f"out={json.dumps(str(folder))}", f"cache={json.dumps(cache)}"]
-    cells = [_cell(path, fixed, axes, point) for point in _points(axes)]
-    return Sweep(folder, tuple(run_cells(cells, options)))
+    settings = [_cell(path, fixed, axes, point) for point in _points(axes)]
+    return Sweep(folder, tuple(run_cells(settings, options)))
 
 
 def _points(axes: Sequence[Axis]) -> list[dict[str, Any]]:
@@ -150,8 +166,13 @@ def _cell(
 
 def _name(base: RunConfig, keys: Sequence[str]) -> str:
     """`<bench>-<model>-sweep-<hash>`: of what the cells share: settings, axes, questions."""
-    fixed = {key: value for key, value in flatten(base.as_dict()).items() if key not in keys}
+    sections = {key.partition(".")[0] for key in keys}
+    identity = {} if "model" in sections else origin.identify(base)
+    boxes = {} if "locate" in sections else origin.regions(base)
+    settings = counting(base.as_dict(), identity)
+    shared = {key: value for key, value in settings.items() if key not in keys}
     asked = questions_hash(read_questions(base))
-    digest = content_hash({**fixed, "axes": sorted(keys), "questions": asked})[:8]
+    parts = [shared, identity.get("weights"), boxes, sorted(keys), asked]
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
     model = re.sub(r"[^\w.-]", "_", Path(str(base.model.path)).name)
     return f"{base.names['bench']}-{model}-sweep-{digest}"
