@@ -136,7 +136,7 @@ def empty_option(root):
 
 def options_of_another_kind(root):
     annotate(root / "direct_attributes", "sa_3", [["red"], 3], [])
-    return "direct_attributes/sa_3.json: options [['red'], 3], expected two or more"
+    return "direct_attributes/sa_3.json: 'options' is ['red'], expected text"
 
 
 def box_outside(root):

@@ -172,6 +172,7 @@ def test_names_that_mean_one_device_and_dtype_are_one_setting(file):
 
 def test_a_key_that_older_configs_lack_counts_only_off_its_old_value(file):
     old = config.load(file).as_dict()
+    del old["images"]
     for key, value in config.LATER.items():
         section, _, name = key.partition(".")
         new = {**old, section: {**old.get(section, {}), name: value}}

@@ -392,8 +392,8 @@ class TestComparisons:
 
     def test_one_broken_setting_leaves_the_sweep_its_table(self, mini, tmp_path):
         file = write_config(tmp_path, mini, "vstar", locate={"name": "oracle"})
-        done = cof("sweep", file, f"perturb=1,{PERTURB:.0f}", "weight=1,4.5")
-        assert done.exit_code == 1
+        done = cof("sweep", file, f"perturb=1,{PERTURB:.0e}", "weight=1,4.5")
+        assert done.exit_code == 1, done.output
         page = (tmp_path / "runs" / "r" / "sweep.md").read_text()
         assert page.count("left out: every CoF answer failed") == 2
         assert sum(line.startswith("|") for line in page.splitlines()) == 2 + 3

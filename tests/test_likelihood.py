@@ -168,7 +168,8 @@ def test_a_tie_for_the_lowest_loss_chooses_nothing(losses, text):
 
 
 def test_equal_logits_choose_no_option_whatever_its_place(llava, views, monkeypatch):
-    monkeypatch.setattr(llava.network.lm_head, "weight", torch.nn.Parameter(0 * llava_head(llava)))
+    zero = torch.nn.Parameter(0 * llava_head(llava))
+    monkeypatch.setitem(llava.network.lm_head._parameters, "weight", zero)
     asked = [
         replace(
             one, options=("red", "green"), reference=("red", "green")[k], category=vstar.TYPES[k]
