@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from cof.errors import RunError
+from cof.files import blamed, regular
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -98,7 +99,7 @@ class ReplyCache:
 
     def rows(self) -> list[tuple[str, str, int]]:
         """What the file holds: (model, coarse stage, number of replies)."""
-        if not self.file.is_file():
+        if not self.file.exists():
             return []
         with self._open() as base:
             counts = (
@@ -108,7 +109,7 @@ class ReplyCache:
 
     def clear(self, model: str | None = None) -> int:
         """Forget every reply, or those of one model; returns how many."""
-        if not self.file.is_file():
+        if not self.file.exists():
             return 0
         with self._open() as base:
             where, values = ("", ()) if model is None else (" WHERE model = ?", (model,))
@@ -128,7 +129,10 @@ class ReplyCache:
         marks = ",".join("?" * len(keys))
         with self._open() as base:
             query = f"SELECT key, reply FROM replies WHERE key IN ({marks})"
-            return dict(base.execute(query, keys).fetchall())
+            found = dict(base.execute(query, keys).fetchall())
+        if not all(isinstance(reply, str) for reply in found.values()):
+            raise RunError(f"{self.file}: holds a reply that is no text; delete the file")
+        return found
 
     def _write(self, model: Model, stage: ModuleType, rows: Sequence[tuple[str, str, str]]) -> None:
         name = stage.__name__.removeprefix("cof.locate.")
@@ -139,7 +143,10 @@ class ReplyCache:
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         """A connection for one transaction; waits for other writers."""
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with blamed(self.file, "written"):
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            if self.file.exists():
+                regular(self.file)
         try:
             with closing(sqlite3.connect(self.file, timeout=_PATIENCE)) as base, base:
                 base.execute(_TABLE)

@@ -38,7 +38,7 @@ def build(kind: type[_T], data: Mapping[str, Any], section: str, known: Sequence
             in every dataclass a number that is not finite or beyond `LARGEST`, a text with a NUL
             byte, and data nested deeper than `DEPTH`.
     """
-    _check_values(data, section)
+    check_values(data, section)
     try:
         text = json.dumps(data, default=str)
         return TypeAdapter(kind).validate_json(text, strict=True, extra="forbid")
@@ -53,8 +53,8 @@ def cut(value: object, most: int = 120, plain: bool = False) -> str:
     return text if len(text) <= most else f"{text[: most - 20]} ... ({len(text)} characters)"
 
 
-def _check_values(value: Any, key: str, depth: int = 0) -> None:
-    """Raise ConfigError for what no config can hold, whatever the type of its key."""
+def check_values(value: Any, key: str, depth: int = 0) -> None:
+    """Raise ConfigError for what no config can hold, whatever the type of its key; see `build`."""
     where = key or "config"
     if depth > DEPTH:
         raise ConfigError(f"{cut(where, plain=True)}: nested deeper than {DEPTH}")
@@ -69,10 +69,10 @@ def _check_values(value: Any, key: str, depth: int = 0) -> None:
             if not isinstance(name, str):
                 raise ConfigError(f"{where}: the key {cut(name)} is no text")
             _check_text(name, where)
-            _check_values(one, f"{key}.{name}" if key else name, depth + 1)
+            check_values(one, f"{key}.{name}" if key else name, depth + 1)
     elif isinstance(value, Sequence) and not isinstance(value, bytes):
         for place, one in enumerate(value):
-            _check_values(one, f"{key}.{place}", depth + 1)
+            check_values(one, f"{key}.{place}", depth + 1)
 
 
 def _check_text(text: str, where: str) -> None:

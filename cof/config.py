@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from cof import plugins
 from cof.boxes import BoxConfig
-from cof.checked import DEPTH, build, cut
+from cof.checked import DEPTH, build, check_values, cut
 from cof.errors import ConfigError
 from cof.exif import Exif
 from cof.models import base
@@ -205,6 +205,7 @@ def check_saved(data: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: a key that is missing or has another type.
     """
+    check_values(data, "")
     known = {field.name for field in fields(General)}
     build(General, {key: value for key, value in data.items() if key in known}, "")
     for key in known - data.keys():

@@ -9,8 +9,8 @@ from typing import Annotated, Any, NotRequired
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict  # pydantic asks for it below Python 3.12
 
-from cof.checked import cut
-from cof.errors import RunError
+from cof.checked import check_values, cut
+from cof.errors import ConfigError, RunError
 
 LOST = (
     "nothing else says what the records were made with: bring the file back, "
@@ -74,9 +74,11 @@ def checked(data: Any, file: Path) -> dict[str, Any]:
         RunError: the first key that is missing or of another type.
     """
     try:
+        check_values(data, "")
         _ADAPTER.validate_python(data)
-    except ValidationError as error:
-        raise RunError(f"{file}: damaged ({explain(error)}); {LOST}") from None
+    except (ConfigError, ValidationError) as error:
+        why = explain(error) if isinstance(error, ValidationError) else error
+        raise RunError(f"{file}: damaged ({why}); {LOST}") from None
     found: dict[str, Any] = data
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, NotRequired
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict  # pydantic asks for it below Python 3.12
 
 from cof.runs.manifest_check import explain
@@ -12,15 +12,24 @@ from cof.runs.records import from_record
 from cof.types import FocusStatus, Result
 
 _STRICT = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+
+
+def _whole(text: str) -> str:
+    if any("\ud800" <= sign <= "\udfff" for sign in text):
+        raise ValueError("holds half a character")
+    return text
+
+
+_Text = Annotated[str, AfterValidator(_whole)]
 _Count = Annotated[int, Field(ge=0, le=1 << 24)]
 _Four = Annotated[list[float], Field(min_length=4, max_length=4)]
 
 
 @with_config(_STRICT)
 class _Region(TypedDict):
-    source: str
-    frame: str
-    reply: str
+    source: _Text
+    frame: _Text
+    reply: _Text
     boxes: list[_Four]
 
 
@@ -35,27 +44,27 @@ class _Focus(TypedDict):
 
 @with_config(_STRICT)
 class _Answer(TypedDict):
-    text: str
+    text: _Text
     tokens: list[int]
 
 
 @with_config(_STRICT)
 class _Record(TypedDict):
     index: Annotated[int, Field(ge=0)]
-    id: str
-    image: str
-    category: str
-    question: str
-    reference: str
+    id: _Text
+    image: _Text
+    category: _Text
+    question: _Text
+    reference: _Text
     truth: list[_Four]
-    options: list[str]
+    options: list[_Text]
     choose: bool
-    core: NotRequired[str]
+    core: NotRequired[_Text]
     region: _Region | None
     focus: _Focus
     plain: _Answer | None
     cof: _Answer | None
-    error: str
+    error: _Text
     seconds: dict[str, Annotated[float, Field(ge=0)]]
     made: NotRequired[dict[str, str]]
 
