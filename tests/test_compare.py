@@ -1,6 +1,8 @@
 """Comparisons: paired by question, named where they cannot be, the same from Python and CLI."""
 
 import json
+import random
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -9,12 +11,13 @@ from fakes import make_mme
 
 from cof.cli import main
 from cof.errors import RunError
-from cof.runs.compare import compare, compare_with_first, text
+from cof.runs.compare import category_table, compare, compare_with_first, text
 from cof.runs.sides import Side, align, labels, run_hash, side, sides
-from cof.runs.statistics import holm, mcnemar
+from cof.runs.significance import holm, mcnemar, permutation
+from cof.runs.statistics import FEW
 from cof.types import Question
 
-IMAGES = 24
+IMAGES = 40
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +53,9 @@ class TestCompare:
         got = compare(make_side("a", [0, 0, 1, 1, 0.3]), make_side("b", [0, 1, 0, 1, 0.6]), 0)
         assert (got.gained, got.lost) == (("q1", "q4"), ("q2",))
         assert got.difference.value == pytest.approx(0.3 / 5)
-        assert got.p == mcnemar(2, 1)
+        assert got.p_mcnemar == mcnemar(2, 1)
+        credits = ([0, 0, 1, 1, 0.3], [0, 1, 0, 1, 0.6])
+        assert got.p == permutation(*credits, range(5), 0)
         assert (got.before.n, got.images, got.categories) == (5, 5, {})
 
     def test_the_categories_add_up_to_the_whole(self, runs):
@@ -71,13 +76,22 @@ class TestCompare:
         back = compare(side(runs[1], "cof"), side(runs[0], "cof"), 0)
         assert (there.gained, there.lost) == (back.lost, back.gained)
         assert there.difference.value == pytest.approx(-back.difference.value)
-        assert there.difference.low == pytest.approx(-back.difference.high, abs=0.03)
+        assert there.difference.low == pytest.approx(-back.difference.high)
 
     def test_several_are_corrected_together(self, runs):
         found = compare_with_first([side(run, "cof") for run in runs], 0)
         assert [one.p_holm for one in found] == pytest.approx(holm([one.p for one in found]))
         least = min(found, key=lambda one: one.p)
         assert least.p_holm == pytest.approx(2 * least.p)
+        assert [one.p for one in found] != [one.p_mcnemar for one in found]
+
+    def test_categories_are_a_family_of_their_own(self, runs):
+        got = compare(side(runs[0], "cof"), side(runs[1], "cof"), 0)
+        parts = got.categories.values()
+        assert [one.p_holm for one in parts] == pytest.approx(holm([one.p for one in parts]))
+        rows = category_table(got).rows
+        assert [row[8] for row in rows] == [None, *(one.p_holm for one in parts)]
+        assert [row[7] for row in rows] == [got.p, *(one.p for one in parts)]
 
     def test_long_lists_are_cut_and_counted(self):
         shown = text(compare(make_side("a", [0] * 15), make_side("b", [1] * 15), 0))
@@ -95,6 +109,20 @@ class TestAlign:
             align(second, first)
         assert align(first, second, allow_missing=True) == (first.take([0, 1]), second, 1)
         assert compare(second, first, 0, allow_missing=True).left_out == 1
+
+    @pytest.mark.parametrize("seed", range(30))
+    def test_every_question_that_not_both_answered_is_left_out_once(self, seed):
+        """Also where both lack the same one, and where one run has a `limit`."""
+        rng = random.Random(seed)
+        asked = [range(12), range(rng.choice([12, 12, 9]))]
+        done = [[i for i in ids if i == 0 or rng.random() < 0.7] for ids in asked]
+        first, second = (
+            replace(make_side(name, [1] * 12).take(ids), missing=len(whole) - len(ids))
+            for name, ids, whole in zip("ab", done, asked, strict=True)
+        )
+        left_out = {*asked[0], *asked[1]} - (set(done[0]) & set(done[1]))
+        assert compare(first, second, 0, allow_missing=True).left_out == len(left_out)
+        assert compare(second, first, 0, allow_missing=True).left_out == len(left_out)
 
     def test_another_text_under_one_id_is_never_allowed(self):
         other = make_side("b", [1, 1], text="What?")
@@ -118,8 +146,8 @@ class TestSides:
         ]
 
     def test_an_unfinished_run_says_how_much_is_missing(self, root, data):
-        cut = make_run(root, data, right_with(1, 1), "cut", keep=40)
-        with pytest.raises(RunError, match=r"cut: 8 of 48 questions have no record yet"):
+        cut = make_run(root, data, right_with(1, 1), "cut", keep=72)
+        with pytest.raises(RunError, match=r"cut: 8 of 80 questions have no record yet"):
             side(cut, "cof")
         assert side(cut, "cof", allow_missing=True).missing == 8
 
@@ -146,7 +174,9 @@ class TestCommand:
         done = invoke(runs[2].path)
         assert done.exit_code == 0, done.output
         assert "first: r2 plain; second: r2 cof" in done.output
-        assert "bootstrap over 24 images" in done.output
+        assert "over 40 images" in done.output
+        assert "permutation over images: p = " in done.output
+        assert "McNemar's exact test, which takes questions as independent: p = " in done.output
         assert "existence" in done.output
 
     def test_json_has_every_id_and_digit(self, runs):
@@ -154,7 +184,10 @@ class TestCommand:
         (got,) = json.loads(done.stdout)
         expected = compare(side(runs[0], "cof"), side(runs[2], "cof"), 0)
         assert got["gained"] == list(expected.gained)
-        assert got["difference"]["low"] == expected.difference.low
+        assert got["difference"]["low"] == expected.difference.low < expected.difference.value
+        assert got["p"] == expected.p
+        small = got["categories"]["color"]["difference"]
+        assert (small["low"], small["clusters"], small["reason"]) == (None, 20, FEW)
         assert set(got["categories"]) == {"existence", "color"}
 
     def test_the_plain_passes_can_be_compared(self, runs):
@@ -169,7 +202,7 @@ class TestCommand:
         assert "p (Holm)" in done.output
 
     def test_what_is_left_out_is_said(self, runs, root, data):
-        bench = {"name": "mme", "root": str(data), "limit": 20}
+        bench = {"name": "mme", "root": str(data), "limit": 36}
         small = make_run(root, data, right_with(1, 1), "small", bench=bench)
         done = invoke(runs[0].path, small.path)
         assert (done.exit_code, len(done.stderr.splitlines())) == (2, 1)

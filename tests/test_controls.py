@@ -63,11 +63,22 @@ def test_the_table_sets_each_control_beside_plain_and_own(file):
     table = Report(run_controls(file, [])).table()
     rows = {row[0]: row for row in table.rows}
     assert list(rows) == ["plain", "own", *CONTROLS]
-    assert str(rows["own"][6]) == "0.0 [0.0, 0.0] (n = 12)"  # its centre is off the true box
-    assert str(rows["oracle"][6]) == "100.0 [100.0, 100.0] (n = 12)"
-    assert str(rows["whole"][7]).startswith("100.0")
-    assert rows["own"][4] is None
-    assert rows["oracle"][4].estimate.value == 0  # the stub says Yes wherever it is highlighted
+    cells = {name: dict(zip(table.head, row, strict=True)) for name, row in rows.items()}
+    own, oracle = cells["own"], cells["oracle"]
+    assert str(own["hit, %"]) == "0.0 too few (6) (n = 12)"  # its centre is off the true box
+    assert str(oracle["hit, %"]) == "100.0 too few (6) (n = 12)"
+    assert str(cells["whole"]["tokens lit, %"]).startswith("100.0")
+    assert own["own minus this, points"] is None
+    # the stub says Yes wherever it is highlighted
+    assert oracle["own minus this, points"].estimate.value == 0
+    tests = [head for head in table.head if head.startswith("p (")]
+    assert tests == [
+        "p (Holm), this against plain",
+        "p (permutation over images), own against this",
+        "p (Holm), own against this",
+        "p (McNemar), own against this",
+    ]
+    assert [oracle[head] for head in tests[1:]] == [1.0] * 3
 
 
 def test_a_control_that_the_benchmark_cannot_have_is_left_out_and_said(file, tmp_path):

@@ -87,21 +87,21 @@ class TestMeasure:
 
 def test_means_are_over_the_questions_that_have_them():
     rows = [result(0), result(1, found=()), result(2, true=(), target=()), FAILED]
-    got = summarise(rows, seed=0)
+    got = summarise(rows)
     assert {name: one.n for name, one in got.items()} == {
         **dict.fromkeys(("parsed", "boxes", "area", "lit"), 3),
         **dict.fromkeys(("hit", "iou", "recall"), 2),
     }
     assert got["parsed"].value == pytest.approx(2 / 3)
     assert got["hit"].value == 0.5
-    assert "hit" not in summarise([result(0, true=(), target=())], seed=0)
+    assert "hit" not in summarise([result(0, true=(), target=())])
 
 
 def test_the_effect_is_split_by_the_region():
     rows = [result(0), result(1), result(2, found=(FAR,)), result(3, true=(), target=()), FAILED]
     got = effect_by_hit(rows, [0, 1, 1, 0, 0], [1, 1, 0, 0, 0], seed=0)
-    assert {name: (one.value, one.n) for name, one in got.items()} == {
-        "hit": (0.5, 2),
-        "miss": (-1.0, 1),
-        "no true box": (0.0, 1),
+    assert {name: (one.value, one.n, p) for name, (one, p) in got.items()} == {
+        "hit": (0.5, 2, 1.0),
+        "miss": (-1.0, 1, 1.0),
+        "no true box": (0.0, 1, 1.0),
     }

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,14 +25,15 @@ from cof.runs.report import Options, write_report
 from cof.runs.runner import _score, run
 from cof.runs.sections import coarse_table, scores_table
 from cof.runs.sides import run_hash
-from cof.runs.statistics import Estimate
+from cof.runs.statistics import FEW, Estimate
 from cof.runs.tables import Number, Table, metric, percent, points
 from cof.tiny.mini import grounding
 from cof.tiny.mini.common import MiniConfig
-from cof.types import Result
+from cof.types import Answer, Result
 
 CONFIGS = Path(__file__).resolve().parents[1] / "examples" / "configs"
-HALF = Estimate(0.5, 0.25, 0.75, 8)
+HALF = Estimate(0.5, 0.25, 0.75, 60, 40)
+NONE = Estimate(0.5, None, None, 8, 4, FEW)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def data(root):
-    return make_mme(root / "mme", 16)
+    return make_mme(root / "mme", 40)
 
 
 @pytest.fixture(scope="module")
@@ -108,18 +110,36 @@ class TestFromRecordsAlone:
         assert both.difference.low < both.difference.value < both.difference.high
 
 
+class TestRange:
+    def test_no_interval_of_a_score_leaves_what_is_possible(self, root, data):
+        """All right but one answer: a symmetric interval would pass 200 and 400."""
+        one = make_run(root / "runs", data, right_with(1, 1), "best")
+        wrong = replace(one.results[0], cof=Answer("No"), plain=Answer("Yes"))
+        run = replace(one, results=(wrong, *one.results[1:]))
+        got = published(run, "cof", 0)["perception"]
+        assert 340 < got.low < got.value < got.high < 400
+        assert published(run, "cof", 0)["color"].reason == FEW
+        change = paired(run, 0)["perception"].difference
+        assert -400 < change.low < change.value < 0 < change.high < 400
+
+    def test_a_benchmark_that_does_not_say_its_range_is_named(self, runs, monkeypatch):
+        monkeypatch.delattr("cof.bench.mme.ranges")
+        with pytest.raises(RunError, match=r"perception is .*, but should lie between 0 and 100"):
+            published(runs[1], "cof", 0)
+
+
 class TestPage:
     def test_every_measured_number_has_an_interval_and_an_n(self, report):
         rows = list(csv.DictReader((report / "tables" / "1-settings.csv").open(encoding="utf-8")))
         assert [row["λ"] for row in rows] == ["plain", "1", "4.5"]
         for row in rows:
             assert float(row["CoF, % low"]) <= float(row["CoF, %"]) <= float(row["CoF, % high"])
-            assert row["CoF, % n"] == row["n"] == "32"
+            assert row["CoF, % n"] == row["n"] == "80"
         page = (report / "report.md").read_text(encoding="utf-8")
         for line in page.splitlines():
             cells = [cell.strip() for cell in line.split("|")[2:-1]]
             measured = [cell for cell in cells if re.match(r"[+-]?\d+\.\d+( |$)", cell)]
-            with_ends = [cell for cell in measured if "[" in cell]
+            with_ends = [cell for cell in measured if re.search(r"\[|too few \(\d+\)", cell)]
             tests = [cell for cell in measured if re.fullmatch(r"[01]\.\d{3}", cell)]
             assert len(measured) == len(with_ends) + len(tests), line
 
@@ -167,7 +187,7 @@ class TestPage:
         write_report([runs[0], other], root / "two", Options(gallery=0))
         page = (root / "two" / "report.md").read_text(encoding="utf-8")
         assert re.findall("^## (.*)$", page, re.M) == [
-            "mme: 32 questions, 16 images",
+            "mme: 80 questions, 40 images",
             "mme: 8 questions, 4 images",
         ]
         assert "No gallery." in page
@@ -180,8 +200,8 @@ class TestPage:
         assert "perception" in page
 
     def test_an_unfinished_run_is_refused(self, root, data):
-        cut = make_run(root / "runs", data, right_with(1, 1), "cut", keep=30)
-        with pytest.raises(RunError, match="2 of 32 questions have no record yet"):
+        cut = make_run(root / "runs", data, right_with(1, 1), "cut", keep=78)
+        with pytest.raises(RunError, match="2 of 80 questions have no record yet"):
             write_report([cut], root / "cut")
 
 
@@ -235,19 +255,27 @@ class TestTables:
         assert "$-$50.0 [$-$25.0, $-$75.0]" in negative.latex()
 
     def test_csv_has_all_digits(self):
-        third = Estimate(1 / 3, None, None, 3)
+        third = Estimate(1 / 3, None, None, 3, 3, FEW)
         rows = list(
             csv.reader(io.StringIO(Table("t", "", ("a", "b"), ((1, metric(third)),)).csv()))
         )
         assert rows == [["a", "b", "b low", "b high", "b n"], ["1", repr(1 / 3), "", "", "3"]]
 
+    def test_csv_has_the_p_of_a_tested_number(self):
+        tested = ((points(HALF, p=0.25),), (points(NONE),), (None,))
+        rows = list(csv.DictReader(io.StringIO(Table("t", "", ("x",), tested).csv())))
+        assert [row["x p"] for row in rows] == ["0.25", "", ""]
+        assert [row["x low"] for row in rows] == ["25.0", "", ""]
+
     @pytest.mark.parametrize(
         ("number", "shown"),
         [
-            (points(Estimate(-0.0001, -0.1, 0.1, 5)), "+0.0 [-10.0, +10.0]"),
-            (percent(HALF, n=True), "50.0 [25.0, 75.0] (n = 8)"),
-            (Number(Estimate(1531.319, None, None, 1), 2), "1531.32"),
-            (metric(Estimate(0.0, -0.5, 0.5, 3)), "0.00 [-0.50, 0.50]"),
+            (points(Estimate(-0.0001, -0.1, 0.1, 50, 50)), "+0.0 [-10.0, +10.0]"),
+            (percent(HALF, n=True), "50.0 [25.0, 75.0] (n = 60)"),
+            (Number(Estimate(1531.319, None, None, 2, 1, FEW), 2), "1531.32 too few (1)"),
+            (points(NONE, n=True), "+50.0 too few (4) (n = 8)"),
+            (points(HALF, p=0.04), "+50.0 [+25.0, +75.0], p 0.040"),
+            (metric(Estimate(0.0, -0.5, 0.5, 50, 50)), "0.00 [-0.50, 0.50]"),
         ],
     )
     def test_how_numbers_are_shown(self, number, shown):
@@ -259,10 +287,20 @@ class TestFigures:
         line = Curve("α 1", (1.0, 2.0), (HALF, HALF))
         for figure in (
             curves([Panel("a", [line], HALF), Panel("b", [line])], "λ", "%", "run 1a2b3c4d"),
-            forest({"own": HALF, "$x$": Estimate(1, None, None, 1)}, "points", "run 1a2b3c4d"),
+            forest({"own": HALF, "$x$": NONE}, "points", "run 1a2b3c4d"),
         ):
             assert any(text.get_text() == "run 1a2b3c4d" for text in figure.texts)
             assert Image.open(save(figure, tmp_path / "f.png")).width > 500
+
+    def test_no_interval_is_no_bar_no_band_and_claims_nothing(self):
+        (axes,) = forest({"own": HALF, "few": NONE}, "points", "h").axes
+        _, bar, certain, cross = axes.lines
+        assert list(bar.get_ydata()) == [0, 0]
+        assert certain.get_markerfacecolor() != "white"
+        assert (cross.get_marker(), list(cross.get_ydata())) == ("x", [1])
+        figure = curves([Panel("", [Curve("few", (1.0, 2.0), (NONE, NONE))])], "λ", "%", "h")
+        (band,) = figure.axes[0].collections
+        assert sum(len(path.vertices) for path in band.get_paths()) == 0
 
     @pytest.mark.parametrize("panels", [[], [Panel("a", [])], [Panel("a", []), Panel("b", [])]])
     def test_nothing_to_draw_is_a_figure_without_legend(self, tmp_path, panels):
@@ -294,7 +332,7 @@ class TestFigures:
 
 
 def test_measures_of_the_coarse_stage_and_scores_are_tables(runs):
-    table = coarse_table(runs, ["a", "b"], 0)
+    table = coarse_table(runs, ["a", "b"])
     assert len(table.head) == len(table.rows[0]) == 8
     names = [row[0] for row in scores_table(runs[0], "a", 0).rows]
     assert names == ["perception", "existence", "color"]

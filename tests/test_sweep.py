@@ -1,6 +1,7 @@
 """Grids: axes, cells that share batches, folders of their own, resuming, table and figure."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,6 @@ from cof.runs.grid import Grid, names_of
 from cof.runs.records import comparable
 from cof.runs.runner import Options, run_cells
 from cof.runs.settings import as_file_name, differing, show
-from cof.runs.statistics import Estimate
 from cof.runs.sweep import Axis, parse_axis, parse_settings, sweep
 
 IMAGES = 5
@@ -263,7 +263,7 @@ class TestGrid:
     @pytest.fixture(scope="class")
     def runs(self, tmp_path_factory):
         root = tmp_path_factory.mktemp("grid")
-        data = make_mme(root / "mme", 20)
+        data = make_mme(root / "mme", 40)
         return [
             make_run(
                 root,
@@ -305,11 +305,12 @@ class TestGrid:
         assert [line.label for line in panel.lines] == ["α 1", "α 2"]
         assert [line.x for line in panel.lines] == [(1.0, 2.0, 4.0)] * 2
         one = Grid(runs).found[0]
-        assert panel.plain == Estimate(100 * one.before.value, None, None, one.before.n)
+        assert panel.plain == replace(one.before.times(100), low=None, high=None)
         spot = panel.lines[0].y[0]
         assert spot.value == 100 * one.after.value
         ends = [100 * (one.before.value + end) for end in (one.difference.low, one.difference.high)]
         assert [spot.low, spot.high] == pytest.approx(ends)
+        assert all(0 <= y.low < y.high <= 100 for line in panel.lines for y in line.y)
         figure = Grid(runs).figure()
         assert figure.axes[0].get_xlabel() == "λ"
         assert figure.texts[-1].get_text() == Grid(runs).hashes

@@ -168,7 +168,7 @@ def _beside_plain(one: Comparison) -> Estimate:
     The difference is paired, so that a band off the plain line tells more than two bands apart.
     """
     ends = (one.difference.low, one.difference.high)
-    low, high = (None if end is None else one.before.value + end for end in ends)
+    low, high = (None if end is None else min(max(one.before.value + end, 0), 1) for end in ends)
     return replace(one.after, low=low, high=high)
 
 
