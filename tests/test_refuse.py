@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from cof.errors import ModelError
@@ -321,6 +322,41 @@ def test_quantised_weights_without_their_library(
     refused(folder, f"config.json: weights quantised with {method} .*{wanted}")
 
 
+@pytest.mark.parametrize("said", ["int4", {"quant_method": "awq"}])
+def test_quantisation_of_the_decoder_alone_counts(layouts, tmp_path, said):
+    new = shutil.copytree(layouts / "transformers", tmp_path / "new")
+    text = json.loads((new / "config.json").read_text())["text_config"]
+    edit(new / "config.json", text_config=text | {"quantization_config": said})
+    assert find(str(new)).quantization == (said if isinstance(said, str) else "awq")
+
+
+def test_quantised_weights_are_loaded_highlighted_and_described(tmp_path):
+    pytest.importorskip("bitsandbytes")
+    from transformers import BitsAndBytesConfig, LlavaForConditionalGeneration
+
+    from cof.refine import highlight
+    from cof.resources import embedded_model_path
+
+    folder, place = embedded_model_path(), {"": "cpu"}
+    how = BitsAndBytesConfig(load_in_8bit=True)
+    network = LlavaForConditionalGeneration.from_pretrained(
+        folder, quantization_config=how, device_map=place, dtype=torch.float32
+    )
+    network.save_pretrained(tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
+        shutil.copy(folder / name, tmp_path)
+    model = llava.load(Config(str(tmp_path), "cpu", "float32"))
+    assert model.describe()["quantization"] == "bitsandbytes"
+    assert type(model.decoder.layers[0].self_attn.q_proj).__name__ == "Linear8bitLt"
+    encoded = model.encode(model.look([Image.new("RGB", (30, 20))]), ["Is it red?"])
+    plan = highlight.plan(encoded, [torch.arange(100) < 20], highlight.Config(4.5))
+    plain = model.greedy(encoded, 1, keep_logits=True)[0].logits[0]
+    with model.highlight(plan):
+        lit = model.greedy(encoded, 1, keep_logits=True)[0].logits[0]
+    assert torch.isfinite(lit).all()
+    assert not torch.allclose(lit, plain, atol=1e-3)
+
+
 def test_unquantised_weights_are_described_so(golden):
     assert find(str(golden / "checkpoint")).quantization is None
 
@@ -342,6 +378,7 @@ def byte_level(folder):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(embedded_model_path() / name, folder)
     edit(folder / "tokenizer_config.json", tokenizer_class="LlamaTokenizer")
+    edit(folder / "config.json", rope_scaling=None)  # an old key, of which transformers 5.24 warns
 
 
 def test_a_byte_level_tokenizer_under_llamas_name_is_refused(folder):

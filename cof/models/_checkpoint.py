@@ -51,11 +51,12 @@ class Checkpoint:
     @property
     def quantization(self) -> str | None:
         """How the weights are quantised (`bitsandbytes`, `awq`, `gptq`, ...), None where not."""
-        text = self.config.get("text_config") or {}
-        said = self.config.get("quantization_config") or text.get("quantization_config")
-        if not said:
-            return None
-        return str(said.get("quant_method", "bitsandbytes"))  # old bitsandbytes name no method
+        for config in (self.config, self.config.get("text_config")):
+            said = config.get("quantization_config") if isinstance(config, dict) else None
+            if said:  # old bitsandbytes checkpoints name no method
+                named = said.get("quant_method") if isinstance(said, dict) else said
+                return str(named or "bitsandbytes")
+        return None
 
 
 def find(path: str) -> Checkpoint:
