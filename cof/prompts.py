@@ -17,6 +17,9 @@ OPTION_LETTER = "\nAnswer with the option's letter from the given choices direct
 OPTION_LETTER_CN = "\n请直接回答选项字母。"
 """The same for MMBench-CN (published evaluation script, `--lang cn`)."""
 
+SUFFIXES = (SHORT_ANSWER, OPTION_LETTER, OPTION_LETTER_CN)
+"""What benchmarks put behind a question."""
+
 DESCRIBED = (
     "Please provide the bounding box coordinate of the region this sentence describes: {text}."
 )

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from cof import plugins
+from cof import plugins, prompts
 from cof.config import RunConfig
 from cof.errors import DataError
 from cof.types import Question
@@ -25,18 +25,36 @@ def read_questions(config: RunConfig) -> list[Question]:
     """The benchmark's questions, cut to the first `bench.limit` images.
 
     Raises:
-        DataError: not such a benchmark, no questions, or two questions with one id.
+        DataError: not such a benchmark, no questions, a blank one, or two with one id.
     """
     questions: list[Question] = plugins.load("bench", config.names["bench"]).read(config.bench)
     ids = [question.id for question in questions]
     if len(set(ids)) < len(ids):
         twice = next(name for name in ids if ids.count(name) > 1)
         raise DataError(f"{config.bench.root}: two questions have the id {twice!r}")
+    blank = next((question for question in questions if _is_blank(question)), None)
+    if blank is not None:
+        raise DataError(f"{config.bench.root}: the question {blank.id!r} is empty")
     kept = set(images_of(questions)[: config.subset.limit])
     questions = [question for question in questions if question.image in kept]
     if not questions:
         raise DataError(f"{config.bench.root}: no questions")
     return questions
+
+
+def _is_blank(question: Question) -> bool:
+    """Whether nothing is asked: what benchmarks put around a question, its options included, is not
+    asking.
+    """
+    asked = question.core or question.text
+    for suffix in prompts.SUFFIXES:
+        asked = asked.removesuffix(suffix)
+    if question.options and not question.choose:
+        asked = asked.partition("\nA. ")[0]
+    before, after = prompts.DESCRIBED.split("{text}")
+    if asked.startswith(before) and asked.endswith(after):
+        asked = asked[len(before) : -len(after)]
+    return not asked.strip()
 
 
 def images_of(questions: Sequence[Question]) -> list[str]:
