@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from cof.errors import AnswerError
+
 GROUNDING = (
     "{question}\nAccording to the information in the image and the question, \n"
     "detail the bounding box of the region in the image that contains the answer in JSON format."
@@ -33,6 +35,16 @@ SYSTEMS = {"vicuna_v1": _SYSTEM.format(who="user"), "llava_v1": _SYSTEM.format(w
 """Conversation mode -> system sentence pair (LLaVA, conversation.py)."""
 
 IMAGE, IMAGE_START, IMAGE_END = "<image>", "<im_start>", "<im_end>"
+
+
+def check_question(question: str) -> None:
+    """Refuse a question that asks nothing.
+
+    Raises:
+        AnswerError: it is empty or blank.
+    """
+    if not question.strip():
+        raise AnswerError(f"the question is empty ({question!r}); say what to ask")
 
 
 def grounding_question(question: str, template: str = GROUNDING) -> str:
