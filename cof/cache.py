@@ -31,6 +31,9 @@ _TABLE = """CREATE TABLE IF NOT EXISTS replies
 (key TEXT PRIMARY KEY, model TEXT, stage TEXT, question TEXT, reply TEXT)"""
 _PATIENCE = 60.0
 
+DEPENDS = ("revision", "dtype", "quantization", "conv", "pixels", "stops")
+"""Of what a model says about itself, what a reply depends on."""
+
 
 class ReplyCache:
     """A file of coarse replies.
@@ -87,7 +90,7 @@ class ReplyCache:
         """Hash of everything that the reply to one question depends on."""
         described = model.describe()
         parts = {
-            "model": {name: described.get(name) for name in ("revision", "dtype", "conv")},
+            "model": {name: described.get(name) for name in DEPENDS},
             "stage": type(config).__module__,
             "config": asdict(config),
             "question": question.text,

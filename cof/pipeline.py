@@ -19,6 +19,7 @@ from cof.images import load_image, to_rgb
 from cof.locate import prompt
 from cof.models.base import Config, Limits, Model
 from cof.outcome import Outcome
+from cof.prompts import check_question
 from cof.refine import highlight
 from cof.stages import Batch, check
 from cof.types import Box, Focus, Question, Region, Result
@@ -101,8 +102,7 @@ class CoF:
                 pass failed; says which and why.
             ValueError: `box` is no box.
         """
-        if not question.strip():
-            raise AnswerError(f"the question is empty ({question!r}); say what to ask")
+        check_question(question)
         if isinstance(image, str | Path):
             name, picture = str(image), load_image(image, exif="apply")
         else:

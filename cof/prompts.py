@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from cof.errors import AnswerError
+
 GROUNDING = (
     "{question}\nAccording to the information in the image and the question, \n"
     "detail the bounding box of the region in the image that contains the answer in JSON format."
@@ -17,6 +19,9 @@ OPTION_LETTER = "\nAnswer with the option's letter from the given choices direct
 OPTION_LETTER_CN = "\n请直接回答选项字母。"
 """The same for MMBench-CN (published evaluation script, `--lang cn`)."""
 
+SUFFIXES = (SHORT_ANSWER, OPTION_LETTER, OPTION_LETTER_CN)
+"""What benchmarks put behind a question."""
+
 DESCRIBED = (
     "Please provide the bounding box coordinate of the region this sentence describes: {text}."
 )
@@ -30,6 +35,16 @@ SYSTEMS = {"vicuna_v1": _SYSTEM.format(who="user"), "llava_v1": _SYSTEM.format(w
 """Conversation mode -> system sentence pair (LLaVA, conversation.py)."""
 
 IMAGE, IMAGE_START, IMAGE_END = "<image>", "<im_start>", "<im_end>"
+
+
+def check_question(question: str) -> None:
+    """Refuse a question that asks nothing.
+
+    Raises:
+        AnswerError: it is empty or blank.
+    """
+    if not question.strip():
+        raise AnswerError(f"the question is empty ({question!r}); say what to ask")
 
 
 def grounding_question(question: str, template: str = GROUNDING) -> str:

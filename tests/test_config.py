@@ -211,3 +211,21 @@ def test_the_published_settings():
     assert (got.boxes.rules, got.boxes.expand, got.boxes.square) == ("reference", 1.0, True)
     assert (got.limits.max_new_tokens, got.limits.num_beams, got.limits.temperature) == (128, 1, 0)
     assert got.general.batch_size == 1
+
+
+@pytest.mark.parametrize("rules", ["reference", "clean"])
+@pytest.mark.parametrize("stop", ["boxes", "first", "never", None])
+def test_published_rules_read_replies_that_no_early_stop_has_cut(file, rules, stop):
+    """A reply that ends at its boxes may end before the one that the published pattern finds."""
+    given = [f"boxes.rules={rules}", *([f"locate.stop={stop}"] if stop else [])]
+    if rules == "reference" and stop in ("boxes", None):
+        with pytest.raises(ConfigError, match=r"locate.stop: 'boxes' .* to first or never"):
+            config.load(file, given)
+    else:
+        found = config.load(file, given)
+        assert (found.boxes.rules, found.locate.stop) == (rules, stop or "boxes")
+
+
+def test_published_rules_need_no_stop_where_no_reply_is_read(file):
+    found = config.load(file, ["locate.name=oracle", "boxes.rules=reference"])
+    assert found.boxes.rules == "reference"

@@ -6,12 +6,14 @@ import re
 import time
 from dataclasses import replace
 from random import Random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from cof.tiny import wording
+from cof import prompts
+from cof.tiny import segments, wording
 from cof.tiny.asker import Asker, UnaskableError
 from cof.tiny.questions import KINDS, ask
 from cof.tiny.render import PAD_COLOR, render
@@ -199,6 +201,37 @@ def test_regions_are_the_things_named():
         question = ask(Asker(things, Random(seed)), "OCR")
         (k,) = question.region
         assert things[k].name in question.text
+
+
+def test_training_speaks_the_published_prompts():
+    """Word for word, spelt out here: the examiner, the exporter and cof.prompts say the same."""
+    grounding = (
+        "\nAccording to the information in the image and the question, \ndetail the bounding box "
+        "of the region in the image that contains the answer in JSON format."
+    )
+    assert wording.GROUNDING == wording.GROUNDINGS[0] == grounding
+    question = "What color is the star?"
+    assert prompts.grounding_question(question + wording.WORD) == question + grounding
+    system = (
+        "A chat between a curious user and an artificial intelligence assistant. "
+        "The assistant gives helpful, detailed, and polite answers to the user's questions."
+    )
+    assert f"{system} USER: <image>" == wording.PREFIX
+    whole = f"{wording.PREFIX}\n{question}{wording.SUFFIX}"
+    assert whole == prompts.full_prompt(question, "vicuna_v1")
+    assert wording.WORD == "\nAnswer the question using a single word or phrase."
+    letter = "\nAnswer with the option's letter from the given choices directly."
+    assert letter == wording.LETTER
+    assert wording.REFER[0].format(a="red star") == prompts.DESCRIBED.format(text="red star")
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_training_asks_for_regions_in_the_published_words(share):
+    """As often as the diet says, and in no other words that are almost the same."""
+    asker, diet = SimpleNamespace(random=Random(0)), segments.Diet(published=share)
+    asked = {segments._grounding_suffix(asker, diet) for _ in range(60)}
+    published = prompts.GROUNDING.removeprefix("{question}")
+    assert asked == ({published} if share else set(wording.GROUNDINGS) - {published})
 
 
 def test_bbox_replies_match_the_published_pattern():

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from cof.pipeline import CoF, Outcome
     from cof.types import Box
 
+DRAWN_ONLY = (
+    "the embedded model cof-tiny knows drawn shapes only, and this image is none of its world's: "
+    "its answer means nothing; --model takes a LLaVA-1.5 for photographs"
+)
+
 
 def parse_box(_ctx: Any, _option: Any, text: str | None) -> Box | None:
     """A `--box` value, fractions of the image.
@@ -54,18 +59,30 @@ def parse_box(_ctx: Any, _option: Any, text: str | None) -> Box | None:
 def ask(image: str, question: str, **options: Any) -> None:
     """Answer QUESTION about IMAGE: find its region, then answer with it highlighted."""
     from cof.images import load_image
+    from cof.prompts import check_question
+    from cof.tiny.recognise import is_drawn
 
+    check_question(question)
     picture = load_image(image, exif="apply", allow_url=options["allow_url"])
     if options["plot"] and not options["plot"].absolute().parent.is_dir():
         raise ConfigError(f"--plot {options['plot']}: there is no folder {options['plot'].parent}")
     pipeline = _pipeline(options)
     outcome = pipeline(picture, question, box=options["box"], plain=options["compare"])
+    if _is_embedded(options["model"]) and not is_drawn(picture):
+        click.echo(f"note: {DRAWN_ONLY}", err=True)
     if options["plot"]:
         _save(outcome, options["plot"])
     if options["as_json"]:
         click.echo(json.dumps(_as_json(outcome, image, question), ensure_ascii=False, indent=2))
         return
     click.echo(_as_text(outcome, options["compare"]))
+
+
+def _is_embedded(model: str) -> bool:
+    """Whether a model's name or folder is that of the embedded one."""
+    from cof.resources import EMBEDDED, embedded_model_path
+
+    return model == EMBEDDED or Path(model).resolve() == embedded_model_path().resolve()
 
 
 def _pipeline(options: dict[str, Any]) -> CoF:

@@ -8,6 +8,7 @@ and the beginning-of-sequence token stands once. Boxes in replies are fractions 
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -104,6 +105,9 @@ class Llava(base.Model):
         text = attach(self.decoder)
         self.layers, self.heads = text.num_hidden_layers, text.num_attention_heads
         self.positions = int(text.max_position_embeddings)
+        tokenizer.model_max_length = (
+            sys.maxsize
+        )  # `encode` looks at lengths, and at the model's own
         network.generation_config = self._generation_config()
 
     def _generation_config(self) -> GenerationConfig:

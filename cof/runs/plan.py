@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from cof import plugins
+from cof import plugins, prompts
 from cof.config import RunConfig
 from cof.errors import DataError
 from cof.exif import turned
@@ -32,14 +32,17 @@ def read_questions(config: RunConfig) -> list[Question]:
     turned with the pictures.
 
     Raises:
-        DataError: not such a benchmark, no questions, two questions with one id, or a folder that
-            lacks most of the images; a few missing ones fail their own questions.
+        DataError: not such a benchmark, no questions, a blank one, two with one id, or a folder
+            that lacks most of the images; a few missing ones fail their own questions.
     """
     questions: list[Question] = plugins.load("bench", config.names["bench"]).read(config.bench)
     ids = [question.id for question in questions]
     if len(set(ids)) < len(ids):
         twice = next(name for name in ids if ids.count(name) > 1)
         raise DataError(f"{config.bench.root}: two questions have the id {twice!r}")
+    blank = next((question for question in questions if _is_blank(question)), None)
+    if blank is not None:
+        raise DataError(f"{config.bench.root}: the question {blank.id!r} is empty")
     kept = set(images_of(questions)[: config.subset.limit])
     questions = [question for question in questions if question.image in kept]
     if not questions:
@@ -105,6 +108,21 @@ def _turned(box: Box, tag: int, question: Question) -> Box:
         return turned(box, tag)
     except ValueError as error:  # too thin to be turned
         raise DataError(f"question {question.id}: {error}") from error
+
+
+def _is_blank(question: Question) -> bool:
+    """Whether nothing is asked: what benchmarks put around a question, its options included, is not
+    asking.
+    """
+    asked = question.core or question.text
+    for suffix in prompts.SUFFIXES:
+        asked = asked.removesuffix(suffix)
+    if question.options and not question.choose:
+        asked = asked.partition("\nA. ")[0]
+    before, after = prompts.DESCRIBED.split("{text}")
+    if asked.startswith(before) and asked.endswith(after):
+        asked = asked[len(before) : -len(after)]
+    return not asked.strip()
 
 
 def images_of(questions: Sequence[Question]) -> list[str]:

@@ -7,18 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-SYSTEM = (
-    "A chat between a curious user and an artificial intelligence assistant. "
-    "The assistant gives helpful, detailed, and polite answers to the user's questions."
-)
-PREFIX = f"{SYSTEM} USER: <image>"  # vicuna_v1; the question follows on a new line
-SUFFIX = " ASSISTANT:"
+from cof import prompts
 
-# The paper's grounding prompt, letter by letter.
-GROUNDING = (
-    "\nAccording to the information in the image and the question, \ndetail the bounding box of "
-    "the region in the image that contains the answer in JSON format."
-)
+_BEFORE, _AFTER = prompts.around_image("", "vicuna_v1")
+PREFIX = _BEFORE + prompts.IMAGE  # the question follows on a new line
+SUFFIX = _AFTER.removeprefix("\n")
+
+GROUNDING = prompts.GROUNDING.removeprefix("{question}")  # the paper's, letter by letter
 GROUNDINGS = (
     GROUNDING,
     "\nGive the bounding box of the region that answers it as JSON.",
@@ -26,14 +21,14 @@ GROUNDINGS = (
     "\nProvide the bounding box of the relevant region in JSON.",
 )
 REFER = (
-    "Please provide the bounding box coordinate of the region this sentence describes: {a}.",
+    prompts.DESCRIBED.replace("{text}", "{a}"),
     "Give the bounding box of the {a}.",
     "Where is the {a}? Reply with JSON boxes.",
     "Locate the {a} in JSON format.",
 )
 YES_NO = " Please answer yes or no."  # MME
-WORD = "\nAnswer the question using a single word or phrase."  # LLaVA-1.5
-LETTER = "\nAnswer with the option's letter from the given choices directly."  # MMBench
+WORD = prompts.SHORT_ANSWER  # LLaVA-1.5
+LETTER = prompts.OPTION_LETTER  # MMBench
 
 BY_GLYPH = ("shape with the digit {g}", "shape marked {g}", "object with the number {g}")
 TEMPLATES: dict[str, tuple[str, ...]] = {
