@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from cof.runs import escape
 from cof.runs.sides import Side, align
 from cof.runs.statistics import Estimate, difference, holm, mcnemar, mean
 from cof.runs.tables import Table, percent, plural, points
@@ -193,5 +194,5 @@ def family_text(found: Sequence[Comparison]) -> str:
 
 def _ids(names: Sequence[str]) -> str:
     more = len(names) - SHOWN
-    shown = ", ".join(names[:SHOWN]) or "none"
+    shown = ", ".join(escape.clean(name) for name in names[:SHOWN]) or "none"
     return shown + (f" and {more} more (--json lists all)" if more > 0 else "")
