@@ -105,9 +105,7 @@ class Llava(base.Model):
         text = attach(self.decoder)
         self.layers, self.heads = text.num_hidden_layers, text.num_attention_heads
         self.positions = int(text.max_position_embeddings)
-        tokenizer.model_max_length = (
-            sys.maxsize
-        )  # `encode` looks at lengths, and at the model's own
+        self.tokenizer.model_max_length = sys.maxsize  # `encode` holds lengths against the model's
         network.generation_config = self._generation_config()
 
     def _generation_config(self) -> GenerationConfig:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from cof.runs import escape
 from cof.runs.sides import Side, align
 from cof.runs.significance import holm, mcnemar, permutation
 from cof.runs.statistics import Estimate, difference, mean
@@ -218,5 +219,5 @@ def failures(found: Sequence[Comparison]) -> list[str]:
 
 def _ids(names: Sequence[str]) -> str:
     more = len(names) - SHOWN
-    shown = ", ".join(names[:SHOWN]) or "none"
+    shown = ", ".join(escape.clean(name) for name in names[:SHOWN]) or "none"
     return shown + (f" and {more} more (--json lists all)" if more > 0 else "")

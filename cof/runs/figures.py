@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cof.files import whole
 from cof.runs.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -219,6 +220,6 @@ def save(figure: Figure, path: Path) -> Path:
     metadata: dict[str, Any] = (
         {"Software": None} if path.suffix == ".png" else {"CreationDate": None}
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150, metadata=metadata)
+    with whole(path) as fresh:
+        figure.savefig(fresh, dpi=150, metadata=metadata)
     return path

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from cof.boxes import Quad, centre_crop, padded_square
 from cof.config import exif_of
 from cof.errors import DataError
+from cof.files import write_whole
 from cof.images import load_image
+from cof.runs import escape
 from cof.runs.compare import changes
 from cof.runs.figures import name_of, save, stamp
 from cof.runs.folder import Run
@@ -44,11 +46,9 @@ def write_gallery(
     """
     lines = ["# Questions gained and lost", ""]
     for run, name in zip(runs, names, strict=True):
-        lines += [f"## {name}", ""]
+        lines += [f"## {escape.markdown(name)}", ""]
         lines += _run(run, out, count, images or Path(run.config["bench"]["root"]))
-    page = out / PAGE
-    page.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return page
+    return write_whole(out / PAGE, "\n".join(lines) + "\n")
 
 
 def _run(run: Run, out: Path, count: int, root: Path) -> Iterator[str]:
@@ -71,12 +71,21 @@ def _entry(result: Result, file: Path) -> list[str]:
     said |= {"plain": plain.text if plain else "", "CoF": cof.text if cof else ""}
     said |= {"failed": result.error} if result.error else {}
     told = [f"{key + ':':10}{_line(text)}" for key, text in said.items()]
-    return [f"### `{asked.id}`", "", "```text", *told, "```", "", f"![two stages]({file})", ""]
+    return [
+        f"### `{escape.code(asked.id)}`",
+        "",
+        "```text",
+        *told,
+        "```",
+        "",
+        f"![two stages]({file})",
+        "",
+    ]
 
 
 def _line(text: str) -> str:
     """A text on one line that cannot close its block."""
-    line = " ".join(text.replace("```", "'''").split())
+    line = " ".join(escape.clean(text).replace("```", "'''").split())
     return line if len(line) <= LONGEST else f"{line[:LONGEST]} …"
 
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cof.files import write_whole
+from cof.runs import escape
 from cof.runs.figures import save
 from cof.runs.tables import Table
 
@@ -17,10 +19,9 @@ def write_page(
     folder: Path, stem: str, table: Table, figure: Figure, notes: Sequence[str]
 ) -> list[Path]:
     """Write `stem`.md, .csv, .tex and .png into a folder; returns their paths."""
-    body = [table.markdown(), f"![{table.caption}]({stem}.png)", "", *notes]
+    told = [escape.markdown(note) for note in notes]
+    picture = f"![{escape.markdown(table.caption)}]({stem}.png)"
+    body = [table.markdown(), picture, "", *told]
     texts = {".csv": table.csv(), ".md": "\n".join(body) + "\n", ".tex": table.latex()}
-    folder.mkdir(parents=True, exist_ok=True)
-    for suffix, text in texts.items():
-        (folder / f"{stem}{suffix}").write_text(text, encoding="utf-8")
-    picture = save(figure, folder / f"{stem}.png")
-    return [*(folder / f"{stem}{suffix}" for suffix in texts), picture]
+    written = [write_whole(folder / f"{stem}{suffix}", text) for suffix, text in texts.items()]
+    return [*written, save(figure, folder / f"{stem}.png")]

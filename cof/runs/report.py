@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cof.errors import DataError
-from cof.runs import sections
+from cof.files import write_whole
+from cof.runs import escape, sections
 from cof.runs.compare import category_table, compare_with_first, family_table
 from cof.runs.figures import forest, name_of, save
 from cof.runs.folder import Run
@@ -78,16 +79,14 @@ def write_report(runs: Sequence[Run], out: Path, options: Options | None = None)
     """
     options = options or Options()
     found = [_section(group, number, options) for number, group in enumerate(_groups(runs), 1)]
-    out.mkdir(parents=True, exist_ok=True)
     gallery, note = _gallery(runs, out, options)
     lines = ["# Report", "", "Made by `cof report` from the records of the runs below.", ""]
     for section in found:
-        lines += [f"## {section.title}", ""]
+        lines += [f"## {escape.markdown(section.title)}", ""]
         lines += [table.markdown() for table in section.tables]
         lines += [f"![{name}](figures/{name}.png)\n" for name in section.figures]
-        lines += [*section.notes, ""]
-    page = out / "report.md"
-    page.write_text("\n".join([*lines, note, ""]), encoding="utf-8")
+        lines += [*map(escape.markdown, section.notes), ""]
+    page = write_whole(out / "report.md", "\n".join([*lines, note, ""]))
     return [page, *gallery, *_files(found, out, options)]
 
 
@@ -155,7 +154,7 @@ def _gallery(runs: Sequence[Run], out: Path, options: Options) -> tuple[list[Pat
     try:
         page = write_gallery(paired, names_of(paired), out, options.gallery, options.images)
     except DataError as error:
-        return [], f"No gallery: {error}"
+        return [], f"No gallery: {escape.markdown(str(error))}"
     return [page], f"[Questions gained and lost]({page.name})"
 
 
@@ -170,10 +169,7 @@ def _files(found: Sequence[Section], out: Path, options: Options) -> list[Path]:
             texts = {".tex": table.latex()} if options.latex else {}
             texts |= {".csv": table.csv()} if options.csv else {}
             for kind, text in texts.items():
-                path = out / "tables" / f"{table.name}{kind}"
-                path.parent.mkdir(exist_ok=True)
-                path.write_text(text, encoding="utf-8")
-                written.append(path)
+                written.append(write_whole(out / "tables" / f"{table.name}{kind}", text))
     return written
 
 

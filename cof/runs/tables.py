@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cof.runs import escape
 from cof.runs.statistics import FEWEST, Estimate
 
 
@@ -105,14 +106,14 @@ class Table:
 
     def markdown(self) -> str:
         """A Markdown table under its caption."""
-        return f"{self.caption}\n\n{self._write('pipe')}\n"
+        return f"{escape.markdown(self.caption)}\n\n{self._write('pipe')}\n"
 
     def latex(self) -> str:
         """A `table` environment for a document that loads booktabs, special characters escaped."""
         lines = [
             r"\begin{table}[t]",
             r"\centering",
-            rf"\caption{{{escape(self.caption)}}}",
+            rf"\caption{{{escape.latex(self.caption)}}}",
             rf"\label{{tab:{self.name}}}",
             self._write("latex_booktabs"),
             r"\end{table}",
@@ -126,7 +127,7 @@ class Table:
         file = io.StringIO()
         writer = csv.writer(file, lineterminator="\n")
         heads = zip(self.head, widths, strict=True)
-        writer.writerow([name + end for name, width in heads for end in ENDS[:width]])
+        writer.writerow([escape.cell(name) + end for name, width in heads for end in ENDS[:width]])
         for row in self.rows:
             cells = zip(row, widths, strict=True)
             writer.writerow([value for cell, width in cells for value in _digits(cell)[:width]])
@@ -135,10 +136,11 @@ class Table:
     def _write(self, form: str) -> str:
         from tabulate import tabulate
 
-        safe = {"pipe": escape_pipe, "latex_booktabs": _minus}.get(form, _shown)
+        safe = {"pipe": _markdown, "latex_booktabs": _minus}.get(form, _shown)
         rows = [[safe(cell) for cell in row] for row in self.rows]
+        head = [safe(name) for name in self.head]
         align = ["left" if self._is_text(place) else "right" for place in range(len(self.head))]
-        return tabulate(rows, self.head, tablefmt=form, disable_numparse=True, colalign=align)
+        return tabulate(rows, head, tablefmt=form, disable_numparse=True, colalign=align)
 
     def _is_text(self, place: int) -> bool:
         return any(isinstance(row[place], str) for row in self.rows) or not self.rows
@@ -149,7 +151,7 @@ def _shown(cell: Cell) -> str:
         return ""
     if isinstance(cell, float):
         return "<0.001" if cell < 0.001 else f"{cell:.3f}"
-    return str(cell)
+    return escape.clean(str(cell))
 
 
 ENDS = ("", " low", " high", " n", " p")
@@ -164,27 +166,20 @@ def _width(cell: Cell) -> int:
 def _digits(cell: Cell) -> list[Any]:
     """A cell's values for `ENDS`."""
     if not isinstance(cell, Number):
-        return [cell, None, None, None, None]
+        value = escape.cell(cell) if isinstance(cell, str) else cell
+        return [value, None, None, None, None]
     one = cell.estimate
     return [one.value, one.low, one.high, one.n, cell.p]
 
 
-def escape_pipe(cell: Cell) -> str:
-    """A Markdown cell."""
-    marks = {"\\": r"\\", "|": r"\|", "<": "&lt;", "\n": " "}
-    return "".join(marks.get(sign, sign) for sign in _shown(cell))
+def _markdown(cell: Cell) -> str:
+    """A Markdown cell; the brackets of intervals are our own and stay."""
+    return _shown(cell) if isinstance(cell, Number) else escape.markdown(_shown(cell))
 
 
 def _minus(cell: Cell) -> str:
     """A LaTeX cell before it is escaped: minus signs, no hyphens, in numbers."""
     return _shown(cell).replace("-", "−") if isinstance(cell, Number) else _shown(cell)
-
-
-def escape(text: str) -> str:
-    """Text for LaTeX, as tabulate escapes its cells."""
-    from tabulate import LATEX_ESCAPE_RULES
-
-    return "".join(LATEX_ESCAPE_RULES.get(sign, sign) for sign in text)
 
 
 def _symbols(text: str) -> str:
