@@ -20,7 +20,7 @@ from cof.cli import main
 from cof.errors import ConfigError, DataError
 from cof.locate import prompt
 from cof.runs.records import from_record, to_record
-from cof.types import Result
+from cof.types import Question, Result
 
 NAME = "mmbench_dev_20230712.tsv"
 COLUMNS = [
@@ -446,3 +446,11 @@ def test_without_right_answers_it_says_what_to_give(root, tmp_path):
     result = cof("score", "mmbench", file)
     assert result.exit_code == 2
     assert "give --tsv, the MMBench table" in result.stderr
+
+
+def test_rows_that_are_all_rotated_have_no_vanilla_accuracy():
+    """One image of the published table, asked alone, as the intervals do."""
+    question = Question("1000005", "5.jpg", "?", "a/b", "A", options=("x", "y"))
+    scores = mmbench.score([question], ["A"])
+    assert (scores["vanilla"], scores["circular"]) == (None, 1.0)
+    assert [name for name, _, _ in mmbench.table(scores)] == ["circular", "a", "b"]

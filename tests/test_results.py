@@ -1,6 +1,7 @@
 """The committed results: their tables come out of their records again, byte for byte."""
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -10,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from cof.cli import main
+from cof.tiny.lab_page import overview
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "examples" / "results"
@@ -92,6 +94,23 @@ def test_what_the_page_shows_is_in_the_committed_tables():
     rows = [line for line in page.splitlines() if line.startswith("|")]
     assert rows
     assert [row for row in rows if row not in known] == []
+
+
+QUOTED = re.compile(r"([+−]\d+\.\d)\s+\[([+−]\d+\.\d),\s+([+−]\d+\.\d)\](?=(.{0,120}))", re.S)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/experiments.md", "docs/laboratory.md"])
+def test_every_interval_in_prose_is_in_the_records_and_has_a_p_beside_it(page):
+    made = [path.read_text(encoding="utf-8") for path in RESULTS.rglob("*.md")]
+    made.append(overview(sorted(path for path in (RESULTS / "laboratory").iterdir())))
+    text = (ROOT / page).read_text(encoding="utf-8")
+    prose = "\n".join(line for line in text.splitlines() if not line.startswith("|"))
+    quoted = QUOTED.findall(prose)
+    assert quoted
+    for value, low, high, after in quoted:
+        shown = f"{value} [{low}, {high}]".replace("−", "-")
+        assert any(shown in one for one in made), shown
+        assert re.search(r"\bp\s|Holm", after), shown
 
 
 def test_the_folder_stays_small_and_names_no_place():

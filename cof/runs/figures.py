@@ -154,7 +154,7 @@ def _ticks(plot: Axes, places: Sequence[float]) -> None:
     plot.minorticks_off()
 
 
-FOREST = "(95 % intervals, uncorrected; filled: zero is outside; cross: too few images for one)"
+FOREST = "(95 % intervals, uncorrected; filled: zero is outside;\ncross: too few images for one)"
 
 
 def _difference(plot: Axes, one: Estimate, place: int) -> None:
@@ -179,7 +179,7 @@ def forest(rows: Mapping[str, Estimate], x: str, hashes: str) -> Figure:
 
     names = [f"{name}  (n = {one.n})" for name, one in rows.items()]
     width = max(6.4, 4.2 + max(map(len, names), default=0) / LETTERS * 1.2)
-    figure = Figure(figsize=(width, 0.9 + 0.34 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(width, 1.1 + 0.34 * len(rows)), layout="constrained")
     axes = figure.subplots()
     axes.axvline(0, color=GREY, linewidth=1)
     for place, one in enumerate(rows.values()):
