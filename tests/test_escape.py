@@ -39,7 +39,7 @@ EVIL = [
     r"\input{secret} $x$ 50 % #1 a_b ~ ^",
 ]
 SIGNS = "\x07\x1b\r\u202e\u202c\u2066\u2069\u2028\ud800"
-NUMBER = Estimate(0.5, 0.25, 0.75, 8)
+NUMBER = Estimate(0.5, 0.25, 0.75, 8, 40)
 
 
 def table(text):
