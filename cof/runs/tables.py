@@ -174,7 +174,9 @@ def _digits(cell: Cell) -> list[Any]:
 
 def _markdown(cell: Cell) -> str:
     """A Markdown cell; the brackets of intervals are our own and stay."""
-    return _shown(cell) if isinstance(cell, Number) else escape.markdown(_shown(cell))
+    if isinstance(cell, Number):
+        return _shown(cell).replace("<", "&lt;")  # of a small p
+    return escape.markdown(_shown(cell))
 
 
 def _minus(cell: Cell) -> str:
