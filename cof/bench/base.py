@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cof.errors import DataError
+from cof.files import write_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +127,7 @@ def parse_object(text: str, where: str) -> dict[str, Any]:
 
 def write_text(path: Path, text: str) -> Path:
     """UTF-8 with plain newlines, folders made where needed; returns the path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8", newline="\n")
-    return path
+    return write_whole(path, text)
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
