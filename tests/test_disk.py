@@ -64,9 +64,9 @@ class TestOutput:
         assert done.stderr == "cof: output: No space left on device\n"
 
     def test_unwritable_places(self, made, blocked):
-        is_one_line(invoke("report", made.path, "--out", blocked), blocked, "Not a directory")
-        is_one_line(invoke("pack", made.path, "--out", blocked), blocked, "Not a directory")
-        is_one_line(invoke("data", "mini", blocked, "--size", 1), blocked, "Not a directory")
+        is_one_line(invoke("report", made.path, "--out", blocked), blocked, "is no folder")
+        is_one_line(invoke("pack", made.path, "--out", blocked), blocked, "is no folder")
+        is_one_line(invoke("data", "mini", blocked, "--size", 1), blocked, "is no folder")
 
     def test_whatever_else_the_system_refuses(self, monkeypatch):
         def broken(self, ctx):

@@ -21,6 +21,7 @@ from cof.bench._pope_files import SETTINGS
 from cof.bench._rows import inside
 from cof.bench.base import write_jsonl, write_text
 from cof.errors import ConfigError, DataError
+from cof.files import write_whole
 
 HubRow = Mapping[str, Any]
 
@@ -148,8 +149,7 @@ def _refcoco(repository: str, out: Path, split: str) -> Path:
 def _save(file: Path, image: Mapping[str, Any]) -> None:
     """Write an image's own bytes, once."""
     if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(_bytes(image))
+        write_whole(file, _bytes(image))
 
 
 def _bytes(image: Mapping[str, Any]) -> bytes:

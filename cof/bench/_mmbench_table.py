@@ -6,7 +6,6 @@ import base64
 import binascii
 import csv
 import io
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from cof.bench._choice import LETTERS
 from cof.bench._rows import whole_number
 from cof.bench.base import file_of
 from cof.errors import DataError
+from cof.files import DiskError, whole, write_whole
 from cof.messages import cut
 
 COLUMNS = (
@@ -135,8 +135,8 @@ def write_sheet(path: Path, rows: Sequence[Sequence[str | int | None]]) -> Path:
             if isinstance(text, str):
                 cells[-1].data_type = "s"  # else "=..." becomes a formula
         sheet.append(cells)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    book.save(path)
+    with whole(path) as fresh:
+        book.save(fresh)
     return path
 
 
@@ -182,14 +182,9 @@ def _write_image(cell: str, stem: Path, line: Line) -> str:
     try:
         if not file.is_file() or file.read_bytes() != data:
             _check_image(data, line)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            part = file.with_name(f"{file.name}.{os.getpid()}.part")
-            part.write_bytes(data)
-            part.replace(file)
-    except OSError as error:
-        raise DataError(
-            f"{file}: cannot be written ({error.strerror}); name a folder that can, images=FOLDER"
-        ) from error
+            write_whole(file, data)
+    except DiskError as error:
+        raise DataError(f"{error}; name a folder that can, images=FOLDER") from error
     return file.name
 
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cof.commands._options import COUNT, Positive, picture
 from cof.errors import ConfigError
+from cof.files import whole
 
 if TYPE_CHECKING:
     from cof.pipeline import CoF, Outcome
@@ -43,16 +45,29 @@ def parse_box(_ctx: Any, _option: Any, text: str | None) -> Box | None:
 @click.argument("image")
 @click.argument("question")
 @click.option("--model", default="cof-tiny", show_default=True, help="Folder or hub name.")
-@click.option("--weight", default=4.5, show_default=True, help="Lambda; 1 is the plain model.")
-@click.option("--expand", default=1.0, show_default=True, help="Alpha: grow boxes this much.")
+@click.option(
+    "--weight",
+    type=Positive(),
+    default=4.5,
+    show_default=True,
+    help="Lambda; 1 is the plain model.",
+)
+@click.option(
+    "--expand", type=Positive(), default=1.0, show_default=True, help="Alpha: grow boxes this much."
+)
 @click.option("--scope", type=click.Choice(["all", "text"]), default="all", show_default=True)
 @click.option("--rules", type=click.Choice(["clean", "reference"]), default="clean")
 @click.option("--square", is_flag=True, help="Make boxes square, as the published script does.")
 @click.option("--box", callback=parse_box, help="x0,y0,x1,y1: skip the coarse stage.")
 @click.option("--compare", is_flag=True, help="Also print the plain answer.")
-@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw both stages.")
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=picture,
+    help="Draw both stages: .png, .pdf, .svg, ...",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--max-new-tokens", default=128, show_default=True)
+@click.option("--max-new-tokens", type=COUNT, default=128, show_default=True)
 @click.option("--device", default="auto", show_default=True)
 @click.option("--dtype", default="auto", show_default=True)
 @click.option("--allow-url", is_flag=True, help="Fetch IMAGE where it is an http(s) address.")
@@ -108,7 +123,8 @@ def _pipeline(options: dict[str, Any]) -> CoF:
 
 def _save(outcome: Outcome, file: Path) -> None:
     try:
-        outcome.plot().savefig(file)
+        with whole(file) as fresh:
+            outcome.plot().savefig(fresh)
     except (OSError, ValueError) as error:
         raise ConfigError(f"--plot {file}: {error}") from error
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cof.commands._options import COUNT
+
 if TYPE_CHECKING:
     from cof.models.llava import Llava
 
@@ -14,8 +16,10 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--shape", default="mid", show_default=True, help="mid, llava-1.5-7b, llava-1.5-13b.")
 @click.option("--model", help="Time this checkpoint instead of random weights.")
-@click.option("--batch", default=8, show_default=True, help="Size of the large batches.")
-@click.option("--rounds", default=3, show_default=True)
+@click.option(
+    "--batch", type=COUNT, default=8, show_default=True, help="Size of the large batches."
+)
+@click.option("--rounds", type=COUNT, default=3, show_default=True)
 @click.option("--device", default="auto", show_default=True)
 @click.option("--dtype", default="auto", show_default=True)
 @click.option("--compile", "compiled", is_flag=True, help="Static cache and torch.compile.")

@@ -8,11 +8,15 @@ from pathlib import Path
 
 import click
 
+from cof.commands._options import COUNT
+
 
 @click.command()
 @click.argument("config", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--rows", default=64, show_default=True, help="Most rows in one fine pass (memory).")
+@click.option(
+    "--rows", type=COUNT, default=64, show_default=True, help="Most rows in one fine pass (memory)."
+)
 @click.option("--strict", is_flag=True, help="Stop at the first question that fails.")
 @click.option("--overwrite", is_flag=True, help="Start anew where the run folders exist.")
 @click.option("--retry-failed", is_flag=True, help="Ask the questions again that failed.")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from cof.commands._options import COUNT, SEED, folder
 from cof.commands.data_check import check
 from cof.commands.data_fetch import fetch
 
@@ -20,9 +21,11 @@ data.add_command(fetch)
 
 
 @data.command()
-@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--seed", default=0, show_default=True, help="Other seeds give other scenes.")
-@click.option("--size", default=60, show_default=True, help="Images of each part.")
+@click.argument("out", type=click.Path(path_type=Path), callback=folder)
+@click.option(
+    "--seed", type=SEED, default=0, show_default=True, help="Other seeds give other scenes."
+)
+@click.option("--size", type=COUNT, default=60, show_default=True, help="Images of each part.")
 @click.option(
     "--difficulty",
     type=click.Choice(["easy", "fine", "crowded", "noise"]),

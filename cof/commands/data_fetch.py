@@ -6,10 +6,12 @@ from pathlib import Path
 
 import click
 
+from cof.commands._options import folder
+
 
 @click.command()
 @click.argument("name")
-@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("out", type=click.Path(path_type=Path), callback=folder)
 @click.option("--from", "repository", default="", help="Another copy: REPOSITORY or a folder.")
 @click.option("--split", default="", help="refcoco: val, testA, ...; mmbench: en/dev, cn/dev, ...")
 def fetch(name: str, out: Path, repository: str, split: str) -> None:

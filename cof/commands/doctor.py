@@ -9,6 +9,8 @@ from pathlib import Path
 
 import click
 
+from cof.commands._options import Positive
+
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "pillow", "numpy", "pydantic")
 
 
@@ -18,7 +20,13 @@ PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "pillow", "nump
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder of recorded numbers of the published code; exits with 1 where ours differ.",
 )
-@click.option("--tolerance", default=1e-4, show_default=True, help="Largest difference of logits.")
+@click.option(
+    "--tolerance",
+    type=Positive(),
+    default=1e-4,
+    show_default=True,
+    help="Largest difference of logits.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N.")
 @click.option("--dtype", default="float32", show_default=True, help="float32, float16, bfloat16.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON with all digits.")

@@ -6,11 +6,17 @@ from pathlib import Path
 
 import click
 
+from cof.commands._options import folder
+
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
 @click.option(
-    "--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Their folder."
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    callback=folder,
+    help="Their folder.",
 )
 def pack(runs: tuple[Path, ...], out: Path) -> None:
     """Copy finished run folders to OUT, their records compressed, to be kept beside code.
@@ -19,5 +25,5 @@ def pack(runs: tuple[Path, ...], out: Path) -> None:
     """
     from cof.runs.pack import pack as write
 
-    for folder in write(runs, out):
-        click.echo(folder)
+    for packed in write(runs, out):
+        click.echo(packed)

@@ -6,13 +6,21 @@ from pathlib import Path
 
 import click
 
+from cof.commands._options import COUNT, folder
 from cof.errors import ConfigError, RunError
 
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--limit", default=100, show_default=True, help="Most questions, evenly spaced.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder; default: that of the run.")
+@click.option(
+    "--limit", type=COUNT, default=100, show_default=True, help="Most questions, evenly spaced."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    callback=folder,
+    help="Folder; default: that of the run.",
+)
 def probe(run: Path, limit: int, out: Path | None) -> None:
     """Load the model of RUN again and measure attention on the tokens that it highlighted.
 
@@ -36,7 +44,7 @@ def probe(run: Path, limit: int, out: Path | None) -> None:
             f"{run}: refine.name is {config.names['refine']!r}; probes highlight only"
         )
     lit = [result for result in loaded.results if result.cells]
-    if not lit or limit < 1:
+    if not lit:
         raise RunError(f"{run}: no question of which a visual token was highlighted")
     chosen = [
         lit[place * len(lit) // min(limit, len(lit))] for place in range(min(limit, len(lit)))

@@ -6,20 +6,31 @@ from pathlib import Path
 
 import click
 
+from cof.commands._options import SEED, folder
+
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder; default: report/ in the first run."
+    "--out",
+    type=click.Path(path_type=Path),
+    callback=folder,
+    help="Folder; default: report/ in the first run.",
 )
 @click.option("--latex", is_flag=True, help="Also tables/*.tex (booktabs) and figures/*.pdf.")
 @click.option("--csv", is_flag=True, help="Also tables/*.csv, all digits.")
 @click.option("--brief", is_flag=True, help="Without what concerns one run alone, for large grids.")
-@click.option("--gallery", default=6, show_default=True, help="Most pictures of a kind and run.")
+@click.option(
+    "--gallery",
+    type=click.IntRange(0),
+    default=6,
+    show_default=True,
+    help="Most pictures of a kind and run.",
+)
 @click.option(
     "--images", type=click.Path(path_type=Path), help="The benchmark's folder, where it has moved."
 )
-@click.option("--seed", default=0, show_default=True, help="Of the intervals.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the intervals.")
 def report(
     runs: tuple[Path, ...],
     out: Path | None,

@@ -7,6 +7,8 @@ from typing import Literal
 
 import click
 
+from cof.commands._options import COUNT, SEED, place
+
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
@@ -16,7 +18,7 @@ def tiny() -> None:
 
 
 @tiny.command()
-@click.argument("folder", type=FOLDER)
+@click.argument("folder", type=FOLDER, callback=place)
 @click.option("--preset", type=click.Choice(["cpu", "gpu", "study", "smoke"]), default="cpu")
 @click.option(
     "--variant",
@@ -24,7 +26,7 @@ def tiny() -> None:
     default="default",
     help="gap: reads easy scenes only; control: no attention supervision.",
 )
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("--device", default="cpu", show_default=True)
 @click.option(
     "--precision",
@@ -61,7 +63,7 @@ def train(
 
 @tiny.command()
 @click.argument("folder", type=FOLDER)
-@click.argument("out", type=FOLDER)
+@click.argument("out", type=FOLDER, callback=place)
 @click.option(
     "--layout",
     type=click.Choice(["transformers", "original"]),
@@ -87,8 +89,15 @@ def size(folder: Path) -> float:
 
 @tiny.command()
 @click.argument("checkpoint", type=FOLDER)
-@click.option("--scenes", default=60, show_default=True, help="Test scenes of each difficulty.")
-@click.option("--out", type=click.Path(path_type=Path), help="Model card; CHECKPOINT/README.md.")
+@click.option(
+    "--scenes", type=COUNT, default=60, show_default=True, help="Test scenes of each difficulty."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    callback=place,
+    help="Model card; CHECKPOINT/README.md.",
+)
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.")
 def card(checkpoint: Path, scenes: int, out: Path | None, threads: int | None) -> None:
     """Examine CHECKPOINT on the test split, print the release gates, write the model card."""
@@ -111,10 +120,12 @@ def card(checkpoint: Path, scenes: int, out: Path | None, threads: int | None) -
 
 @tiny.command()
 @click.argument("checkpoint", type=FOLDER)
-@click.argument("out", type=FOLDER)
+@click.argument("out", type=FOLDER, callback=place)
 @click.option("--regimes", default="easy,fine,crowded,noise", show_default=True)
 @click.option("--kinds", default="existence,count,position,color,OCR", show_default=True)
-@click.option("--size", default=40, show_default=True, help="Images of each kind and regime.")
+@click.option(
+    "--size", type=COUNT, default=40, show_default=True, help="Images of each kind and regime."
+)
 @click.option("--pages-only", is_flag=True, help="Tables and figures again, from OUT's records.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.")
 def lab(
@@ -142,12 +153,19 @@ def lab(
 
 @tiny.command()
 @click.argument("folders", type=FOLDER, nargs=-1, required=True)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Markdown file.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    callback=place,
+    required=True,
+    help="Markdown file.",
+)
 def overview(folders: tuple[Path, ...], out: Path) -> None:
     """One table of the main comparison over several FOLDERS that `cof tiny lab` wrote."""
+    from cof.files import write_whole
     from cof.tiny import lab_page
 
-    out.write_text(lab_page.overview(folders), encoding="utf-8")
+    write_whole(out, lab_page.overview(folders))
     click.echo(str(out))
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cof.files import write_whole
 from cof.runs.statistics import FEWEST, Estimate
 from cof.runs.tables import Number
 from cof.tiny.questions import WORD_KINDS, YES_NO_KINDS
@@ -68,9 +69,9 @@ def write_card(path: Path, report: Report, reworded: Report, scenes: int) -> Non
     before, rest = text.split(START)
     _, after = rest.split(END)
     body = "\n".join(_body(report, reworded, scenes))
-    path.write_text(f"{before}{START}\n{body}\n{END}{after}", encoding="utf-8")
+    write_whole(path, f"{before}{START}\n{body}\n{END}{after}")
     content = {"scenes": scenes, "test": _plain(report), "reworded": _plain(reworded)}
-    (path.parent / "card.json").write_text(json.dumps(content, indent=1) + "\n")
+    write_whole(path.parent / "card.json", json.dumps(content, indent=1) + "\n")
 
 
 START, END = "<!-- measured: cof tiny card -->", "<!-- end of measured -->"

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cof.files import whole
+
 
 def rows(path: Path) -> list[dict[str, Any]]:
     """JSON lines of a file, none where it does not exist."""
@@ -35,6 +37,7 @@ def plot(folder: Path) -> Path:
     for axis in (left, right):
         axis.legend(fontsize=7)
     path = folder / "curves.png"
-    figure.savefig(path, dpi=110)
+    with whole(path) as fresh:
+        figure.savefig(fresh, dpi=110)
     pyplot.close(figure)
     return path

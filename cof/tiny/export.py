@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from cof.files import whole_folder, write_whole
 from cof.tiny.model import IMAGE_MEAN, IMAGE_STD
 
 if TYPE_CHECKING:
@@ -40,10 +41,10 @@ def export(
         layout: `original` is what liuhaotian/llava-v1.5-7b looks like, with the CLIP tower's
             settings in a folder beside.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save_pretrained(folder)
     write = _transformers if layout == "transformers" else _original
-    write(model, folder)
+    with whole_folder(folder) as fresh:
+        tokenizer.save_pretrained(fresh)
+        write(model, fresh)
 
 
 def _half(model: LlavaForConditionalGeneration) -> dict[str, Tensor]:
@@ -52,7 +53,7 @@ def _half(model: LlavaForConditionalGeneration) -> dict[str, Tensor]:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(content, indent=2) + "\n")
 
 
 def _transformers(model: LlavaForConditionalGeneration, folder: Path) -> None:

@@ -12,8 +12,8 @@ What is run was declared in docs/laboratory.md before there were results.
 from __future__ import annotations
 
 import csv
+import io
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any
 from cof import config as configs
 from cof import plugins
 from cof.errors import ConfigError, DataError
+from cof.files import write_whole
 from cof.models._checkpoint import digest
 from cof.probe import measure
 from cof.runs import grounding
@@ -92,7 +93,7 @@ def _pin(checkpoint: Path, path: Path, config: LabConfig) -> None:
     told = {key: value for key, value in asdict(config).items() if key != "regimes"}
     told = json.loads(json.dumps({"weights": digest(checkpoint), **told}))
     if not path.exists():
-        path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        write_whole(path, json.dumps(told, indent=1) + "\n")
         return
     there = json.loads(path.read_text(encoding="utf-8"))
     wrong = [key for key in told if there.get(key) != told[key]]
@@ -185,9 +186,8 @@ def _write_attention(run: Run, path: Path, limit: int) -> None:
 
 def _write(path: Path, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """A CSV file, whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(head)
-        writer.writerows(rows)
-    os.replace(temporary, path)
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows(rows)
+    write_whole(path, file.getvalue())

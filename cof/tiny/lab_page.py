@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cof.files import write_whole
 from cof.runs.attention import LINES
 from cof.runs.figures import Curve, Panel, curves, save
 from cof.runs.significance import holm, mcnemar, permutation
@@ -45,7 +46,7 @@ def write(folder: Path) -> list[Path]:
     if attention:
         parts += [attention.markdown()]
     paths = [folder / "results.md"]
-    paths[0].write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    write_whole(paths[0], "\n\n".join(parts) + "\n")
     return paths + [save(figure, folder / f"{name}.png") for name, figure in figures.items()]
 
 

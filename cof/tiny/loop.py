@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from cof.files import blamed, whole
 from cof.tiny.optim import OptimConfig, Optimizer
 
 log = logging.getLogger(__name__)
@@ -59,14 +59,13 @@ class Stage(Protocol):
 
 def save(path: Path, state: Any) -> None:
     """Write a checkpoint so that a kill leaves either the old file or the new one."""
-    temporary = path.with_name(path.name + ".tmp")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    with whole(path) as fresh:
+        torch.save(state, fresh)
 
 
 def append(path: Path, row: dict[str, Any]) -> None:
     """Add one JSON line to the run's log."""
-    with path.open("a") as file:
+    with blamed(path, "written"), path.open("a") as file:
         file.write(json.dumps(row) + "\n")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
+from cof.files import whole_folder
 from cof.tiny import wording
 from cof.tiny.asker import Asker, UnaskableError
 from cof.tiny.questions import WORD_KINDS, YES_NO_KINDS, ask, multiple_choice
@@ -83,7 +84,8 @@ def train_tokenizer(size: int = 1024) -> PreTrainedTokenizerFast:
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write tokenizer.json and its configuration."""
-    tokenizer.save_pretrained(folder)
+    with whole_folder(folder) as fresh:
+        tokenizer.save_pretrained(fresh)
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from cof.files import write_whole
 from cof.tiny.coordinates import token_kinds
 from cof.tiny.curriculum import LanguageConfig
 from cof.tiny.half import halve
@@ -163,9 +163,7 @@ def _pin(config: TrainConfig, path: Path) -> None:
     text = json.dumps(dataclasses.asdict(config), indent=1)
     if path.exists() and json.loads(path.read_text()) != json.loads(text):
         raise ValueError(f"{path} is of another run; choose another folder or remove it")
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    write_whole(path, text)
 
 
 def load_trained(

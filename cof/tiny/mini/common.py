@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from cof.files import whole, write_whole
 from cof.tiny.render import crop, render
 from cof.tiny.world import Scenes, Thing, describe
 
@@ -32,6 +33,10 @@ class MiniConfig:
     size: int = 60
     difficulty: str = "easy"
     side: int = 140
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.seed < 0:
+            raise ValueError(f"size={self.size} must be at least 1, seed={self.seed} at least 0")
 
 
 @dataclass(frozen=True)
@@ -55,9 +60,9 @@ class Picture:
 
     def save(self, path: Path) -> None:
         """Write the image; JPEG by suffix .jpg, at a quality that keeps two-pixel strokes."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         options: dict[str, Any] = dict(JPEG) if path.suffix == ".jpg" else {}
-        Image.fromarray(self.pixels).save(path, **options)
+        with whole(path) as fresh:
+            Image.fromarray(self.pixels).save(fresh, **options)
 
 
 def pictures(config: MiniConfig, part: int) -> Iterator[Picture]:
@@ -80,8 +85,7 @@ def _draw(scenes: Scenes, first: int) -> Iterator[Picture]:
 
 def write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """JSON lines, UTF-8."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_whole(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def write_hashes(folder: Path) -> None:
@@ -90,4 +94,4 @@ def write_hashes(folder: Path) -> None:
     hashes = {
         p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files
     }
-    (folder / "sha256.json").write_text(json.dumps(hashes, indent=1) + "\n")
+    write_whole(folder / "sha256.json", json.dumps(hashes, indent=1) + "\n")

@@ -11,6 +11,7 @@ from typing import Any
 
 from PIL import Image
 
+from cof.files import write_whole
 from cof.tiny.asker import Asker, Question, UnaskableError
 from cof.tiny.mini.common import JPEG, MiniConfig, Picture, pictures, write_lines
 from cof.tiny.questions import WORD_KINDS, ask, multiple_choice
@@ -49,10 +50,11 @@ def write(folder: Path, config: MiniConfig) -> int:
             }
         )
     rows.sort(key=lambda row: row["index"])
-    with (folder / FILE).open("w", encoding="utf-8", newline="") as file:
-        table = csv.DictWriter(file, COLUMNS, delimiter="\t", lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
+    file = io.StringIO()
+    table = csv.DictWriter(file, COLUMNS, delimiter="\t", lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    write_whole(folder / FILE, file.getvalue())
     write_lines(folder / "regions.jsonl", regions)
     return len(rows)
 

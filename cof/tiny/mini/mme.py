@@ -7,6 +7,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from cof.files import write_whole
 from cof.tiny import wording
 from cof.tiny.asker import Asker, Question, UnaskableError
 from cof.tiny.mini.common import MiniConfig, Picture, pictures, write_lines
@@ -56,7 +57,7 @@ def _write_pair(
     picture.save(folder / f"{stem}.jpg")
     texts = [question.text + wording.YES_NO for question in pair]
     lines = [f"{text}\t{q.answer}\n" for text, q in zip(texts, pair, strict=True)]
-    (folder / f"{stem}.txt").write_text("".join(lines), encoding="utf-8")
+    write_whole(folder / f"{stem}.txt", "".join(lines))
     return [
         {
             "image": f"{folder.name}/{stem}.jpg",

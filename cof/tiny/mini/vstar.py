@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from random import Random
 
+from cof.files import write_whole
 from cof.tiny.asker import Asker, Question, UnaskableError
 from cof.tiny.mini.common import MiniConfig, Picture, pictures
 from cof.tiny.questions import ask
@@ -51,4 +52,4 @@ def _write(stem: Path, picture: Picture, question: Question, random: Random) -> 
         "question": question.text,
         "options": [question.answer, *random.sample(wrong, min(3, len(wrong)))],
     }
-    stem.with_suffix(".json").write_text(json.dumps(content) + "\n", encoding="utf-8")
+    write_whole(stem.with_suffix(".json"), json.dumps(content) + "\n")

@@ -6,6 +6,7 @@ import importlib
 from pathlib import Path
 
 from cof.errors import DataError
+from cof.files import write_whole
 from cof.tiny.mini.common import MiniConfig, write_hashes
 
 PARTS = {
@@ -45,6 +46,6 @@ def write_all(out: Path, config: MiniConfig) -> dict[str, int]:
     text = README.format(
         seed=config.seed, size=config.size, difficulty=config.difficulty, table=table
     )
-    (out / "README.md").write_text(text, encoding="utf-8")
+    write_whole(out / "README.md", text)
     write_hashes(out)
     return counts
