@@ -41,7 +41,8 @@ def test_an_empty_question_is_refused(tiny, picture, question, tmp_path):
     with pytest.raises(AnswerError, match="the question is empty"):
         CoF(tiny)(picture, question)
     picture.save(tmp_path / "a.png")
-    done = CliRunner().invoke(main, ["ask", str(tmp_path / "a.png"), question, "--device", "cpu"])
+    command = ["ask", str(tmp_path / "a.png"), question, "--model", "nowhere"]
+    done = CliRunner().invoke(main, command)  # refused before a model is looked for
     assert (done.exit_code, len(done.stderr.splitlines())) == (2, 1)
     assert "the question is empty" in done.stderr
 

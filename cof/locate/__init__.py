@@ -5,7 +5,8 @@ A coarse stage is a module with a frozen dataclass `Config` and
     def locate(model, questions, views, config) -> list[Region]
 
 where `questions` and `views` (what the model saw of each image) are the rows of one batch. What it
-says of a question must not depend on the rest of the batch. A stage that cannot serve every
+says of a question must not depend on the rest of the batch; where it fails for one, that `Region`
+has an `error`. A stage that cannot serve every
 benchmark also has
 
     def check(bench, questions, config) -> None       # DataError, with all questions, beforehand

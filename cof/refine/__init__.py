@@ -6,6 +6,8 @@ A fine stage is a module with a frozen dataclass `Config` and
 
 where `questions`, `views` and `focuses` are the rows of one batch and `limits` says how to decode.
 
+A pass that failed is an `Answer` with an `error`; it takes no other row with it.
+
 A question with `choose` is answered by the likeliest of its options: `_reply.py` does either, so a
 stage that answers through it need not know.
 

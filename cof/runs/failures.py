@@ -42,11 +42,10 @@ def message(runs: Sequence[Run]) -> str:
             reasons.setdefault(result.error, []).append(name)
     if not reasons:
         return ""
-    sums = [f"{NAMES[which]} {number}" for which, number in _sum(runs).items()]
     named = [f"{_listed(names)}: {why}" for why, names in reasons.items()]
     return (
         f"{sum(map(len, reasons.values()))} questions failed, counted as wrong in the pass that "
-        f"failed ({', '.join(sums)}): {_listed(named, '; ')}"
+        f"failed ({by_pass(runs)}): {_listed(named, '; ')}"
     )
 
 
@@ -55,7 +54,9 @@ def _listed(names: Sequence[str], between: str = ", ") -> str:
     return between.join(names[:SHOWN]) + more
 
 
-def _sum(runs: Sequence[Run]) -> dict[Pass, int]:
+def by_pass(runs: Sequence[Run]) -> str:
+    """`plain 0, CoF 4`: answers that failed, of the passes that were asked for."""
     each = [counts(run) for run in runs]
     passes = [which for which in NAMES if any(which in one for one in each)]
-    return {which: sum(one.get(which, 0) for one in each) for which in passes}
+    sums = {which: sum(one.get(which, 0) for one in each) for which in passes}
+    return ", ".join(f"{NAMES[which]} {number}" for which, number in sums.items())

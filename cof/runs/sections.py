@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from cof.runs import grounding
+from cof.runs.failures import by_pass
 from cof.runs.folder import Run
 from cof.runs.manifest import latest
 from cof.runs.published import paired, published
@@ -30,7 +31,12 @@ MEASURES = {
 
 def scores_table(run: Run, name: str, seed: int) -> Table:
     """The benchmark's own metrics of one run, plain beside CoF."""
+<<<<<<< HEAD
     caption = f"{name}: the benchmark's own metrics; {INTERVALS}"
+=======
+    caption = f"{name}: the benchmark's own metrics, 95 % jackknife intervals over images"
+    caption += f"; failed, counted as wrong: {by_pass([run])}" if run.failed else ""
+>>>>>>> passes
     rows: list[tuple[Cell, ...]]
     if not has_both(run):
         found = published(run, "cof", seed)
@@ -87,9 +93,10 @@ def status_table(runs: Sequence[Run], names: Sequence[str]) -> Table:
     """How regions became masks, and what failed: counts of questions."""
     rows: list[tuple[Cell, ...]] = []
     for run, name in zip(runs, names, strict=True):
-        counts = Counter(result.status for result in run.results if not result.error)
+        counts = Counter(result.status for result in run.results if result.region)
         found = [counts[status] for status in STATUSES]
-        rows.append((name, run_hash(run), len(run.results), *found, len(run.failed)))
+        failed: Cell = f"{len(run.failed)} ({by_pass([run])})" if run.failed else 0
+        rows.append((name, run_hash(run), len(run.results), *found, failed))
     head = ("run", "hash", "n", *STATUSES, "failed")
     return Table("status", "How regions became masks: questions", head, tuple(rows))
 
