@@ -31,12 +31,8 @@ MEASURES = {
 
 def scores_table(run: Run, name: str, seed: int) -> Table:
     """The benchmark's own metrics of one run, plain beside CoF."""
-<<<<<<< HEAD
     caption = f"{name}: the benchmark's own metrics; {INTERVALS}"
-=======
-    caption = f"{name}: the benchmark's own metrics, 95 % jackknife intervals over images"
     caption += f"; failed, counted as wrong: {by_pass([run])}" if run.failed else ""
->>>>>>> passes
     rows: list[tuple[Cell, ...]]
     if not has_both(run):
         found = published(run, "cof", seed)
