@@ -18,7 +18,7 @@ from cof.runs.plan import plan_batches
 from cof.runs.runner import run
 from cof.types import Answer, Question, Result
 
-PATIENCE = 20
+PATIENCE = 600
 
 
 class Small:

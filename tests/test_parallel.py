@@ -109,7 +109,7 @@ def test_a_second_launch_on_the_same_folder_is_refused_and_the_first_goes_on(
 ):
     path, gate = runs / "twice", tmp_path / "gate"
     first = torchrun(command("twice"), 2, STUB_GATE=str(gate))
-    wait_until(lambda: len(shards(path)) == 2)
+    wait_until(lambda: len(shards(path)) == 2, first)
     written = shards(path)
     seconds = [start(command("twice")), *start_ranks(command("twice"), 2)]
     for process in seconds:
@@ -129,7 +129,7 @@ def test_a_killed_rank_is_made_up_for_by_another_number_of_processes(
 ):
     path, gate = runs / "killed", tmp_path / "gate"
     ranks = start_ranks(command("killed"), 3, STUB_GATE=str(gate))
-    wait_until(lambda: len(shards(path)) == 3)
+    wait_until(lambda: len(shards(path)) == 3, *ranks)
     ranks[1].send_signal(signal.SIGKILL)
     gate.touch()
     said = [process.communicate()[1].decode() for process in ranks]
@@ -151,10 +151,10 @@ def test_a_killed_rank_is_made_up_for_by_another_number_of_processes(
     assert set(first) <= set(kept)
 
 
-def wait_until(true, seconds=200):
-    end = time.monotonic() + seconds
+def wait_until(true, *processes):
+    """As long as it takes, while the processes that shall make it true are alive."""
     while not true():
-        assert time.monotonic() < end
+        assert all(process.poll() is None for process in processes)
         time.sleep(0.01)
 
 
