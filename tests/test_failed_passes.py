@@ -274,20 +274,42 @@ def test_padding_behind_a_short_option_may_be_anything(tiny, batch, monkeypatch)
     assert [torch.tensor(loss).isnan().item() for loss in later] == [True, False]
 
 
+@pytest.mark.parametrize("bad", [NAN, INF, -INF])
+def test_a_loss_is_none_where_any_logit_is_not_finite(bad, tiny, batch, monkeypatch):
+    """Minus infinity for another word would leave the loss finite, and a number like others."""
+    questions, images = batch
+    encoded = tiny.encode(tiny.look(images[:2]), [question.text for question in questions[:2]])
+    head = tiny.network.lm_head.forward
+
+    def spoil(hidden):
+        logits = head(hidden)
+        logits[1, 0, 700] = bad
+        return logits
+
+    monkeypatch.setattr(tiny.network.lm_head, "forward", spoil)
+    sound, broken = tiny.losses(encoded, ["red", "blue"])
+    assert torch.tensor([sound, broken]).isnan().tolist() == [False, True]
+
+
 def test_the_cache_keeps_sound_replies_alone(tiny, batch, tmp_path, monkeypatch):
     questions, images = batch
     cache = ReplyCache(tmp_path / "replies.sqlite")
-    settings = Settings(limits=Limits(2), plain=False)
+    settings = Settings(limits=Limits(2))
     with monkeypatch.context() as patch:
         generate = tiny.generate
 
-        def first_fails(*arguments):
-            answers = generate(*arguments)
-            return [Answer("", error="broke"), *answers[1:]]
+        def first_fails(encoded, limits, *done):
+            """Of the coarse pass alone; the fine passes have no `done`."""
+            answers = generate(encoded, limits, *done)
+            return [Answer("", error="broke"), *answers[1:]] if done else answers
 
         patch.setattr(tiny, "generate", first_fails)
         results = CoF(tiny, settings, cache).answer_batch(questions, images)
     assert [result.region is None for result in results] == [True, False, False, False]
+    assert [result.cof is None for result in results] == [True, False, False, False]
+    assert all(result.plain for result in results), "the plain pass needs no region"
+    assert [result.error for result in results] == ["coarse pass: broke", "", "", ""]
+    assert (results[0].cells, results[0].focus_boxes) == ((), ())
     assert sum(count for *_, count in cache.rows()) == 3
     again = CoF(tiny, settings, cache).answer_batch(questions, images)
     assert (cache.hits, cache.misses) == (3, 5)
