@@ -395,7 +395,7 @@ class TestComparisons:
         alone = tmp_path / "alone"
         assert cof("report", tmp_path / "r", "--out", alone, "--gallery", 0).exit_code == 0
         page = (alone / "report.md").read_text()
-        assert "over images; failed, counted as wrong: plain 0, CoF 4" in page
+        assert "; failed, counted as wrong: plain 0, CoF 4" in page
         assert "4 (plain 0, CoF 4) |" in page
         make_run(tmp_path, data, self.broken(0), name="s")
         make_run(tmp_path, data, self.broken(0), name="t")
