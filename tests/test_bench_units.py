@@ -94,7 +94,7 @@ def test_an_unknown_unit_is_refused(tmp_path):
         ([[20, 10, 60, 40], [150, 60, 1900, 10]], "see the file"),
         (
             [[20, 10, 60, "40"], [1, 1, 9, 9]],
-            r"sa_0.json: bbox \[20, 10, 60, '40'\], expected x, y",
+            r"sa_0.json: bbox \[20, 10, 60, '40'\], expe",
         ),
         ([[20, 10, 60, 40], 7], "sa_1.json: bbox 7, expected x, y, width, height in pixels"),
     ],
