@@ -33,6 +33,7 @@ if __name__ == "__main__":
 
     llava = ModuleType("cof.models.llava")
     llava.Config = base.Config  # type: ignore[attr-defined]
+    llava.load = None  # type: ignore[attr-defined]
     sys.modules["cof.models.llava"] = llava
     delay = float(os.environ.get("STUB_DELAY", "0"))
     runner.build_pipeline = lambda config: GatedPipeline(config.general.plain, delay)
