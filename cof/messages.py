@@ -19,6 +19,7 @@ def shown(value: Any) -> str:
 
 
 def cut(text: str, most: int = MOST) -> str:
-    """A text on one line, at most `most` characters."""
-    line = " ".join(text.split())
+    """A text on one line, at most `most` characters; what cannot be printed is escaped."""
+    signs = (sign if sign.isprintable() else ascii(sign)[1:-1] for sign in " ".join(text.split()))
+    line = "".join(signs)
     return line if len(line) <= most else f"{line[: most - 3]}..."

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from cof.bench import mmbench, vstar
 from cof.bench._choice import LETTERS, extract
+from cof.runs.scores import notes
 from cof.types import Question
 
 RULES = ("vlmevalkit", "clean")
@@ -149,4 +150,6 @@ def test_answers_of_either_rule_are_told_apart_in_the_scores():
     assert mmbench.credit(question, said[0]) == 0  # published: `answer is b`
     assert mmbench.credit(question, said[0], mmbench.Config("", extract="clean")) == 1
     assert vstar.credit(question, said[0], vstar.Config("", extract="clean")) == 1
-    assert mmbench.score([question], said)["disputed"] == 1
+    scores = mmbench.score([question], said)
+    assert scores["disputed"] == 1
+    assert notes(scores) == notes({"cof": scores}) != []

@@ -127,3 +127,13 @@ def test_a_missing_package_is_named_with_the_way_to_get_it(tmp_path, monkeypatch
 def test_an_unknown_name_lists_what_there_is(tmp_path):
     with pytest.raises(ConfigError, match="there is: mme, pope, mmbench, vstar"):
         _hub.fetch("imagenet", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["mme", "textvqa", "refcoco", "gqa"])
+def test_rows_write_no_file_outside_the_folder(name, tmp_path, monkeypatch):
+    key = {"mme": "question_id", "textvqa": "image_id", "refcoco": "file_name", "gqa": "id"}[name]
+    rows = gqa("_images") if name == "gqa" else ROWS[name]()
+    bad = [{**row, key: "../../x"} for row in rows]
+    monkeypatch.setattr(_hub, "read_hub", lambda *asked: bad)
+    with pytest.raises(DataError, match=r"lmms-lab/.*: '../../x.*' is not the name of a file"):
+        _hub.fetch(name, tmp_path / "out")

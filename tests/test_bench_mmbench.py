@@ -159,10 +159,41 @@ def test_rotations_can_be_made_here(root, rows):
     ]
 
 
-def test_chinese_tables_get_the_chinese_instruction(root, rows):
-    write_tsv(root / "mmbench_dev_cn_20231003.tsv", rows)
-    question = questions_of(root, file="mmbench_dev_cn_20231003.tsv")[0]
-    assert question.text.endswith("\n请直接回答选项字母。")
+CHINESE = "\n请直接回答选项字母。"
+
+
+@pytest.mark.parametrize(
+    ("file", "chinese"),
+    [
+        *(("mmbench_dev_cn_20231003.tsv", True), ("MMBench_DEV_CN.tsv", True)),
+        *(("MMBench_DEV_CN_V11.tsv", True), ("MMBench_TEST_CN.tsv", True), ("CCBench.tsv", True)),
+        *(("MMBench_DEV_EN.tsv", False), ("MMBench_cnn.tsv", False), ("acne.tsv", False)),
+    ],
+)
+def test_chinese_tables_are_known_by_name(root, rows, file, chinese):
+    write_tsv(root / file, rows)
+    assert questions_of(root, file=file)[0].text.endswith(CHINESE) == chinese
+    assert questions_of(root, file=file, lang="cn")[0].text.endswith(CHINESE)
+    assert questions_of(root, file=file, lang="en")[0].text.endswith(INSTRUCTION)
+
+
+def test_chinese_tables_are_known_by_most_of_their_questions(root, rows):
+    for row, share in ((rows[0], "什么颜色？"), (rows[1], "“红” 是什么 colour?")):
+        row["question"] = share
+    write_tsv(root / NAME, rows)
+    assert questions_of(root)[0].text.endswith(INSTRUCTION)  # two of six
+    for row in rows:
+        row["question"] = "图中是什么？"
+    write_tsv(root / NAME, rows)
+    assert questions_of(root)[0].text.endswith(CHINESE)
+
+
+def test_cells_may_be_as_long_as_any_system_lets_them(root, rows, monkeypatch):
+    asked = []
+    limit = csv.field_size_limit
+    monkeypatch.setattr(csv, "field_size_limit", lambda *new: asked.append(new) or limit(*new))
+    questions_of(root)
+    assert max(new[0] for new in asked) < 2**31, "a C long has 32 bits on Windows"
 
 
 @pytest.mark.parametrize(

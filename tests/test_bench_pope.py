@@ -6,6 +6,8 @@ import random
 import oracles
 import pytest
 from click.testing import CliRunner
+from hypothesis import example, given
+from hypothesis import strategies as st
 from mme_folders import write_jsonl
 
 from cof.bench import _yes_no, pope
@@ -173,12 +175,54 @@ def test_versions_are_told_apart(tmp_path, random_rows, name):
         ("", "yes", "other", "other"),
         ("I cannot say", "yes", "other", "other"),
         ("yes!", "yes", "other", "yes"),
+        ("Yes:", "yes", "other", "other"),
+        ("**Yes**", "yes", "other", "other"),
+        ("'Yes'", "yes", "other", "other"),
+        ("No\u2014absolutely", "yes", "other", "other"),
+        ("Yes.", "yes", "other", "yes"),
+        ("Yes.It is", "yes", "other", "other"),  # a period goes, and the words grow together
+        ("yes,no", "yes", "other", "other"),
+        ("(No)", "yes", "other", "no"),
+        ("No-one is there", "yes", "other", "no"),
+        ("No- one is there", "yes", "other", "no"),
+        ("yes/it is", "yes", "other", "yes"),
+        ("1,000 dogs: no/yes", "yes", "other", "other"),  # in thousands every mark goes
+        ("Yes, it is the no. 1", "no", "other", "other"),
+        ('"Yes"', "yes", "other", "yes"),
     ],
 )
 def test_parsers(answer, llava, strict, word):
     found = (_yes_no.parse_llava(answer), _yes_no.parse_strict(answer), _yes_no.parse_word(answer))
     assert found == (llava, strict, word)
     assert oracles.pope_prediction(answer) == llava
+
+
+def yes_or_no(output):
+    """VLMEvalKit's extraction, the slow and obvious way."""
+    text = output.lower()
+    thousands = any(
+        text[k].isdigit() and text[k + 1] == "," and text[k + 2].isdigit()
+        for k in range(len(text) - 2)
+    )
+    out = text
+    for mark in [*";/[]", '"', *"{}()=+\\_-><@`,?!"]:
+        alone = (mark + " ") in text or (" " + mark) in text
+        out = out.replace(mark, "" if alone or thousands else " ")
+    kept, gone = "", 0
+    for k, sign in enumerate(out):
+        if sign == "." and not out[k + 1 : k + 2].isdigit() and gone < 32:
+            gone += 1
+        else:
+            kept += sign
+    words = kept.split()
+    found = [word for word in ("yes", "no") if word in words]
+    return found[0] if len(found) == 1 else "other"
+
+
+@given(st.text(st.sampled_from("yesnoYESNO .,:;-_/!?()*'1 2"), max_size=14))
+@example("yes" + "." * 40)
+def test_the_word_parser_is_vlmevalkits(answer):
+    assert _yes_no.parse_word(answer) == yes_or_no(answer)
 
 
 WORDS = ["Yes", "No", "no", "Yes, it is", "There is not. yes", "NO", "", "None", "No.", "Yes."]

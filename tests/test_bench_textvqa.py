@@ -5,11 +5,14 @@ import random
 
 import oracles
 import pytest
+from fakes import StubModel
 from mme_folders import write_jsonl
+from PIL import Image
 
 from cof.bench import textvqa
 from cof.bench._vqa_words import normalise
 from cof.errors import DataError
+from cof.locate import prompt
 
 SUFFIX = "\nAnswer the question using a single word or phrase."
 
@@ -139,3 +142,34 @@ def test_a_test_split_has_no_accuracy(root):
     scores = textvqa.score(questions_of(root), ["stop"] * 12)
     assert scores["accuracy"] is None
     assert textvqa.table(scores) == []
+
+
+def test_ten_empty_answers_are_none(root):
+    annotation = root / "TextVQA_0.5.1_val.json"
+    data = json.loads(annotation.read_text())
+    for item in data["data"]:
+        item["answers"] = ["", " "] * 5
+    annotation.write_text(json.dumps(data))
+    questions = questions_of(root)
+    assert {question.reference for question in questions} == {""}
+    assert textvqa.score(questions, [""] * 12)["accuracy"] is None
+
+
+def test_the_coarse_stage_is_asked_about_the_question_where_the_tokens_stand_first(root):
+    file = root / "llava.jsonl"
+    assert {q.core for q in questions_of(root, questions=str(file))} == {""}
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    for row in rows:
+        question, tokens, suffix = row["text"].split("\n")
+        row["text"] = "\n".join([tokens, question, suffix])
+    write_jsonl(file, rows)
+    asked = questions_of(root, questions=str(file))
+    assert asked[-1].text == "Reference OCR token: A, b\nWhat does sign 0 say?" + SUFFIX
+    assert asked[-1].core == "What does sign 0 say?"
+    model = StubModel()
+    views = model.look([Image.new("RGB", (8, 6))])
+    prompt.locate(model, asked[-1:], views, prompt.Config())
+    assert model.seen[0].prompt.startswith("What does sign 0 say?\n")
+    answers, _ = textvqa.export(asked, ["stop"] * 12, root / "out")
+    found = textvqa.read_answers(answers, textvqa.Config(str(root)))
+    assert {q.id: q.core for q in found.questions} == {q.id: q.core for q in asked}

@@ -11,6 +11,7 @@ from PIL import Image
 
 from cof import config
 from cof.errors import DataError, RunError
+from cof.files import DiskError
 from cof.runs import runner
 from cof.runs.feeding import feed
 from cof.runs.fitting import Fitted
@@ -167,6 +168,20 @@ class TestFeed:
             *(1, "1.png is broken", 3, 4),
             *("4.png is broken", 6),
         ]
+
+    def test_memory_that_is_not_enough_stops_the_run_and_damages_no_image(self, tmp_path):
+        def load(path):
+            raise MemoryError(f"image {path.name} does not fit into memory")
+
+        with pytest.raises(RunError, match=r"0.png does not fit into memory; set workers to 1"):
+            list(feed(plan_batches(questions_of(2), 1), tmp_path, 1, load))
+
+    def test_too_many_open_files_stop_the_run(self, tmp_path):
+        def load(path):
+            raise DiskError("Too many open files")
+
+        with pytest.raises(DiskError):
+            list(feed(plan_batches(questions_of(2), 1), tmp_path, 1, load))
 
     def test_whoever_stops_half_way_leaves_no_thread(self, tmp_path):
         before = threading.active_count()

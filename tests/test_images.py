@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import struct
 import threading
 import zlib
@@ -13,6 +15,7 @@ from PIL import Image
 
 from cof import images
 from cof.errors import DataError
+from cof.files import DiskError
 from cof.images import load_image, preprocess, to_model_frame, to_rgb
 
 HERE = Path(__file__).resolve()
@@ -218,6 +221,41 @@ def test_what_cannot_be_read_is_one_line_that_names_the_file(tmp_path, name, sai
         load_image(tmp_path / name)
     assert repr(str(tmp_path / name)) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+TROUBLES = {
+    "memory": (MemoryError(), MemoryError, "does not fit into memory"),
+    "ENOMEM": (OSError(errno.ENOMEM, "Cannot allocate"), MemoryError, "does not fit into memory"),
+    "EMFILE": (OSError(errno.EMFILE, "Too many open files"), DiskError, "cannot be opened"),
+    "ENFILE": (OSError(errno.ENFILE, "Too many open files"), DiskError, "cannot be opened"),
+    "EIO": (OSError(errno.EIO, "Input/output error"), DataError, r"cannot be read \(.*Input/out"),
+    "EACCES": (PermissionError(errno.EACCES, "denied"), DataError, "cannot be read"),
+    "decoder": (OSError("broken data stream"), DataError, "damaged or cut off"),
+    "struct": (struct.error("unpack"), DataError, "damaged or cut off"),
+}
+
+
+@pytest.mark.parametrize("name", TROUBLES)
+@pytest.mark.parametrize("place", ["open", "load"])
+def test_the_machines_troubles_are_not_the_files(tmp_path, monkeypatch, name, place):
+    broken_files(tmp_path)
+    error, kind, said = TROUBLES[name]
+
+    def fail(*args, **kwargs):
+        raise error
+
+    target = (Image, "open") if place == "open" else (Image.Image, "convert")
+    monkeypatch.setattr(*target, fail)
+    with pytest.raises(kind, match=said) as caught:
+        load_image(tmp_path / "whole.jpg", exif="ignore")
+    assert type(caught.value) is kind
+    assert "whole.jpg" in str(caught.value)
+
+
+def test_a_pipe_is_no_image(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(DataError, match=r"pipe.png' is a pipe, expected a file"):
+        load_image(tmp_path / "pipe.png")
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")

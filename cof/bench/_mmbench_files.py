@@ -146,6 +146,8 @@ def _own_question(row: Row) -> Question:
     groups = {key: _cell(row.values.get(key, "")) for key in ("l2-category", "category")}
     line = Line(index, {"answer": letter, **groups}, row.where)
     options = _options(row)
+    if not options:
+        raise DataError(f"{row.where}: no options")
     back = (len(options) - turn) % len(options)
     return _bare(line, turn, (*options[back:], *options[:back]))
 

@@ -40,7 +40,8 @@ class Row:
     def value(self, name: str) -> Any:
         """Whatever stands under a key."""
         if name not in self.values:
-            raise DataError(f"{self.where}: no {name!r}; there is: {cut(', '.join(self.values))}")
+            there = cut(", ".join(map(str, self.values)))
+            raise DataError(f"{self.where}: no {name!r}; there is: {there}")
         return self.values[name]
 
     def text(self, name: str) -> str:
@@ -132,7 +133,8 @@ def inside(name: str, where: str) -> str:
     """
     windows, posix = PureWindowsPath(name), PurePosixPath(name)
     outside = windows.drive or windows.root or posix.root or ".." in windows.parts
-    if outside or not posix.name or "\0" in name:
+    longest = max((len(part.encode(errors="replace")) for part in posix.parts), default=0)
+    if outside or not posix.name or "\0" in name or longest > 255:
         raise DataError(
             f"{where}: {shown(name)} is not the name of a file inside the benchmark's folder"
         )

@@ -15,14 +15,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from cof.bench import _vstar_files as files
 from cof.bench._answers import Answers, Given, Said, align, llava_answer
 from cof.bench._choice import LETTERS, UNRESOLVED, Extract, ask, disputed, extract
 from cof.bench._rows import Row
-from cof.bench._units import Annotated, Claim, pixels
 from cof.bench.base import read_json, read_jsonl, write_jsonl
 from cof.errors import DataError
-from cof.images import header
-from cof.messages import cut, shown
+from cof.messages import shown
 from cof.types import Box, Question
 
 VERSION = "2"  # 1 took the option A of a sentence for an article
@@ -30,8 +29,6 @@ TYPES = ("direct_attributes", "relative_position")
 SOURCE = (
     "huggingface.co/datasets/craigwu/vstar_bench (folders direct_attributes, relative_position)"
 )
-
-_IMAGES = (".jpg", ".jpeg", ".png")
 
 
 @dataclass(frozen=True)
@@ -62,8 +59,8 @@ def read(config: Config) -> list[Question]:
     present = [name for name in TYPES if (root / name).is_dir()]
     if not present:
         raise DataError(f"{root}: no V*Bench; expected the folders {' and '.join(TYPES)}")
-    found = [(kind, *pair) for kind in present for pair in _files(root / kind)]
-    boxes = _boxes([(row, image) for _, row, image in found])
+    found = [(kind, *pair) for kind in present for pair in files.noted(root / kind)]
+    boxes = files.boxes([(row, image) for _, row, image in found])
     return [
         _question(row, image, kind, config, on)
         for (kind, row, image), on in zip(found, boxes, strict=True)
@@ -153,18 +150,6 @@ def _accuracy(pairs: Sequence[tuple[Question, Said]], config: Config | None) -> 
     return {"n": len(pairs), "accuracy": right / len(pairs), "unresolved": lost}
 
 
-def _files(folder: Path) -> Iterator[tuple[Row, Path]]:
-    """The annotation of each image, with the image; all of them, or an error."""
-    files = [file for file in sorted(folder.iterdir()) if not file.name.startswith(".")]
-    notes = {file.stem: file for file in files if file.suffix == ".json"}
-    images = {file.stem: file for file in files if file.suffix.lower() in _IMAGES}
-    for stem in sorted(notes.keys() ^ images.keys()):
-        found = notes.get(stem) or images[stem]
-        raise DataError(f"{found}: has no {'image' if stem in notes else '.json'} beside it")
-    for stem, file in notes.items():
-        yield Row.of(read_json(file), str(file)), images[stem]
-
-
 def _question(row: Row, image: Path, kind: str, config: Config, boxes: tuple[Box, ...]) -> Question:
     """One question, its options shuffled by the seed and its id, or left in place."""
     name = f"{kind}/{image.stem}"
@@ -190,40 +175,6 @@ def _question(row: Row, image: Path, kind: str, config: Config, boxes: tuple[Box
     order = random.Random(f"{config.shuffle} {name}").sample(options, len(options))
     letter, text = LETTERS[order.index(options[0])], ask(asked.text, order)
     return replace(asked, text=text, reference=letter, options=tuple(order), choose=False)
-
-
-def _boxes(found: Sequence[tuple[Row, Path]]) -> list[tuple[Box, ...]]:
-    """The targets' boxes of all questions as fractions of their images, clipped to them.
-
-    The files have x, y, width, height in pixels of the image as it is stored.
-    """
-    annotated, counts = [], []
-    for row, image in found:
-        size, _ = header(image)
-        one = [Row({"bbox": box}, row.where) for box in _list(row)]
-        annotated += [
-            Annotated(box.numbers("bbox", "x, y, width, height in pixels"), size, row.where)
-            for box in one
-        ]
-        counts.append(len(one))
-    corners = iter(pixels(annotated, Claim("xywh", beyond=0.1)))
-    sizes = iter(annotated)
-    return [tuple(_box(next(corners), next(sizes)) for _ in range(count)) for count in counts]
-
-
-def _list(row: Row) -> list[Any]:
-    boxes = row.values.get("bbox") or []
-    if not isinstance(boxes, list):
-        raise DataError(f"{row.where}: bbox {shown(boxes)}, expected a list of boxes")
-    return boxes
-
-
-def _box(corners: Sequence[float], one: Annotated) -> Box:
-    (x0, y0, x1, y1), (width, height) = corners, one.size
-    try:
-        return Box(x0 / width, y0 / height, x1 / width, y1 / height)
-    except ValueError as error:
-        raise DataError(f"{one.where}: bbox {shown(list(one.box))} ({cut(str(error))})") from error
 
 
 def _given(row: Row, asked: dict[str, Question]) -> Given:

@@ -132,7 +132,10 @@ def notes(scores: dict[str, Any]) -> list[str]:
     absent = {**metrics, **scores}.get("missing_subtasks")
     lines = [f"not in this data, and not in the sums: {', '.join(absent)}"] if absent else []
     left = scores.get("unanswered")
-    return [*lines, *([f"{left} questions without an answer left out"] if left else [])]
+    lines += [f"{left} questions without an answer left out"] if left else []
+    split = {**scores.get("cof", {}), **scores}.get("disputed")
+    reads = f"{split} answers are read differently by extract=vlmevalkit and extract=clean"
+    return [*lines, reads] if split else lines
 
 
 _STYLE: dict[str, Any] = {
