@@ -70,6 +70,7 @@ def test_the_table_sets_each_control_beside_plain_and_own(file):
     assert rows["oracle"][4].estimate.value == 0  # the stub says Yes wherever it is highlighted
 
 
+@pytest.mark.slow
 def test_a_control_that_the_benchmark_cannot_have_is_left_out_and_said(file, tmp_path):
     (tmp_path / "mme" / "regions.jsonl").unlink()
     done = run_controls(file, ["bench.limit=1"])
@@ -85,6 +86,7 @@ def test_a_second_call_asks_nothing(file, monkeypatch):
     assert run_controls(file, []) == first
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_page_and_prints_it(file, tmp_path):
     done = CliRunner().invoke(main, ["controls", str(file), "refine.weight=2"])
     assert done.exit_code == 0, done.output
@@ -97,6 +99,7 @@ def test_the_command_writes_a_page_and_prints_it(file, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_other_questions_have_a_folder_of_their_own(file, tmp_path):
     other = make_mme(tmp_path / "other", IMAGES)
     roots = [[], [f"bench.root={other}"]]

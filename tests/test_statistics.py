@@ -79,6 +79,7 @@ def clustered(rng, images, each, spread):
     return np.where(mixed > norm.ppf(0.7), 1.0, np.where(mixed < norm.ppf(0.2), -1.0, 0.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", [0.0, 2.0])
 def test_the_bootstrap_interval_covers_the_truth_where_questions_share_images(spread, monkeypatch):
     monkeypatch.setattr(statistics, "RESAMPLES", 599)
