@@ -315,6 +315,7 @@ def published_shape():
     return rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["--tsv", "beside", "in the answers", "xlsx"])
 def test_published_number_to_all_digits_from_the_command_line(tmp_path, where):
     rows = published_shape()

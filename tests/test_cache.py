@@ -87,6 +87,7 @@ for i in range(50):
 """
 
 
+@pytest.mark.slow
 def test_several_writers_lose_nothing(tmp_path):
     file = tmp_path / "replies.sqlite"
     command = [sys.executable, "-c", WRITER, str(file)]

@@ -8,6 +8,7 @@ from cof import config
 from cof.errors import ConfigError
 from cof.yamlfile import parse_yaml
 
+OLD = sorted((Path(__file__).resolve().parents[1] / "examples" / "results").rglob("config.yaml"))
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples" / "configs"
 
 
@@ -168,6 +169,18 @@ def test_names_that_mean_one_device_and_dtype_are_one_setting(file):
     assert hash_of(named, {**HALF, "device": "cpu"}) != hash_of(named)
     compiled = config.load(file, ["model.compile=true"])
     assert hash_of(compiled) != hash_of(config.load(file))
+
+
+@pytest.mark.parametrize("path", OLD, ids=lambda path: "/".join(path.parts[-3:-1]))
+def test_every_key_that_committed_configs_lack_has_its_old_value_listed(path):
+    """Else a new key would change the identity of every run; the fix is a line in `LATER`."""
+    old = parse_yaml(path)
+    now = config.flatten(config.resolve(old).as_dict())
+    added = {key: now[key] for key in now.keys() - config.flatten(old).keys()}
+    assert added.items() <= config.LATER.items()
+    assert config.content_hash(old, FULL) == config.content_hash(
+        config.resolve(old).as_dict(), FULL
+    )
 
 
 def test_a_key_that_older_configs_lack_counts_only_off_its_old_value(file):

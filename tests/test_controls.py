@@ -81,6 +81,7 @@ def test_the_table_sets_each_control_beside_plain_and_own(file):
     assert [oracle[head] for head in tests[1:]] == [1.0] * 3
 
 
+@pytest.mark.slow
 def test_a_control_that_the_benchmark_cannot_have_is_left_out_and_said(file, tmp_path):
     (tmp_path / "mme" / "regions.jsonl").unlink()
     done = run_controls(file, ["bench.limit=1"])
@@ -96,6 +97,7 @@ def test_a_second_call_asks_nothing(file, monkeypatch):
     assert run_controls(file, []) == first
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_page_and_prints_it(file, tmp_path):
     done = CliRunner().invoke(main, ["controls", str(file), "refine.weight=2"])
     assert done.exit_code == 0, done.output
@@ -108,6 +110,7 @@ def test_the_command_writes_a_page_and_prints_it(file, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_other_questions_have_a_folder_of_their_own(file, tmp_path):
     other = make_mme(tmp_path / "other", IMAGES)
     roots = [[], [f"bench.root={other}"]]

@@ -115,6 +115,7 @@ def test_the_gallery_cannot_be_broken_out_of():
     assert not set(page) & set(SIGNS)
 
 
+@pytest.mark.slow
 def test_a_whole_report_of_a_run_with_an_evil_name(tmp_path):
     made = make_run(tmp_path / "runs", make_mme(tmp_path / "mme", 4), right_with(0.5, 0.7))
     place = tmp_path / "![x](y) <img src=x>"

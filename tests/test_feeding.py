@@ -80,6 +80,7 @@ class TestAuto:
         ask(again)
         assert again.asked == [16, 16, 4]
 
+    @pytest.mark.slow
     def test_a_question_that_does_not_fit_alone_ends_the_run(self, ask):
         with pytest.raises(RunError, match="1 questions at once do not fit"):
             ask(Small(room=0))
@@ -95,6 +96,7 @@ class TestAuto:
         with pytest.raises(RuntimeError, match="shapes differ"):
             Fitted(broken, 4, True)([Question("a", "b", "c")], [None])
 
+    @pytest.mark.slow
     def test_torchs_own_error_counts_without_a_text(self):
         import torch
 
@@ -191,6 +193,7 @@ class TestFeed:
         assert threading.active_count() == before
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_questions(ask, tmp_path, monkeypatch):
     """Peak of what was allocated between a quarter and the end of the answering."""
     from cof.bench import mme

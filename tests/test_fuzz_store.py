@@ -246,16 +246,19 @@ SLOW = settings(
 
 
 class TestRunFolders:
+    @pytest.mark.slow
     @given(data=st.data())
     @SLOW
     def test_a_record_in_which_one_value_is_another(self, made, tmp_path, monkeypatch, data):
         self.mutate(made, tmp_path, monkeypatch, data, "records.jsonl")
 
+    @pytest.mark.slow
     @given(data=st.data())
     @SLOW
     def test_a_manifest_in_which_one_value_is_another(self, made, tmp_path, monkeypatch, data):
         self.mutate(made, tmp_path, monkeypatch, data, "manifest.json")
 
+    @pytest.mark.slow
     @given(data=st.data())
     @SLOW
     def test_a_config_in_which_one_value_is_another(self, made, tmp_path, monkeypatch, data):

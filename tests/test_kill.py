@@ -19,6 +19,8 @@ from fakes import make_mme
 from cof import load_run
 from cof.runs.records import comparable
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).resolve().parent
 KILLS = 24
 IMAGES = 60

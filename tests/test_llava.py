@@ -52,6 +52,7 @@ def test_parity_with_the_published_code(golden):
     assert report.passed
 
 
+@pytest.mark.slow
 def test_parity_with_the_full_set(full_golden):
     report = Parity(full_golden, device="cpu").run()
     assert report.passed, report.rows()

@@ -13,6 +13,8 @@ from cof.models.base import Limits
 from cof.pipeline import CoF, Settings
 from cof.types import Question
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def mini(tmp_path_factory):

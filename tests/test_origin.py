@@ -233,6 +233,7 @@ class TestOlderRuns:
         with pytest.raises(RunError, match="records of other questions"):
             load_run(path)
 
+    @pytest.mark.slow
     def test_the_committed_ones_load(self):
         kept = [path.parent for path in RESULTS.rglob("records.jsonl.gz")]
         assert kept

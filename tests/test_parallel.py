@@ -94,6 +94,7 @@ def shards(path):
     return {file.name: file.read_bytes() for file in path.glob("records-*.jsonl")}
 
 
+@pytest.mark.slow
 def test_torchrun_leaves_the_folder_of_one_process(command, runs, alone):
     process = torchrun(command("torchrun"), 3)
     said = process.communicate()[1].decode()
@@ -104,6 +105,7 @@ def test_torchrun_leaves_the_folder_of_one_process(command, runs, alone):
     assert [json.loads(line)["index"] for line in alone["records"]] == list(range(TOTAL))
 
 
+@pytest.mark.slow
 def test_a_second_launch_on_the_same_folder_is_refused_and_the_first_goes_on(
     command, runs, alone, tmp_path
 ):
@@ -124,6 +126,7 @@ def test_a_second_launch_on_the_same_folder_is_refused_and_the_first_goes_on(
     assert folder_of(path) == alone
 
 
+@pytest.mark.slow
 def test_a_killed_rank_is_made_up_for_by_another_number_of_processes(
     command, runs, alone, tmp_path
 ):

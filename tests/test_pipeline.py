@@ -215,6 +215,7 @@ def test_ask_names_a_broken_image_in_one_line(command, tmp_path):
     assert "broken.png" in result.output
 
 
+@pytest.mark.slow
 def test_doctor_parity_exit_codes(golden, tmp_path):
     run = CliRunner()
     good = run.invoke(main, ["doctor", "--parity", str(golden), "--device", "cpu", "--json"])

@@ -183,3 +183,11 @@ class TestCommand:
         done = CliRunner().invoke(main, ["probe", str(folder(**parts))])
         assert (done.exit_code, len(done.stderr.splitlines()[-1:])) == (2, 1)
         assert message in done.stderr
+
+    def test_other_weights_than_the_runs_are_refused(self, folder, monkeypatch):
+        path = folder()
+        other = {"weights": "sha256:two", "dtype": "float32", "device": "cpu"}
+        monkeypatch.setattr("cof.models.llava.identify", lambda settings: other)
+        done = CliRunner().invoke(main, ["probe", str(path)])
+        assert done.exit_code == 2
+        assert "made with other weights" in done.stderr

@@ -173,6 +173,7 @@ class TestPage:
         assert "right:" in page
         assert "plain:" in page
 
+    @pytest.mark.slow
     def test_a_brief_one_has_only_tables_over_all_runs(self, root, runs):
         out = root / "brief"
         write_report(runs, out, Options(csv=True, gallery=0, brief=True))
@@ -181,6 +182,7 @@ class TestPage:
         assert {"1-settings", "1-against-first", "1-coarse", "1-effect"} <= names
         assert [path.name for path in (out / "figures").iterdir()] == ["1-settings.png"]
 
+    @pytest.mark.slow
     def test_runs_over_other_questions_have_their_own_section(self, root, data, runs):
         bench = {"name": "mme", "root": str(data), "limit": 4}
         other = make_run(root / "runs", data, right_with(1, 1), "other", bench=bench)
@@ -206,6 +208,7 @@ class TestPage:
 
 
 class TestGallery:
+    @pytest.mark.slow
     def test_images_that_moved_can_be_named_and_missing_ones_are_said(self, root, data, runs):
         moved = root / "moved"
         data.rename(moved)
@@ -359,6 +362,7 @@ def test_a_benchmark_of_the_coarse_stage_has_its_own_metrics_and_no_difference(
     assert float(scores[1]["coarse stage"]) == pytest.approx(100 * sum(expected) / 3)
 
 
+@pytest.mark.slow
 def test_the_command_names_what_it_wrote(root, runs):
     out = root / "cli"
     done = CliRunner().invoke(main, ["report", str(runs[0].path), "--out", str(out), "--csv"])

@@ -49,6 +49,7 @@ def name(arguments):
     return Path(arguments[arguments.index("--out") + 1]).relative_to(RESULTS).as_posix()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", commands(), ids=name)
 def test_tables_are_rebuilt_byte_for_byte(arguments, tmp_path, monkeypatch):
     monkeypatch.setattr("cof.runs.report.save", lambda figure, path: path)  # tables, not pictures

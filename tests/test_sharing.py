@@ -200,6 +200,7 @@ def test_decoding_ends_a_row_once_its_text_is_complete(llava, views):
     assert parse_boxes(cut.text) == parse_boxes(script) == ((0.1, 0.2, 0.3, 0.4),)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scope", ["all", "text"])
 def test_compiled_decoding_on_a_static_cache_is_the_same(llava, views, masks, scope):
     """Traced by dynamo (no compiler needed), highlighted and plain in turn: nothing is baked in."""

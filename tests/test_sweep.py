@@ -198,6 +198,7 @@ class TestCells:
 class TestResume:
     SETTINGS = ("weight=1,2,3",)
 
+    @pytest.mark.slow
     def test_any_cut_is_completed_exactly(self, file, model, monkeypatch):
         whole = run_sweep(file, *self.SETTINGS)
         expected = [records(run) for run in whole.runs]
@@ -299,6 +300,7 @@ class TestGrid:
         assert table.rows[0][0] == "plain"
         assert "perception" in table.head
 
+    @pytest.mark.slow
     def test_the_figure_has_a_line_a_second_setting(self, runs):
         (panel,) = Grid(runs)._panels()
         assert panel.title == ""
@@ -332,6 +334,7 @@ class TestGrid:
         assert "![" in written[1].read_text()
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_table_and_goes_on(file, model):
     arguments = ["sweep", str(file), "weight=1,2", "bench.limit=4"]
     done = CliRunner().invoke(main, arguments)

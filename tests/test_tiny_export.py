@@ -59,6 +59,7 @@ def test_weights_are_small_and_half(layouts):
     assert 0 < shipped < 12e6
 
 
+@pytest.mark.slow
 def test_the_shipped_model_reads_and_locates():
     from cof.tiny.examine import examine
 

@@ -17,6 +17,8 @@ from cof.tiny import lab_page
 from cof.tiny.lab import REGIONS, WEIGHTS, LabConfig, run
 from cof.tiny.lab_page import overview
 
+pytestmark = pytest.mark.slow
+
 TINY = Path(__file__).resolve().parents[1] / "base_models" / "cof-tiny"
 
 

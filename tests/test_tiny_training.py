@@ -32,6 +32,7 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_interrupted_equals_uninterrupted(tmp_path, one_thread):
     train(TINY, tmp_path / "whole")
     train(TINY, tmp_path / "parts", stop_at=2)
@@ -44,6 +45,7 @@ def test_interrupted_equals_uninterrupted(tmp_path, one_thread):
     assert torch.equal(model.lm_head.weight, a["lm_head.weight"])
 
 
+@pytest.mark.slow
 def test_half_products_resume_to_the_bit_and_are_read_back(tmp_path, one_thread):
     half = dataclasses.replace(TINY, precision="bfloat16")
     train(half, tmp_path / "whole")
@@ -56,6 +58,7 @@ def test_half_products_resume_to_the_bit_and_are_read_back(tmp_path, one_thread)
     assert read_config(tmp_path / "parts") == half
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_tokenizer_and_refuses_another(tmp_path, monkeypatch):
     train(TINY, tmp_path, stop_at=1)
     before = load_trained(tmp_path)[1].get_vocab()
@@ -73,6 +76,7 @@ def test_a_folder_belongs_to_one_configuration(tmp_path):
         train(dataclasses.replace(TINY, seed=1), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_minute_of_vision_beats_chance(tmp_path):
     sizes = ModelConfig(vision_width=64, vision_layers=2)
     model = build(llava_config(sizes, IMAGE, BOS, EOS, PAD), 0)

@@ -34,15 +34,21 @@ def probe(run: Path, limit: int, out: Path | None) -> None:
     from cof.runs import attention
     from cof.runs.figures import name_of
     from cof.runs.folder import load_run
+    from cof.runs.origin import identify, identity_of
     from cof.runs.page import write_page
     from cof.runs.sides import run_hash
 
     loaded = load_run(run)
+    if not loaded.results:
+        raise RunError(f"{run}: no records yet")
     config = configs.resolve(loaded.config)
     if config.names["refine"] != "highlight":
         raise ConfigError(
             f"{run}: refine.name is {config.names['refine']!r}; probes highlight only"
         )
+    there, here = identity_of(loaded.manifest).get("weights"), identify(config)["weights"]
+    if there not in (None, here):
+        raise RunError(f"{run}: made with other weights ({there} there, {here} here)")
     lit = [result for result in loaded.results if result.cells]
     if not lit:
         raise RunError(f"{run}: no question of which a visual token was highlighted")
