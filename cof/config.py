@@ -39,10 +39,14 @@ PLACES = ("model.path", "locate.of", "locate.path", "bench.questions", "bench.im
 """Keys that name a place with contents. The place does not count; the contents do, by hashes of
 their own: weights, regions, questions (`cof.runs.origin`)."""
 
-LATER: dict[str, Any] = {"images.exif": "apply", "bench.unit": "pixels"}
+LATER: dict[str, Any] = {
+    "images.exif": "apply",
+    "bench.unit": "pixels",
+    "bench.extract": "vlmevalkit",
+}
 """Keys that older configs lack -> the value that stands for how those runs were made. At that value
 a key does not count, so that a new key changes no run's identity; every new key has a line here.
-(Runs made before `images.exif` turned their pictures.)"""
+(Runs made before `images.exif` turned their pictures; letters are read anew by every scoring.)"""
 
 LONGEST_NAME = 200
 """Most bytes of a run's folder name; file systems take 255."""

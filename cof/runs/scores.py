@@ -133,7 +133,7 @@ def notes(scores: dict[str, Any]) -> list[str]:
     lines = [f"not in this data, and not in the sums: {', '.join(absent)}"] if absent else []
     left = scores.get("unanswered")
     lines += [f"{left} questions without an answer left out"] if left else []
-    split = {**scores.get("cof", {}), **scores}.get("disputed")
+    split = {**(scores.get("cof") or {}), **scores}.get("disputed")
     reads = f"{split} answers are read differently by extract=vlmevalkit and extract=clean"
     return [*lines, reads] if split else lines
 
