@@ -62,7 +62,7 @@ class General:
         plain: also answer every question without the highlight, for the comparison.
         batch_size: most questions in a batch, or `auto`: what fits into memory, 64 at most. In
             half precision part of the hash, since padding rounds; in float32 answers do not
-            depend on it, and a run may go on with another.
+            depend on it unless they are sampled, and a run may go on with another.
         seed: of the permutation test; sampling has `limits.seed`.
         cache: file of coarse replies that runs share (`cof.cache`); None asks anew every time.
         workers: threads of each process that decode images ahead of the model.
@@ -253,8 +253,8 @@ def counting(resolved: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str,
         if key not in (*NOT_RESULTS, *PLACES) and not (key in LATER and value == LATER[key])
     }
     kept |= {f"model.{key}": model[key] for key in ("dtype", "device") if key in model}
-    if kept.get("model.dtype") == "float32":
-        kept.pop("batch_size", None)
+    if kept.get("model.dtype") == "float32" and not kept.get("limits.temperature"):
+        kept.pop("batch_size", None)  # of a sampled answer the draws depend on the batch
     return kept
 
 

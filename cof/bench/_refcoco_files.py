@@ -51,6 +51,11 @@ def phrases(config: Config) -> list[Phrase]:
     if len(pickles) > 1:
         names = ", ".join(file.name for file in pickles)
         raise DataError(f"{root}: {names}; choose one with split_by=unc, umd or google")
+    if config.unit != "pixels" and (pickles or len(tables) != 1):
+        raise DataError(
+            f"{root}: unit={config.unit} is for a *_{config.split}.jsonl; the boxes of other files "
+            "have one unit only, so leave it out"
+        )
     if pickles:
         return _official(pickles[0], config)
     if len(tables) == 1:

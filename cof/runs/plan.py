@@ -95,6 +95,12 @@ def _upright(questions: Sequence[Question], root: Path) -> list[Question]:
     ]
 
 
+def first_tagged(config: RunConfig, questions: Sequence[Question]) -> str:
+    """The first picture whose EXIF tag turns it, "" where none has one."""
+    root = Path(config.bench.root)
+    return next((name for name in images_of(questions) if _tag(root / name) != 1), "")
+
+
 def _tag(path: Path) -> int:
     """A picture's orientation; one that cannot be opened fails its questions later."""
     try:

@@ -31,7 +31,8 @@ def prepare(
     if first is None:
         folder.write_config(config.as_dict())
     else:
-        _check_same(cell, retry_failed)
+        some_failed = retry_failed and any(record["error"] for record in folder.records())
+        _check_same(cell, some_failed)
         origin.check(str(folder.path), first.get(shards.MADE), cell.made, WAY_OUT)
         manifest.note_batch_size(folder, config.general.batch_size)
     folder.repair()
@@ -44,7 +45,7 @@ def _check_same(cell: Cell, mended: bool) -> None:
 
     Args:
         cell: what is about to be asked, in whose folder there are records.
-        mended: images may have other bytes than they had.
+        mended: images may have other bytes than they had: those of failed questions are mended.
     """
     folder = cell.folder
     there, kept = folder.config() or {}, folder.manifest(begun=True)

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cof import plugins
-from cof.config import RunConfig
+from cof.config import RunConfig, exif_of
 from cof.errors import ConfigError
 from cof.runs import manifest, origin
 from cof.runs.answering import Cell, answer_all, settings_of
-from cof.runs.folder import ANSWERS, SCORES, Run, RunFolder, load_run
-from cof.runs.plan import fingerprint, plan_batches, read_questions
+from cof.runs.folder import ANSWERS, CONFIG, SCORES, Run, RunFolder, load_run
+from cof.runs.plan import fingerprint, first_tagged, plan_batches, read_questions
 from cof.runs.prepare import prepare
 from cof.runs.ranks import Meeting, Ranks
 from cof.runs.scores import Pass, answers, summary
@@ -108,6 +108,23 @@ def _check(config: RunConfig, questions: Sequence[Question]) -> None:
     check = getattr(plugins.load("locate", config.names["locate"]), "check", None)
     if check is not None:
         check(config.names["bench"], questions, config.locate)
+    _check_frame(config, questions)
+
+
+def _check_frame(config: RunConfig, questions: Sequence[Question]) -> None:
+    """Refuse another run's boxes where that run showed the pictures otherwise (`images.exif`)."""
+    for key in ("path", "of"):
+        place = Path(getattr(config.locate, key, "") or "")
+        folder = RunFolder(place if place.is_dir() else place.parent)
+        there = folder.config() if (folder.path / CONFIG).is_file() else None
+        if there is None or exif_of(there) == config.images.exif:
+            continue
+        name = first_tagged(config, questions)
+        if name:
+            raise ConfigError(
+                f"locate.{key}: {place} was made with images.exif={exif_of(there)}, this run has "
+                f"{config.images.exif}, and {name} has an EXIF orientation: boxes would be turned"
+            )
 
 
 def _model(config: RunConfig) -> tuple[str, Any]:

@@ -51,7 +51,8 @@ def summary(
     }
     kept = {which: texts for which, texts in said.items() if set(texts) != {None}}
     scores |= {which: bench.score(questions, texts, config) for which, texts in kept.items()}
-    if len(kept) == 2:
+    labelled = any(bench.table(scores[which]) for which in kept)  # a test split has no metrics
+    if len(kept) == 2 and labelled:
         before, after = (
             [bench.credit(*row, config) for row in zip(questions, kept[which], strict=True)]
             for which in _asked(plainly)

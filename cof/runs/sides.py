@@ -10,6 +10,7 @@ from typing import Any
 from cof import plugins
 from cof.checked import build
 from cof.errors import RunError
+from cof.messages import shown
 from cof.runs import origin
 from cof.runs.failures import spoilt
 from cof.runs.folder import Run
@@ -89,6 +90,8 @@ def side(run: Run, which: Pass, allow_missing: bool = False) -> Side:
             "goes on with it, --allow-missing compares what there is"
         )
     questions = tuple(result.question for result in run.results)
+    if not any(question.reference or question.boxes for question in questions):
+        raise RunError(f"{run.path}: its data hold no right answers, so nothing can be compared")
     pairs = zip(questions, texts, strict=True)
     credits = tuple(float(bench.credit(question, text, config)) for question, text in pairs)
     said = zip(questions, texts, strict=True)
@@ -173,6 +176,6 @@ def _same(one: Question, other: Question, first: str, second: str) -> None:
         here, there = getattr(one, key), getattr(other, key)
         if here != there:
             raise RunError(
-                f"question {one.id!r} is not the same in both: its {key} is {here!r} in {first}, "
-                f"{there!r} in {second}"
+                f"question {one.id!r} is not the same in both: its {key} is {shown(here)} in "
+                f"{first}, {shown(there)} in {second}"
             )
