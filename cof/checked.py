@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from cof.errors import ConfigError
+from cof.messages import cut, shown
 
 _T = TypeVar("_T")
 
@@ -47,17 +48,11 @@ def build(kind: type[_T], data: Mapping[str, Any], section: str, known: Sequence
         raise ConfigError(_explain(error, section, names)) from None
 
 
-def cut(value: object, most: int = 120, plain: bool = False) -> str:
-    """A value for a message: as Python writes it (or as it is), cut where it is long."""
-    text = str(value) if plain else repr(value)
-    return text if len(text) <= most else f"{text[: most - 20]} ... ({len(text)} characters)"
-
-
 def check_values(value: Any, key: str, depth: int = 0) -> None:
     """Raise ConfigError for what no config can hold, whatever the type of its key; see `build`."""
     where = key or "config"
     if depth > DEPTH:
-        raise ConfigError(f"{cut(where, plain=True)}: nested deeper than {DEPTH}")
+        raise ConfigError(f"{cut(where)}: nested deeper than {DEPTH}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{where}: {value} is no finite number")
     if isinstance(value, int) and abs(value) > LARGEST:
@@ -67,7 +62,7 @@ def check_values(value: Any, key: str, depth: int = 0) -> None:
     elif isinstance(value, Mapping):
         for name, one in value.items():
             if not isinstance(name, str):
-                raise ConfigError(f"{where}: the key {cut(name)} is no text")
+                raise ConfigError(f"{where}: the key {shown(name)} is no text")
             _check_text(name, where)
             check_values(one, f"{key}.{name}" if key else name, depth + 1)
     elif isinstance(value, Sequence) and not isinstance(value, bytes):
@@ -77,18 +72,18 @@ def check_values(value: Any, key: str, depth: int = 0) -> None:
 
 def _check_text(text: str, where: str) -> None:
     if "\0" in text or any("\ud800" <= sign <= "\udfff" for sign in text):
-        raise ConfigError(f"{where}: {cut(text)} holds a NUL byte or half a character")
+        raise ConfigError(f"{where}: {shown(text)} holds a NUL byte or half a character")
 
 
 def _explain(error: ValidationError, section: str, names: Sequence[str]) -> str:
     first = error.errors(include_url=False)[0]
     where = [str(part) for part in first["loc"] if part not in _BRANCHES]
-    key = cut(".".join([section, *where] if section else where), plain=True)
-    given = cut(first["input"])
+    key = cut(".".join([section, *where] if section else where))
+    given = shown(first["input"])
     if first["type"] == "unexpected_keyword_argument":
         return f"{key}: unknown key (value {given}); there is: {', '.join(names)}"
     if first["type"] == "missing":
         return f"{key}: has no default, so give a value"
     if first["type"] == "value_error":
-        return f"{key or 'config'}: {cut(first['ctx']['error'], 300, plain=True)}"
+        return f"{key or 'config'}: {cut(str(first['ctx']['error']), 300)}"
     return f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}, not {given}"

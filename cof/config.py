@@ -17,9 +17,10 @@ from typing import Any, Literal
 
 from cof import plugins
 from cof.boxes import BoxConfig
-from cof.checked import DEPTH, build, check_values, cut
+from cof.checked import DEPTH, build, check_values
 from cof.errors import ConfigError
 from cof.exif import Exif
+from cof.messages import shown
 from cof.models import base
 from cof.yamlfile import parse_value, parse_yaml
 
@@ -86,7 +87,9 @@ class General:
         if self.seed < 0:
             raise ValueError(f"seed={self.seed} must not be negative")
         if self.name is not None and not plain_name(self.name):
-            raise ValueError(f"name={cut(self.name)} must be a plain folder name; `out` is a path")
+            raise ValueError(
+                f"name={shown(self.name)} must be a plain folder name; `out` is a path"
+            )
 
 
 def plain_name(name: str) -> bool:
@@ -170,7 +173,7 @@ def resolve(data: Mapping[str, Any]) -> RunConfig:
     """
     for key in data:
         if not isinstance(key, str):
-            raise ConfigError(f"config: the key {cut(key)} is no text")
+            raise ConfigError(f"config: the key {shown(key)} is no text")
     sections = [*KINDS, "images", "boxes", "limits"]
     rest = {key: value for key, value in data.items() if key not in sections}
     general = build(General, rest, "", known=sections)
@@ -218,7 +221,7 @@ def check_saved(data: dict[str, Any]) -> dict[str, Any]:
         _plugin_name(_section(data, key), key)
     root = data["bench"].get("root")
     if not isinstance(root, str):
-        raise ConfigError(f"bench.root: needs text, not {cut(root)}")
+        raise ConfigError(f"bench.root: needs text, not {shown(root)}")
     return data
 
 
@@ -268,8 +271,8 @@ def content_hash(resolved: Mapping[str, Any], model: Mapping[str, Any]) -> str:
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     """Where two mappings differ, as `key: value there, value here`; nested ones by dotted keys."""
     old, new = flatten(there), flatten(here)
-    shown = [(key, old.get(key, "absent"), new.get(key, "absent")) for key in sorted({*old, *new})]
-    return [f"{key}: {cut(a)} there, {cut(b)} here" for key, a, b in shown if a != b]
+    rows = [(key, old.get(key, "absent"), new.get(key, "absent")) for key in sorted({*old, *new})]
+    return [f"{key}: {shown(a)} there, {shown(b)} here" for key, a, b in rows if a != b]
 
 
 def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -284,7 +287,7 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _section(data: Mapping[str, Any], key: str) -> dict[str, Any]:
     value = data.get(key)
     if not isinstance(value, dict | None):
-        raise ConfigError(f"{key}: needs keys of its own, such as {key}.name, not {cut(value)}")
+        raise ConfigError(f"{key}: needs keys of its own, such as {key}.name, not {shown(value)}")
     return dict(value or {})
 
 
@@ -292,7 +295,7 @@ def _plugin_name(part: dict[str, Any], key: str) -> str:
     name = part.pop("name", DEFAULT_NAMES.get(key))
     if not isinstance(name, str):
         exist = ", ".join(plugins.names(KINDS[key]))
-        raise ConfigError(f"{key}.name: needs a name, not {cut(name)}; there is: {exist}")
+        raise ConfigError(f"{key}.name: needs a name, not {shown(name)}; there is: {exist}")
     return name
 
 
@@ -300,7 +303,9 @@ def _override(data: dict[str, Any], override: str) -> dict[str, Any]:
     key, equals, text = override.partition("=")
     *path, last = key.split(".")
     if not equals or not key or not key.isprintable() or len(path) > DEPTH:
-        raise ConfigError(f"{cut(override)} is no override; write key=value, as in refine.weight=2")
+        raise ConfigError(
+            f"{shown(override)} is no override; write key=value, as in refine.weight=2"
+        )
     changed = copy.deepcopy(data)
     place = changed
     for part in path:
@@ -308,7 +313,7 @@ def _override(data: dict[str, Any], override: str) -> dict[str, Any]:
             place[part] = {}
         place = place[part]
         if not isinstance(place, dict):
-            raise ConfigError(f"{key}: {part!r} has no keys of its own, it is {cut(place)}")
+            raise ConfigError(f"{key}: {part!r} has no keys of its own, it is {shown(place)}")
     value = parse_value(text, key)
     section = key.removesuffix(".name")
     if section in KINDS and isinstance(value, str) and place.get("name") != value:

@@ -13,9 +13,10 @@ from typing import Any
 
 import yaml
 
-from cof.checked import DEPTH, cut
+from cof.checked import DEPTH
 from cof.errors import ConfigError
 from cof.files import DiskError, regular
+from cof.messages import cut, shown
 
 LONGEST = 1 << 16
 """Most characters of a config or a value."""
@@ -73,7 +74,7 @@ def parse_value(text: str, key: str) -> Any:
     try:
         return _load(text)
     except ValueError as error:
-        raise ConfigError(f"{key}: {cut(text)} is not YAML: {error}") from None
+        raise ConfigError(f"{key}: {shown(text)} is not YAML: {error}") from None
 
 
 def _load(text: str) -> Any:
@@ -89,7 +90,7 @@ def _load(text: str) -> Any:
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except Exception as error:  # PyYAML trips over `!!int ''`, `!!bool x`, 2001-99-99 in many ways
-        raise ValueError(cut(" ".join(str(error).split()), 300, plain=True)) from None
+        raise ValueError(cut(str(error), 300)) from None
     for count, (depth, _) in enumerate(_values(data), 1):
         if count > MOST or depth > DEPTH:
             raise ValueError(f"holds more than {MOST} values, or nests deeper than {DEPTH}")

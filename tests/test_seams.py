@@ -103,3 +103,16 @@ def test_a_unit_that_would_not_be_used_is_refused(tmp_path):
     chosen = config.resolve({"bench": bench}).bench
     with pytest.raises(DataError, match="unit=per_mille is for"):
         refcoco.read(chosen)
+
+
+def test_a_strange_config_beside_a_file_of_boxes_is_no_run(settings, tmp_path, monkeypatch):
+    for folder in (tmp_path / "here", tmp_path / "boxes"):
+        folder.mkdir()
+        (folder / "config.yaml").write_text("x: [")
+    monkeypatch.chdir(tmp_path / "here")
+    assert run(settings()).results
+    ids = [result.question.id for result in run(settings()).results]
+    boxes = tmp_path / "boxes" / "mine.jsonl"
+    rows = (f'{{"id": "{name}", "boxes": [[0.1, 0.1, 0.5, 0.5]]}}\n' for name in ids)
+    boxes.write_text("".join(rows))
+    assert run(settings(name="own", locate={"name": "file", "path": str(boxes)})).results

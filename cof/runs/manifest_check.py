@@ -9,8 +9,9 @@ from typing import Annotated, Any, NotRequired
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict  # pydantic asks for it below Python 3.12
 
-from cof.checked import check_values, cut
+from cof.checked import check_values
 from cof.errors import ConfigError, RunError
+from cof.messages import cut, shown
 
 LOST = (
     "nothing else says what the records were made with: bring the file back, "
@@ -86,10 +87,10 @@ def checked(data: Any, file: Path) -> dict[str, Any]:
 def explain(error: ValidationError) -> str:
     """The first thing that is wrong with some JSON: its key, what is expected, what is there."""
     first = error.errors(include_url=False)[0]
-    key = cut(".".join(map(str, first["loc"])), plain=True)
+    key = cut(".".join(map(str, first["loc"])))
     if first["type"] == "missing":
         return f"{key} is missing"
-    return f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}, not {cut(first['input'])}"
+    return f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}, not {shown(first['input'])}"
 
 
 def latest(manifest: Mapping[str, Any]) -> dict[str, Any]:

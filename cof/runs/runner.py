@@ -115,7 +115,10 @@ def _check_frame(config: RunConfig, questions: Sequence[Question]) -> None:
     """Refuse another run's boxes where that run showed the pictures otherwise (`images.exif`)."""
     for key in ("path", "of"):
         place = Path(getattr(config.locate, key, "") or "")
-        folder = RunFolder(place if place.is_dir() else place.parent)
+        is_records = place.name.startswith("records") and place.is_file()
+        if not is_records and not (place.name and place.is_dir()):  # boxes of no run
+            continue
+        folder = RunFolder(place.parent if is_records else place)
         there = folder.config() if (folder.path / CONFIG).is_file() else None
         if there is None or exif_of(there) == config.images.exif:
             continue

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from cof.checked import cut
 from cof.errors import RunError
 from cof.files import DiskError, blamed, regular, sweep, whole
+from cof.messages import shown
 
 RECORDS = "records.jsonl"
 PACKED = "records.jsonl.gz"
@@ -87,7 +87,7 @@ def _same_origin(one: Line, other: Line) -> None:
         key = next(key for key in {**there, **here} if there.get(key) != here.get(key))
         raise RunError(
             f"{other.file}: line {other.number}: made with another {key} than line {one.number} of "
-            f"{one.file.name} ({cut(here.get(key))}, {cut(there.get(key))}); "
+            f"{one.file.name} ({shown(here.get(key))}, {shown(there.get(key))}); "
             "records of two runs are mixed here: take those of one of them away"
         )
 

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from cof import config as configs
-from cof.checked import cut
 from cof.config import NOT_RESULTS, RunConfig, counting
 from cof.errors import ConfigError
+from cof.messages import cut, shown
 from cof.runs import origin
 from cof.runs.folder import Run
 from cof.runs.plan import questions_hash, read_questions
@@ -71,12 +71,12 @@ def parse_axis(text: str) -> Axis:
     name, equals, listed = text.partition("=")
     found = parse_value(f"[{listed}]", name) if equals else None
     if not found:
-        raise ConfigError(f"{cut(text)} is no axis; write NAME=VALUE,VALUE as in weight=1,2,4.5")
+        raise ConfigError(f"{shown(text)} is no axis; write NAME=VALUE,VALUE as in weight=1,2,4.5")
     key = SHORT.get(name, name)
     if key in _INDICES:
         found = [_indices(value) for value in found]
     words = Counter(show(key, value) for value in found)
-    twice = next((cut(word, plain=True) for word, count in words.items() if count > 1), None)
+    twice = next((cut(word) for word, count in words.items() if count > 1), None)
     if twice is not None:
         raise ConfigError(f"{name}: the value {twice} is given twice")
     return Axis(name, key, tuple(found))
