@@ -10,8 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from cof.errors import ConfigError
-from cof.messages import cut, shown
+from cof.errors import ConfigError, cut, shown
 
 _T = TypeVar("_T")
 

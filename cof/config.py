@@ -18,9 +18,8 @@ from typing import Any, Literal
 from cof import plugins
 from cof.boxes import BoxConfig
 from cof.checked import DEPTH, build, check_values
-from cof.errors import ConfigError
+from cof.errors import ConfigError, shown
 from cof.exif import Exif
-from cof.messages import shown
 from cof.models import base
 from cof.yamlfile import parse_value, parse_yaml
 

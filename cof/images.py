@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from PIL import Image, UnidentifiedImageError
 
-from cof.errors import DataError
+from cof.errors import DataError, cut
 from cof.exif import Exif, as_stored, orientation, stored_size, upright
 from cof.files import DiskError, regular
-from cof.messages import cut
 
 if TYPE_CHECKING:
     from torch import Tensor

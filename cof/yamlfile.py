@@ -14,9 +14,8 @@ from typing import Any
 import yaml
 
 from cof.checked import DEPTH
-from cof.errors import ConfigError
+from cof.errors import ConfigError, cut, shown
 from cof.files import DiskError, regular
-from cof.messages import cut, shown
 
 LONGEST = 1 << 16
 """Most characters of a config or a value."""

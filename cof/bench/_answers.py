@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 
 from cof.bench._rows import Row, numbers
 from cof.bench.base import read_jsonl
-from cof.errors import DataError
-from cof.messages import cut, shown
+from cof.errors import DataError, cut, shown
 from cof.types import Box, Question
 
 Said = str | None

@@ -13,8 +13,7 @@ from cof.bench._choice import LETTERS, ask
 from cof.bench._mmbench_table import Line, read_table
 from cof.bench._rows import Row
 from cof.bench.base import read_jsonl
-from cof.errors import DataError
-from cof.messages import shown
+from cof.errors import DataError, shown
 from cof.prompts import OPTION_LETTER, OPTION_LETTER_CN
 from cof.types import Question
 

@@ -14,9 +14,8 @@ from cof.bench._answers import unique
 from cof.bench._choice import LETTERS
 from cof.bench._rows import whole_number
 from cof.bench.base import file_of
-from cof.errors import DataError
+from cof.errors import DataError, cut
 from cof.files import DiskError, whole, write_whole
-from cof.messages import cut
 
 COLUMNS = (
     *("index", "question", "hint", "A", "B", "C", "D", "answer", "category", "source"),

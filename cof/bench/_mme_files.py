@@ -9,8 +9,7 @@ from pathlib import Path, PurePosixPath
 from cof.bench._answers import Given, reworded, with_boxes
 from cof.bench._rows import Row
 from cof.bench.base import read_jsonl, read_lines
-from cof.errors import DataError
-from cof.messages import cut, shown
+from cof.errors import DataError, cut, shown
 from cof.prompts import SHORT_ANSWER
 from cof.types import Question
 

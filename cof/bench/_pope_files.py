@@ -7,8 +7,7 @@ from pathlib import Path
 
 from cof.bench._rows import Row
 from cof.bench.base import read_json_rows, read_jsonl
-from cof.errors import DataError
-from cof.messages import cut, shown
+from cof.errors import DataError, cut, shown
 from cof.prompts import SHORT_ANSWER
 from cof.types import Question
 

@@ -16,9 +16,8 @@ from cof.bench._answers import boxes_in
 from cof.bench._rows import Row, inside
 from cof.bench._units import Annotated, Claim, Corners, Size, pixels
 from cof.bench.base import file_of, read_json, read_jsonl
-from cof.errors import DataError
+from cof.errors import DataError, cut
 from cof.images import header
-from cof.messages import cut
 from cof.prompts import DESCRIBED
 from cof.types import Box, Question
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
-from cof.errors import DataError
-from cof.messages import cut, shown
+from cof.errors import DataError, cut, shown
 
 Numbers = tuple[int | float, ...]
 

@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from cof.bench._rows import Numbers
-from cof.errors import DataError
-from cof.messages import shown
+from cof.errors import DataError, shown
 
 Unit = Literal["pixels", "fraction", "per_mille"]
 """Of coordinates: pixels, fractions of width and height, or thousandths of them (0-1000)."""

@@ -9,9 +9,8 @@ from pathlib import Path
 from cof.bench._rows import Row, numbers
 from cof.bench._units import Annotated, Claim, pixels
 from cof.bench.base import read_json
-from cof.errors import DataError
+from cof.errors import DataError, cut, shown
 from cof.images import header
-from cof.messages import cut, shown
 from cof.types import Box
 
 _IMAGES = (".jpg", ".jpeg", ".png")

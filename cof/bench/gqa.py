@@ -17,8 +17,7 @@ from typing import Any
 from cof.bench._answers import Answers, Given, Said, add_up, align, llava_answer, unique
 from cof.bench._rows import Row, inside
 from cof.bench.base import read_json, read_json_rows, read_jsonl, write_jsonl, write_text
-from cof.errors import DataError
-from cof.messages import cut, shown
+from cof.errors import DataError, cut, shown
 from cof.prompts import SHORT_ANSWER
 from cof.types import Question
 

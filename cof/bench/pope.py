@@ -31,8 +31,7 @@ from cof.bench._pope_files import SETTINGS
 from cof.bench._rows import Row
 from cof.bench._yes_no import PARSERS
 from cof.bench.base import read_jsonl, write_jsonl
-from cof.errors import DataError
-from cof.messages import shown
+from cof.errors import DataError, shown
 from cof.prompts import SHORT_ANSWER
 from cof.types import Question
 

@@ -18,8 +18,7 @@ from cof.bench._answers import Answers, Given, Said, add_up, align, llava_answer
 from cof.bench._rows import Row, inside
 from cof.bench._vqa_words import normalise
 from cof.bench.base import read_json, read_json_rows, read_jsonl, write_jsonl, write_text
-from cof.errors import DataError
-from cof.messages import shown
+from cof.errors import DataError, shown
 from cof.prompts import SHORT_ANSWER
 from cof.types import Question
 

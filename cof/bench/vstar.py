@@ -20,8 +20,7 @@ from cof.bench._answers import Answers, Given, Said, align, llava_answer
 from cof.bench._choice import LETTERS, UNRESOLVED, Extract, ask, disputed, extract
 from cof.bench._rows import Row
 from cof.bench.base import read_json, read_jsonl, write_jsonl
-from cof.errors import DataError
-from cof.messages import shown
+from cof.errors import DataError, shown
 from cof.types import Box, Question
 
 VERSION = "2"  # 1 took the option A of a sentence for an article

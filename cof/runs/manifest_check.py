@@ -10,8 +10,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_confi
 from typing_extensions import TypedDict  # pydantic asks for it below Python 3.12
 
 from cof.checked import check_values
-from cof.errors import ConfigError, RunError
-from cof.messages import cut, shown
+from cof.errors import ConfigError, RunError, cut, shown
 
 LOST = (
     "nothing else says what the records were made with: bring the file back, "

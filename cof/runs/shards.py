@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from cof.errors import RunError
+from cof.errors import RunError, shown
 from cof.files import DiskError, blamed, regular, sweep, whole
-from cof.messages import shown
 
 RECORDS = "records.jsonl"
 PACKED = "records.jsonl.gz"

@@ -9,8 +9,7 @@ from typing import Any
 
 from cof import plugins
 from cof.checked import build
-from cof.errors import RunError
-from cof.messages import shown
+from cof.errors import RunError, shown
 from cof.runs import origin
 from cof.runs.failures import spoilt
 from cof.runs.folder import Run

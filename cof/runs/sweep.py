@@ -24,8 +24,7 @@ from typing import Any
 
 from cof import config as configs
 from cof.config import NOT_RESULTS, RunConfig, counting
-from cof.errors import ConfigError
-from cof.messages import cut, shown
+from cof.errors import ConfigError, cut, shown
 from cof.runs import origin
 from cof.runs.folder import Run
 from cof.runs.plan import questions_hash, read_questions
