@@ -13,7 +13,10 @@ setup(
     description="Coarse to fine-grained image understanding for multi-modal LLMs",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=[*find_packages(include=["cof", "cof.*"]), "cof.base_models"],
+    packages=[
+        *find_packages(include=["cof", "cof.*", "cof_lab", "cof_lab.*", "cof_speed"]),
+        "cof.base_models",
+    ],
     package_dir={"cof": "cof", "cof.base_models": "base_models"},
     package_data={"cof.base_models": ["cof-tiny/*", "cof-tiny/*/*"]},
     install_requires=[

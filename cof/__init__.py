@@ -13,12 +13,12 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "CoF": "cof.pipeline",
-    "Highlight": "cof.bias",
+    "Highlight": "cof.regions.bias",
     "Box": "cof.types",
     "Question": "cof.types",
     "Region": "cof.types",
     "Answer": "cof.types",
-    "load_run": "cof.runs.folder",
+    "load_run": "cof.store.folder",
 }
 
 __all__ = sorted(_PUBLIC)

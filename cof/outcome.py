@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cof.models.base import View
-from cof.types import Box, Focus, Region, Result
+from cof.types import Box, Focus, Region, Result, View
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

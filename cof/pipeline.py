@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cof import plugins
-from cof.boxes import BoxConfig
+from cof.batch import Batch, check
+from cof.config import plugins
 from cof.errors import AnswerError
 from cof.exif import upright
 from cof.images import load_image, to_rgb
@@ -21,13 +21,13 @@ from cof.models.base import Config, Limits, Model
 from cof.outcome import Outcome
 from cof.prompts import check_question
 from cof.refine import highlight
-from cof.stages import Batch, check
+from cof.regions.boxes import BoxConfig
 from cof.types import Box, Focus, Question, Region, Result
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from cof.cache import ReplyCache
+    from cof.store.replies import ReplyCache
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What flows through the pipeline: Question -> Region -> Focus -> Answer -> Record.
+"""What flows through the pipeline: Question, View -> Region -> Focus -> Answer -> Record.
 
 Frozen dataclasses without behaviour beyond checking their own values; nothing here imports torch
 at run time. A box is always in fractions of the ORIGINAL image: each model adapter converts from
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,6 +72,29 @@ class Question:
     options: tuple[str, ...] = ()
     choose: bool = False
     core: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One image as the model sees it; computed once, used by both stages and every question.
+
+    Attributes:
+        features: float [T, D], the projected visual tokens, on the model's device.
+        cells: float [T, 4], rectangle (x0, y0, x1, y1) of the original image that each token
+            covers, in fractions of it. Padding lies outside [0, 1]; nothing is clipped.
+        grid: (rows, columns) where the T tokens are one row-major grid, else None.
+        size: (width, height) of the original image in pixels.
+        prefix: keys and values of everything up to the image's end, shared by all questions
+            about the images of one `look`; None where a model does not share.
+        row: this image's row in `prefix`.
+    """
+
+    features: Tensor
+    cells: Tensor
+    grid: tuple[int, int] | None
+    size: tuple[int, int]
+    prefix: Any = None
+    row: int = 0
 
 
 @dataclass(frozen=True, slots=True)

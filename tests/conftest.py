@@ -29,6 +29,6 @@ def full_golden():
 def llava(golden):
     """The tiny random LLaVA in the original layout, float32 on the CPU."""
     from cof.models.base import Config
-    from cof.models.llava import load
+    from cof.models.llava.model import load
 
     return load(Config(str(golden / "checkpoint"), device="cpu", dtype="float32"))

@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cof import config, load_run
-from cof.runs import manifest, origin
-from cof.runs.folder import Run, RunFolder
-from cof.runs.plan import fingerprint, read_questions
-from cof.runs.records import to_record
-from cof.runs.runner import _score
+from cof import load_run
+from cof.config import schema as config
+from cof.evaluate.runner import _score
+from cof.store import manifest, origin
+from cof.store.dataset import fingerprint, read_questions
+from cof.store.folder import Run, RunFolder
+from cof.store.records import to_record
 from cof.types import Answer, Box, Question, Region, Result
 
 GRID = 4

@@ -13,8 +13,8 @@ from typing import Any
 
 from PIL import Image
 
-from cof.models.base import Counters, Encoded, Limits, Model, View
-from cof.types import Answer, Box, Question, Region, Result
+from cof.models.base import Counters, Encoded, Limits, Model
+from cof.types import Answer, Box, Question, Region, Result, View
 
 GRID = 4
 

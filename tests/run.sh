@@ -7,7 +7,8 @@ here="$(realpath "$(dirname "${BASH_SOURCE[0]}")/..")"
 lint() {
   "$PYTHON" -m ruff check "$here"
   "$PYTHON" -m ruff format --check "$here"
-  "$PYTHON" -m mypy --config-file "$here/pyproject.toml" --cache-dir "$here/.mypy_cache" "$here/cof"
+  "$PYTHON" -m mypy --config-file "$here/pyproject.toml" --cache-dir "$here/.mypy_cache" \
+    "$here/cof" "$here/cof_lab" "$here/cof_speed"
 }
 suite() { "$PYTHON" -m pytest -c "$here/pyproject.toml" --rootdir "$here" "$@"; }
 half() { suite -m "not slow" -p no:cacheprovider "$@" || (($? == 5)); }  # 5: none of these chosen

@@ -29,7 +29,7 @@ class GatedPipeline(StubPipeline):
 
 if __name__ == "__main__":
     from cof.cli import main
-    from cof.runs import runner
+    from cof.evaluate import runner
 
     llava = ModuleType("cof.models.llava")
     llava.Config = base.Config  # type: ignore[attr-defined]

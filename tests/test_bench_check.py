@@ -11,8 +11,8 @@ from PIL import Image
 
 from cof.bench import mmbench
 from cof.cli import main
-from cof.tiny.mini.common import MiniConfig
-from cof.tiny.mini.write import write_all
+from cof_lab.mini.common import MiniConfig
+from cof_lab.mini.write import write_all
 
 
 def check(*arguments):

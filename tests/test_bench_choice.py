@@ -6,9 +6,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from cof.analyse.scores import notes
 from cof.bench import mmbench, vstar
-from cof.bench._choice import LETTERS, extract
-from cof.runs.scores import notes
+from cof.bench.common.choice import LETTERS, extract
 from cof.types import Question
 
 RULES = ("vlmevalkit", "clean")

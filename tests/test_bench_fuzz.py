@@ -15,9 +15,9 @@ from openpyxl import Workbook
 from PIL import Image
 
 from cof.bench import gqa, mmbench, mme, pope, refcoco, textvqa, vstar
-from cof.bench._check import check
-from cof.boxes_file import read_boxes
+from cof.bench.common.completeness import check
 from cof.errors import DataError
+from cof.locate._boxes_file import read_boxes
 
 FAST = limits(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -7,9 +7,9 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from cof import plugins
-from cof.bench import _hub
+from cof.bench.common import hub
 from cof.cli import main
+from cof.config import plugins
 from cof.errors import ConfigError, DataError
 
 
@@ -80,10 +80,10 @@ COUNTS = {"mme": 4, "pope": 6, "mmbench": 2, "textvqa": 1, "refcoco": 2, "gqa": 
 @pytest.mark.parametrize("name", COUNTS)
 def test_what_is_fetched_can_be_read(name, tmp_path, monkeypatch):
     def rows(repository, subset, split):
-        assert repository == _hub.RECIPES[name][0]
+        assert repository == hub.RECIPES[name][0]
         return gqa(subset) if name == "gqa" else ROWS[name]()
 
-    monkeypatch.setattr(_hub, "read_hub", rows)
+    monkeypatch.setattr(hub, "read_hub", rows)
     result = CliRunner().invoke(main, ["data", "fetch", name, str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
     bench = plugins.load("bench", name)
@@ -113,7 +113,7 @@ def test_parquet_files_in_the_lmms_lab_form(tmp_path):
     )
     card = f"---\nconfigs:\n- config_name: Full\n  data_files:\n{text}---\n"
     (tmp_path / "source" / "README.md").write_text(card)
-    _hub.fetch("pope", tmp_path / "out", str(tmp_path / "source"))
+    hub.fetch("pope", tmp_path / "out", str(tmp_path / "source"))
     bench = plugins.load("bench", "pope")
     assert len(bench.read(bench.Config(str(tmp_path / "out")))) == 6
 
@@ -121,12 +121,12 @@ def test_parquet_files_in_the_lmms_lab_form(tmp_path):
 def test_a_missing_package_is_named_with_the_way_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(DataError, match=r"lmms-lab/POPE: .* pip install 'cof\[hub\]'"):
-        _hub.fetch("pope", tmp_path / "out")
+        hub.fetch("pope", tmp_path / "out")
 
 
 def test_an_unknown_name_lists_what_there_is(tmp_path):
     with pytest.raises(ConfigError, match="there is: mme, pope, mmbench, vstar"):
-        _hub.fetch("imagenet", tmp_path)
+        hub.fetch("imagenet", tmp_path)
 
 
 @pytest.mark.parametrize("name", ["mme", "textvqa", "refcoco", "gqa"])
@@ -134,6 +134,6 @@ def test_rows_write_no_file_outside_the_folder(name, tmp_path, monkeypatch):
     key = {"mme": "question_id", "textvqa": "image_id", "refcoco": "file_name", "gqa": "id"}[name]
     rows = gqa("_images") if name == "gqa" else ROWS[name]()
     bad = [{**row, key: "../../x"} for row in rows]
-    monkeypatch.setattr(_hub, "read_hub", lambda *asked: bad)
+    monkeypatch.setattr(hub, "read_hub", lambda *asked: bad)
     with pytest.raises(DataError, match=r"lmms-lab/.*: '../../x.*' is not the name of a file"):
-        _hub.fetch(name, tmp_path / "out")
+        hub.fetch(name, tmp_path / "out")

@@ -2,9 +2,9 @@
 
 import pytest
 
-from cof import plugins
-from cof.tiny.mini.common import MiniConfig
-from cof.tiny.mini.write import write_all
+from cof.config import plugins
+from cof_lab.mini.common import MiniConfig
+from cof_lab.mini.write import write_all
 
 FOLDERS = {
     "mme": "MiniMME",

@@ -15,11 +15,12 @@ from mme_folders import write_jsonl
 from openpyxl import load_workbook
 from PIL import Image
 
-from cof.bench import _choice, mmbench
+from cof.bench import mmbench
+from cof.bench.common import choice
 from cof.cli import main
 from cof.errors import ConfigError, DataError
 from cof.locate import prompt
-from cof.runs.records import from_record, to_record
+from cof.store.records import from_record, to_record
 from cof.types import Question, Result
 
 NAME = "mmbench_dev_20230712.tsv"
@@ -266,7 +267,7 @@ ANIMALS = ("cat", "dog", "a blue bird")
     ],
 )
 def test_extraction(answer, letter):
-    assert _choice.extract(answer, ANIMALS) == letter
+    assert choice.extract(answer, ANIMALS) == letter
 
 
 # --- scoring ---

@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from mme_folders import write_jsonl
 
-from cof.bench import _yes_no, pope
+from cof.bench import pope
+from cof.bench.common import yes_no
 from cof.cli import main
 from cof.errors import DataError
 from cof.types import Question
@@ -192,7 +193,7 @@ def test_versions_are_told_apart(tmp_path, random_rows, name):
     ],
 )
 def test_parsers(answer, llava, strict, word):
-    found = (_yes_no.parse_llava(answer), _yes_no.parse_strict(answer), _yes_no.parse_word(answer))
+    found = (yes_no.parse_llava(answer), yes_no.parse_strict(answer), yes_no.parse_word(answer))
     assert found == (llava, strict, word)
     assert oracles.pope_prediction(answer) == llava
 
@@ -222,7 +223,7 @@ def yes_or_no(output):
 @given(st.text(st.sampled_from("yesnoYESNO .,:;-_/!?()*'1 2"), max_size=14))
 @example("yes" + "." * 40)
 def test_the_word_parser_is_vlmevalkits(answer):
-    assert _yes_no.parse_word(answer) == yes_or_no(answer)
+    assert yes_no.parse_word(answer) == yes_or_no(answer)
 
 
 WORDS = ["Yes", "No", "no", "Yes, it is", "There is not. yes", "NO", "", "None", "No.", "Yes."]

@@ -10,8 +10,8 @@ import pytest
 from mme_folders import write_jsonl
 
 from cof.bench import refcoco
-from cof.boxes import to_padded_square
 from cof.errors import DataError
+from cof.regions.boxes import to_padded_square
 from cof.types import Box, Question, Region
 
 SIZE = (200, 100)

@@ -7,12 +7,12 @@ import pytest
 from click.testing import CliRunner
 from fakes import StubPipeline
 
-from cof import config
 from cof.bench import pope
 from cof.cli import main
-from cof.runs import runner
-from cof.tiny.mini.common import MiniConfig
-from cof.tiny.mini.write import write_all
+from cof.config import schema as config
+from cof.evaluate import runner
+from cof_lab.mini.common import MiniConfig
+from cof_lab.mini.write import write_all
 
 FOLDERS = {
     "mme": "MiniMME",

@@ -10,7 +10,7 @@ from mme_folders import write_jsonl
 from PIL import Image
 
 from cof.bench import textvqa
-from cof.bench._vqa_words import normalise
+from cof.bench.common.vqa_words import normalise
 from cof.errors import DataError
 from cof.locate import prompt
 

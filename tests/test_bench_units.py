@@ -6,8 +6,8 @@ import pytest
 from mme_folders import write_jsonl
 from PIL import Image
 
-from cof import config as configs
 from cof.bench import pope, refcoco, vstar
+from cof.config import schema as configs
 from cof.errors import ConfigError, DataError
 
 SIZE = (640, 480)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cof.boxes import (
+from cof.regions.boxes import (
     SLACK,
     BoxConfig,
     centre_crop,

@@ -8,12 +8,12 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from cof.cache import ReplyCache
 from cof.cli import main
 from cof.errors import RunError
 from cof.locate import prompt
 from cof.models.base import Limits
 from cof.pipeline import CoF, Settings
+from cof.store.replies import ReplyCache
 from cof.types import Question
 
 

@@ -74,7 +74,7 @@ def test_a_bug_is_not_dressed_up_as_a_users_error(tmp_path, monkeypatch):
     def broken(*arguments):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(importlib.import_module("cof.config"), "load", broken)
+    monkeypatch.setattr(importlib.import_module("cof.config.schema"), "load", broken)
     done = CliRunner().invoke(main, ["eval", str(tmp_path / "x.yaml")])
     assert isinstance(done.exception, ZeroDivisionError)
 

@@ -9,12 +9,13 @@ from click.testing import CliRunner
 from fake_runs import make_run, right_with
 from fakes import make_mme
 
+from cof.analyse.compare import category_table, compare, compare_with_first, text
+from cof.analyse.passes import Side, align, labels, side, sides
+from cof.analyse.significance import holm, mcnemar, permutation
+from cof.analyse.statistics import FEW
 from cof.cli import main
 from cof.errors import RunError
-from cof.runs.compare import category_table, compare, compare_with_first, text
-from cof.runs.sides import Side, align, labels, run_hash, side, sides
-from cof.runs.significance import holm, mcnemar, permutation
-from cof.runs.statistics import FEW
+from cof.store.folder import run_hash
 from cof.types import Question
 
 IMAGES = 40
@@ -159,8 +160,8 @@ class TestSides:
     def test_the_hash_is_that_of_the_made_up_folder_name(self, root, data, monkeypatch):
         from fakes import StubPipeline
 
-        from cof import config
-        from cof.runs import runner
+        from cof.config import schema as config
+        from cof.evaluate import runner
 
         monkeypatch.setattr(runner, "build_pipeline", lambda settings: StubPipeline())
         made = runner.run(

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from cof import config
+from cof.config import schema as config
+from cof.config.yaml import parse_yaml
 from cof.errors import ConfigError
-from cof.yamlfile import parse_yaml
 
 OLD = sorted((Path(__file__).resolve().parents[1] / "examples" / "results").rglob("config.yaml"))
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples" / "configs"

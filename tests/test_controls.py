@@ -6,11 +6,11 @@ import pytest
 from click.testing import CliRunner
 from fakes import StubModel, make_mme
 
-from cof import config
 from cof.cli import main
+from cof.config import schema as config
 from cof.errors import DataError, RunError
-from cof.runs.controls import CONTROLS, Report, run_controls
-from cof.runs.runner import Options, run
+from cof.evaluate.controls import CONTROLS, Report, run_controls
+from cof.evaluate.runner import Options, run
 
 IMAGES = 6
 OWN = '{"box": [0.0, 0.0, 0.5, 0.25]}'

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from transformers import DynamicCache
 
-from cof.models._cache import Prefix, cached, roomy
-from cof.models._decode import Greedy
 from cof.models.base import Counters
+from cof.models.common.decoding import Greedy
+from cof.models.common.kv_cache import Prefix, cached, roomy
 
 LAYERS, HEADS, WIDTH = 2, 3, 4
 DECODER = SimpleNamespace(config=SimpleNamespace(num_hidden_layers=LAYERS))

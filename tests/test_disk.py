@@ -11,14 +11,16 @@ from click.testing import CliRunner
 from fake_runs import make_run, right_with
 from fakes import StubPipeline, make_mme
 
-from cof import config, load_run
+from cof import load_run
 from cof.cli import LazyGroup, main
+from cof.config import schema as config
+from cof.evaluate import runner
+from cof.evaluate.runner import run
 from cof.files import DiskError
-from cof.runs import locks, runner
-from cof.runs.folder import RunFolder
-from cof.runs.ranks import Ranks
-from cof.runs.records import comparable
-from cof.runs.runner import run
+from cof.store import locks
+from cof.store.folder import RunFolder
+from cof.store.launch import Ranks
+from cof.store.records import comparable
 
 ROOT = Path(__file__).resolve().parents[1]
 NEED_FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cof import load_run
-from cof.runs import escape, gallery
-from cof.runs.figures import forest
-from cof.runs.page import write_page
-from cof.runs.report import Options, write_report
-from cof.runs.statistics import Estimate
-from cof.runs.tables import Table, percent, points
+from cof.analyse import escape, gallery
+from cof.analyse.figures import forest
+from cof.analyse.page import write_page
+from cof.analyse.report import Options, write_report
+from cof.analyse.statistics import Estimate
+from cof.analyse.tables import Table, percent, points
 from cof.types import Answer, Question, Result
 
 EVIL = [

@@ -11,15 +11,15 @@ from click.testing import CliRunner
 from fakes import StubModel
 from PIL import Image
 
-from cof import config
+from cof.analyse.gallery import _draw
 from cof.bench import refcoco, vstar
 from cof.cli import main
+from cof.config import schema as config
 from cof.errors import DataError
 from cof.exif import turned
 from cof.images import header, load_image
 from cof.pipeline import CoF
-from cof.runs.gallery import _draw
-from cof.runs.plan import read_questions
+from cof.store.dataset import read_questions
 from cof.types import Box
 
 COF = Path(config.__file__).parent
@@ -141,7 +141,7 @@ def oracle(name, root, exif=None):
     for question, image in zip(questions, images, strict=True):
         assert close(question.boxes[0], white(image))
     located = config.resolve({**chosen.as_dict(), "locate": {"name": "oracle"}})
-    from cof.runs.answering import settings_of
+    from cof.evaluate.answering import settings_of
 
     results = CoF(StubModel(), settings_of(located)).answer_batch(questions, images)
     return questions, images, results
@@ -241,7 +241,7 @@ def test_the_gallery_opens_pictures_as_the_run_did(tmp_path, monkeypatch):
     from types import SimpleNamespace
 
     import cof.plot
-    from cof.runs import gallery
+    from cof.analyse import gallery
     from cof.types import Question, Result
 
     spotted(tmp_path / "a.png", 6)

@@ -13,26 +13,26 @@ from fake_runs import make_run
 from fakes import make_mme
 from safetensors.torch import load_file, save_file
 
+from cof.analyse.scores import summary, table
 from cof.bench import vstar
-from cof.cache import ReplyCache
 from cof.cli import main
 from cof.errors import RunError
+from cof.evaluate import runner
 from cof.images import load_image
 from cof.locate import oracle, prompt
-from cof.models._checks import Watch, finite
 from cof.models.base import Config, Limits
-from cof.models.llava import load
+from cof.models.common.checks import Watch, finite
+from cof.models.common.embedded import embedded_model_path
+from cof.models.llava.model import load
 from cof.pipeline import CoF, Settings
 from cof.refine import highlight
-from cof.resources import embedded_model_path
-from cof.runs import runner
-from cof.runs.folder import load_run
-from cof.runs.records import from_record, to_record
-from cof.runs.scores import summary, table
-from cof.tiny.mini import mme, pope
-from cof.tiny.mini import vstar as mini_vstar
-from cof.tiny.mini.common import MiniConfig
+from cof.store.folder import load_run
+from cof.store.records import from_record, to_record
+from cof.store.replies import ReplyCache
 from cof.types import Answer, Box, Question, Region, Result
+from cof_lab.mini import mme, pope
+from cof_lab.mini import vstar as mini_vstar
+from cof_lab.mini.common import MiniConfig
 
 NAN, INF = float("nan"), float("inf")
 PERTURB = 1e39
@@ -436,7 +436,7 @@ class TestComparisons:
         assert "Traceback" not in done.stderr
 
     def test_report_without_any_score_raises_for_its_reader(self, data, tmp_path):
-        from cof.runs.sides import side
+        from cof.analyse.passes import side
 
         run = make_run(tmp_path, data, self.broken(6))
         assert side(run, "plain").failures == 0

@@ -9,14 +9,14 @@ import pytest
 from fakes import StubPipeline, make_mme
 from PIL import Image
 
-from cof import config
+from cof.config import schema as config
 from cof.errors import DataError, RunError
+from cof.evaluate import runner
+from cof.evaluate.memory import Fitted
+from cof.evaluate.prefetch import feed
+from cof.evaluate.runner import run
 from cof.files import DiskError
-from cof.runs import runner
-from cof.runs.feeding import feed
-from cof.runs.fitting import Fitted
-from cof.runs.plan import plan_batches
-from cof.runs.runner import run
+from cof.store.dataset import plan_batches
 from cof.types import Answer, Question, Result
 
 PATIENCE = 600

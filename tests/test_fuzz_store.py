@@ -11,12 +11,13 @@ from fakes import make_mme
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cof import config, load_run
-from cof.cache import ReplyCache
+from cof import load_run
 from cof.cli import main
+from cof.config import schema as config
+from cof.config.yaml import parse_value, parse_yaml
 from cof.errors import CofError, ConfigError, RunError
-from cof.runs.sweep import parse_settings
-from cof.yamlfile import parse_value, parse_yaml
+from cof.evaluate.sweep import parse_settings
+from cof.store.replies import ReplyCache
 
 BASE = {"bench": {"name": "mme", "root": "data"}}
 KEYS = [
@@ -265,7 +266,7 @@ class TestRunFolders:
         self.mutate(made, tmp_path, monkeypatch, data, "config.yaml")
 
     def mutate(self, made, tmp_path, monkeypatch, data, name):
-        monkeypatch.setattr("cof.runs.report.save", lambda figure, path: path)
+        monkeypatch.setattr("cof.analyse.report.save", lambda figure, path: path)
         file = made / name
         kept = file.read_bytes()
         content, *rest = kept.splitlines(keepends=True) if name == "records.jsonl" else [kept]

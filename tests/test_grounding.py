@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from cof.boxes import shared_area, union_area
-from cof.runs.grounding import Grounding, effect_by_hit, hit, iou, measure, summarise
+from cof.analyse.localisation import Grounding, effect_by_hit, hit, iou, measure, summarise
+from cof.regions.boxes import shared_area, union_area
 from cof.types import Answer, Box, Question, Region, Result
 
 A, B, FAR = Box(0.0, 0.0, 0.4, 0.4), Box(0.2, 0.2, 0.6, 0.6), Box(0.8, 0.8, 1.0, 1.0)

@@ -11,8 +11,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from cof.bias import Highlight, log_weight
-from cof.highlight import attach, highlighted
+from cof.attention import attach, highlighted
+from cof.regions.bias import Highlight, log_weight
 
 STEPS, BATCH, LENGTH, WIDTH = 5, 3, 17, 32
 TOLERANCE = 2e-5

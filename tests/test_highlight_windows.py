@@ -18,10 +18,9 @@ from transformers import (
     MistralForCausalLM,
 )
 
-from cof.bias import Highlight
+from cof.attention import NAME, attach, highlighted, record_attention
 from cof.errors import ModelError
-from cof.highlight import NAME, attach, highlighted
-from cof.recording import record_attention
+from cof.regions.bias import Highlight
 
 WINDOW, LENGTH, STEPS, LAYERS = 8, 11, 14, 4
 TOLERANCE = 2e-5

@@ -17,7 +17,7 @@ import pytest
 from fakes import make_mme
 
 from cof import load_run
-from cof.runs.records import comparable
+from cof.store.records import comparable
 
 pytestmark = pytest.mark.slow
 

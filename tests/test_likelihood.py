@@ -9,7 +9,6 @@ from fakes import StubModel
 from PIL import Image
 
 from cof.bench import vstar
-from cof.boxes import BoxConfig
 from cof.errors import ModelError
 from cof.images import load_image
 from cof.locate import oracle
@@ -17,10 +16,11 @@ from cof.models.base import Limits
 from cof.pipeline import CoF, Settings
 from cof.refine import highlight, plain
 from cof.refine._reply import best, reply, rows_of
-from cof.tiny.mini import vstar as vstar_folder
-from cof.tiny.mini.common import MiniConfig
-from cof.tokens import focus
+from cof.regions.boxes import BoxConfig
+from cof.regions.mask import focus
 from cof.types import Answer, Box, Question, Region
+from cof_lab.mini import vstar as vstar_folder
+from cof_lab.mini.common import MiniConfig
 
 TEXTS = ["What is it?", "What colour is the cup in the picture, please?"]
 OPTIONS = ["red", "It is a very dark blue, almost black.", "green"]

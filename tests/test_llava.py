@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from cof import prompts
+from cof.evaluate.parity import Parity
 from cof.models.base import Limits
-from cof.parity import Parity
 from cof.refine import highlight
 
 QUESTIONS = [

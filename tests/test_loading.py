@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from cof.errors import ModelError
 from cof.models.base import Config, Limits
-from cof.models.llava import load, pick_device, pick_dtype
+from cof.models.llava.model import load, pick_device, pick_dtype
 
 QUESTION = "What color is the red square?\nAnswer the question using a single word or phrase."
 

@@ -8,10 +8,10 @@ import pytest
 from fakes import StubModel
 from PIL import Image
 
-from cof import config
-from cof.boxes import shared_area
+from cof.config import schema as config
 from cof.errors import ConfigError, DataError
 from cof.locate import centre, file, oracle, random, shuffled, whole
+from cof.regions.boxes import shared_area
 from cof.types import Box, Question
 
 SMALL = Box(0.1, 0.1, 0.3, 0.4)

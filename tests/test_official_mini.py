@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from cof import config
 from cof.bench import mme
+from cof.config import schema as config
+from cof.evaluate.answering import settings_of
 from cof.images import load_image
-from cof.models.llava import load
+from cof.models.llava.model import load
 from cof.pipeline import CoF
-from cof.runs.answering import settings_of
-from cof.tiny.mini import mme as mini_mme
-from cof.tiny.mini.common import MiniConfig
+from cof_lab.mini import mme as mini_mme
+from cof_lab.mini.common import MiniConfig
 
 TESTS = Path(__file__).parent
 ROWS = TESTS / "data" / "official_mini" / "lambda4.5_alpha1.jsonl"

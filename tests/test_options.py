@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from cof.cli import COMMANDS, main
-from cof.tiny.mini.common import MiniConfig
+from cof_lab.mini.common import MiniConfig
 
 
 def commands(command=main, name="cof"):

@@ -11,17 +11,18 @@ from click.testing import CliRunner
 from fake_runs import make_run, right_with
 from fakes import StubModel, StubPipeline, make_mme
 
-from cof import config, load_run
+from cof import load_run
 from cof.cli import main
+from cof.config import schema as config
 from cof.errors import RunError
-from cof.runs import origin, runner
-from cof.runs.controls import run_controls
-from cof.runs.folder import RunFolder
-from cof.runs.records import comparable
-from cof.runs.runner import Options, run
-from cof.runs.sides import run_hash
-from cof.tiny.mini import mme
-from cof.tiny.mini.common import MiniConfig
+from cof.evaluate import runner
+from cof.evaluate.controls import run_controls
+from cof.evaluate.runner import Options, run
+from cof.store import origin
+from cof.store.folder import RunFolder, run_hash
+from cof.store.records import comparable
+from cof_lab.mini import mme
+from cof_lab.mini.common import MiniConfig
 
 IMAGES = 4
 TOTAL = 2 * IMAGES

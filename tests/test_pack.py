@@ -8,12 +8,13 @@ from click.testing import CliRunner
 from fake_runs import make_run, right_with
 from fakes import make_mme
 
-from cof import config, load_run
+from cof import load_run
+from cof.analyse.report import Options, write_report
 from cof.cli import main
+from cof.config import schema as config
 from cof.errors import RunError
-from cof.runs.pack import pack
-from cof.runs.report import Options, write_report
-from cof.runs.runner import run
+from cof.evaluate.runner import run
+from cof.store.pack import pack
 
 
 @pytest.fixture

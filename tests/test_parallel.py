@@ -14,9 +14,9 @@ from fakes import make_mme
 
 from cof import load_run
 from cof.errors import RunError
-from cof.runs.folder import RunFolder
-from cof.runs.ranks import Ranks
-from cof.runs.records import comparable
+from cof.store.folder import RunFolder
+from cof.store.launch import Ranks
+from cof.store.records import comparable
 
 HERE = Path(__file__).resolve().parent
 IMAGES = 20
@@ -250,7 +250,7 @@ class TestGpu:
         ],
     )
     def test_local_rank_names_it(self, taken, ranks, device, place):
-        from cof.models.llava import pick_device
+        from cof.models.llava.model import pick_device
 
         ranks.take_gpu(device)
         assert pick_device(device) == place

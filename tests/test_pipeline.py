@@ -8,13 +8,13 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from cof.boxes import BoxConfig
 from cof.cli import main
 from cof.errors import ConfigError, DataError, ModelError
 from cof.locate import prompt
 from cof.models.base import Limits
 from cof.pipeline import CoF, Settings
 from cof.refine import highlight, plain
+from cof.regions.boxes import BoxConfig
 from cof.types import Box, Question
 
 QUESTION = "What color is the red square?\nAnswer the question using a single word or phrase."

@@ -10,12 +10,13 @@ from fakes import make_mme
 from mme_folders import write_jsonl
 from PIL import Image
 
-from cof import config, plugins
 from cof.bench import pope, refcoco, textvqa
-from cof.bench._rows import inside
-from cof.bench.base import read_text
+from cof.bench.common.files import read_text
+from cof.bench.common.rows import inside
+from cof.config import plugins
+from cof.config import schema as config
 from cof.errors import ConfigError, DataError
-from cof.runs.plan import fingerprint, read_questions
+from cof.store.dataset import fingerprint, read_questions
 
 
 def labels(folder, count=6):

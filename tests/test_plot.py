@@ -5,11 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from cof.boxes import BoxConfig
-from cof.models.base import View
 from cof.plot import draw_two_stages
-from cof.tokens import focus, padded_square_cells
-from cof.types import Box, Region
+from cof.regions.boxes import BoxConfig
+from cof.regions.mask import focus, padded_square_cells
+from cof.types import Box, Region, View
 
 LONG = "Why is the price $5 and not $6, " * 20
 

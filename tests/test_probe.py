@@ -9,15 +9,14 @@ from fakes import make_mme
 from PIL import Image
 from test_highlight import BATCH, LENGTH, build, prompt  # noqa: F401
 
-from cof import config
-from cof.bias import Highlight, log_weight
+from cof.attention import attach, highlighted, record_attention
 from cof.cli import main
-from cof.highlight import attach, highlighted
-from cof.probe import attention_mass
-from cof.recording import record_attention
+from cof.config import schema as config
+from cof.evaluate.probe import attention_mass
+from cof.evaluate.runner import run
 from cof.refine.highlight import Config, plan
-from cof.runs.runner import run
-from cof.tokens import token_mask
+from cof.regions.bias import Highlight, log_weight
+from cof.regions.mask import token_mask
 from cof.types import Box
 
 

@@ -11,11 +11,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from cof.errors import ModelError
-from cof.models import _inputs, llava
-from cof.models._checkpoint import find
-from cof.models._inputs import read_inputs
-from cof.models._pixels import CLIP_MEAN
 from cof.models.base import Config
+from cof.models.common.checkpoint import find
+from cof.models.llava import inputs
+from cof.models.llava import model as llava
+from cof.models.llava.inputs import read_inputs
+from cof.models.llava.pixels import CLIP_MEAN
 
 PROJECTOR = {
     "original": {"model.mm_projector.": "model.mm_projector."},
@@ -315,7 +316,7 @@ QUANTIZED = [
 def test_quantised_weights_without_their_library(
     folder, layout, said, method, library, monkeypatch
 ):
-    monkeypatch.setattr("cof.models._refuse.find_spec", lambda name: None)
+    monkeypatch.setattr("cof.models.llava.refuse.find_spec", lambda name: None)
     edit(folder / "config.json", quantization_config=said)
     assert find(str(folder)).quantization == method
     wanted = f"need {library}, not installed" if layout == "transformers" else "original layout"
@@ -334,8 +335,8 @@ def test_quantised_weights_are_loaded_highlighted_and_described(tmp_path):
     pytest.importorskip("bitsandbytes")
     from transformers import BitsAndBytesConfig, LlavaForConditionalGeneration
 
+    from cof.models.common.embedded import embedded_model_path
     from cof.refine import highlight
-    from cof.resources import embedded_model_path
 
     folder, place = embedded_model_path(), {"": "cpu"}
     how = BitsAndBytesConfig(load_in_8bit=True)
@@ -371,7 +372,7 @@ def test_a_library_that_transformers_misses_is_one_line(layouts, tmp_path, monke
 
 def byte_level(folder):
     """cof-tiny's tokenizer in a folder, under the name of sentencepiece's."""
-    from cof.resources import embedded_model_path
+    from cof.models.common.embedded import embedded_model_path
 
     for name in ("tokenizer.model", "special_tokens_map.json"):
         (folder / name).unlink(missing_ok=True)
@@ -469,4 +470,4 @@ def test_special_tokens_belong_to_the_revision(folder):
 
 def test_the_embedded_model_keeps_its_revision():
     assert find("cof-tiny").revision == "sha256:85aebdb5369cff8b"
-    assert _inputs.read_inputs(find("cof-tiny"), "vicuna_v1").chat_template is None
+    assert inputs.read_inputs(find("cof-tiny"), "vicuna_v1").chat_template is None

@@ -8,14 +8,14 @@ from click.testing import CliRunner
 from PIL import Image
 
 from cof.bench import vstar
-from cof.bench._choice import ask
+from cof.bench.common.choice import ask
 from cof.cli import main
 from cof.errors import AnswerError, DataError
 from cof.models.base import Config, Limits
-from cof.models.llava import load
+from cof.models.llava.model import load
 from cof.pipeline import CoF, Settings
 from cof.prompts import DESCRIBED, SHORT_ANSWER
-from cof.runs.plan import _is_blank, read_questions
+from cof.store.dataset import _is_blank, read_questions
 from cof.types import Question
 
 LONG = "star " * 2000
@@ -134,7 +134,7 @@ def test_what_a_benchmark_puts_around_a_question_is_not_asking(question, blank):
 
 
 def test_a_benchmark_with_an_empty_question_is_refused_by_its_id(tmp_path, monkeypatch):
-    from cof import config
+    from cof.config import schema as config
 
     settings = config.resolve({"bench": {"name": "vstar", "root": str(tmp_path)}})
     asked = [Question("a", "i", "What?"), Question("b/7", "i", " ")]

@@ -14,22 +14,23 @@ from fake_runs import make_run, right_with
 from fakes import StubModel, make_mme
 from PIL import Image
 
-from cof import config, load_run
+from cof import load_run
+from cof.analyse import gallery
+from cof.analyse.figures import Curve, Panel, curves, forest, name_of, save
+from cof.analyse.localisation import iou
+from cof.analyse.metrics import paired, published
+from cof.analyse.report import Options, write_report
+from cof.analyse.sections import coarse_table, scores_table
+from cof.analyse.statistics import FEW, Estimate
+from cof.analyse.tables import Number, Table, metric, percent, points
 from cof.cli import main
+from cof.config import schema as config
 from cof.errors import DataError, RunError
-from cof.runs import gallery
-from cof.runs.figures import Curve, Panel, curves, forest, name_of, save
-from cof.runs.grounding import iou
-from cof.runs.published import paired, published
-from cof.runs.report import Options, write_report
-from cof.runs.runner import _score, run
-from cof.runs.sections import coarse_table, scores_table
-from cof.runs.sides import run_hash
-from cof.runs.statistics import FEW, Estimate
-from cof.runs.tables import Number, Table, metric, percent, points
-from cof.tiny.mini import grounding
-from cof.tiny.mini.common import MiniConfig
+from cof.evaluate.runner import _score, run
+from cof.store.folder import run_hash
 from cof.types import Answer, Result
+from cof_lab.mini import grounding
+from cof_lab.mini.common import MiniConfig
 
 CONFIGS = Path(__file__).resolve().parents[1] / "examples" / "configs"
 HALF = Estimate(0.5, 0.25, 0.75, 60, 40)
@@ -87,7 +88,7 @@ class TestFromRecordsAlone:
         assert contents(root / "second") == contents(report)
 
     def test_scores_json_is_rebuilt_byte_for_byte(self, root, runs):
-        from cof.runs.folder import RunFolder
+        from cof.store.folder import RunFolder
 
         copy = root / "rescored" / "w1"
         shutil.copytree(runs[0].path, copy)

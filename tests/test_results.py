@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from cof.cli import main
-from cof.tiny.lab_page import overview
+from cof_lab.study_page import overview
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "examples" / "results"
@@ -52,7 +52,7 @@ def name(arguments):
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", commands(), ids=name)
 def test_tables_are_rebuilt_byte_for_byte(arguments, tmp_path, monkeypatch):
-    monkeypatch.setattr("cof.runs.report.save", lambda figure, path: path)  # tables, not pictures
+    monkeypatch.setattr("cof.analyse.report.save", lambda figure, path: path)
     place = arguments.index("--out") + 1
     committed = Path(arguments[place])
     again = [*arguments[:place], str(tmp_path), *arguments[place + 1 :]]

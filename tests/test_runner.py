@@ -10,14 +10,16 @@ from fakes import StubModel, StubPipeline, make_mme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cof import config, load_run
+from cof import load_run
 from cof.cli import main
+from cof.config import schema as config
 from cof.errors import DataError, ModelError, RunError
-from cof.runs import manifest, runner
-from cof.runs.folder import RunFolder
-from cof.runs.plan import fingerprint, plan_batches, read_questions
-from cof.runs.records import comparable, from_record, to_record
-from cof.runs.runner import Options, run
+from cof.evaluate import runner
+from cof.evaluate.runner import Options, run
+from cof.store import manifest
+from cof.store.dataset import fingerprint, plan_batches, read_questions
+from cof.store.folder import RunFolder
+from cof.store.records import comparable, from_record, to_record
 from cof.types import Answer, Box, Question, Region, Result
 
 IMAGES = 5
@@ -189,7 +191,8 @@ class TestRealStages:
         assert asked == [10, 0]
 
     def test_the_tiny_llava_runs_and_resumes(self, ask, golden):
-        from cof.models import base, llava
+        from cof.models import base
+        from cof.models.llava import model as llava
 
         model = llava.load(base.Config(str(golden / "checkpoint"), device="cpu", dtype="float32"))
         tiny = {"limits": {"max_new_tokens": 4}, "model": {"path": str(golden / "checkpoint")}}

@@ -4,14 +4,14 @@ import pytest
 from fakes import StubPipeline, make_mme
 from PIL import Image
 
-from cof import config
+from cof.analyse.passes import side
+from cof.analyse.scores import summary, table
 from cof.bench import refcoco, textvqa
-from cof.bench._units import Annotated, Claim, pixels
+from cof.bench.common.units import Annotated, Claim, pixels
+from cof.config import schema as config
 from cof.errors import ConfigError, DataError, RunError
-from cof.runs import runner
-from cof.runs.runner import Options, run
-from cof.runs.scores import summary, table
-from cof.runs.sides import side
+from cof.evaluate import runner
+from cof.evaluate.runner import Options, run
 from cof.types import Answer, Question, Region, Result
 
 FULL = {"weights": "w", "dtype": "float32", "device": "cpu"}
@@ -90,7 +90,7 @@ def test_data_without_labels_have_no_accuracy(settings, monkeypatch):
     assert "accuracy" not in table(textvqa, scores, results)
     done = run(settings())
     unlabelled = [Question(q.id, q.image, q.text) for q in (one.question for one in done.results)]
-    monkeypatch.setattr("cof.runs.sides.texts_of", lambda run, which: ["Yes"] * len(unlabelled))
+    monkeypatch.setattr("cof.analyse.passes.texts_of", lambda run, which: ["Yes"] * len(unlabelled))
     stripped = [Result(question) for question in unlabelled]
     bare = type(done)(done.path, done.config, done.manifest, tuple(stripped), done.scores)
     with pytest.raises(RunError, match="no right answers"):

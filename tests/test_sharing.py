@@ -6,12 +6,12 @@ import pytest
 import torch
 from PIL import Image
 
-from cof.bias import Highlight
 from cof.locate import prompt
 from cof.models.base import Limits
 from cof.pipeline import CoF, Settings
 from cof.refine import highlight
-from cof.replies import parse_boxes, parse_reference
+from cof.regions.bias import Highlight
+from cof.regions.parse import parse_boxes, parse_reference
 from cof.types import Question
 
 STEPS = 4

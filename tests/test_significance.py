@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from test_statistics import correlated
 
-from cof.runs import significance
-from cof.runs.significance import EXACT, FLIPS, holm, mcnemar, paired_difference, permutation
+from cof.analyse import significance
+from cof.analyse.significance import EXACT, FLIPS, holm, mcnemar, paired_difference, permutation
 
 
 def every_flip(before, after, clusters):

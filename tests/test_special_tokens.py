@@ -12,8 +12,8 @@ from itertools import chain
 import pytest
 from sentencepiece import SentencePieceProcessor
 
-from cof.models._checkpoint import find
-from cof.models._tokenizer import encoder, load_tokenizer
+from cof.models.common.checkpoint import find
+from cof.models.llava.tokenizer import encoder, load_tokenizer
 
 PLAIN = {key: f"<{name}>" for key, name in (("bos_token", "s"), ("eos_token", "/s"))}
 PLAIN |= {"unk_token": "<unk>", "pad_token": "<unk>"}

@@ -8,12 +8,12 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from cof.bias import log_weight
 from cof.cli import main
 from cof.models.base import Limits
 from cof.refine import highlight
-from cof.speed import cases, forced, measure, published, shapes
-from cof.tokens import token_mask
+from cof.regions.bias import log_weight
+from cof.regions.mask import token_mask
+from cof_speed import cases, forced, measure, published, shapes
 
 NANO = (
     {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16},

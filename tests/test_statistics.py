@@ -10,10 +10,9 @@ import pytest
 from fakes import make_mme
 from scipy.stats import norm, sem, t
 
-from cof.bench import mme, pope
-from cof.runs.scores import summary, table
-from cof.runs.significance import paired_difference
-from cof.runs.statistics import (
+from cof.analyse.scores import summary, table
+from cof.analyse.significance import paired_difference
+from cof.analyse.statistics import (
     ALIKE,
     CONFIDENCE,
     FEW,
@@ -24,6 +23,7 @@ from cof.runs.statistics import (
     jackknife,
     mean,
 )
+from cof.bench import mme, pope
 from cof.types import Answer, Question, Region, Result
 
 

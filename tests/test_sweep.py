@@ -10,16 +10,17 @@ from fake_runs import make_run, right_with
 from fakes import StubModel, make_mme
 from PIL import Image
 
-from cof import config, load_run
+from cof import load_run
+from cof.analyse.grid import Grid, names_of
+from cof.analyse.settings import as_file_name, differing, show
 from cof.cli import main
+from cof.config import schema as config
 from cof.errors import ConfigError, RunError
-from cof.runs import answering
-from cof.runs.folder import RunFolder
-from cof.runs.grid import Grid, names_of
-from cof.runs.records import comparable
-from cof.runs.runner import Options, run_cells
-from cof.runs.settings import as_file_name, differing, show
-from cof.runs.sweep import Axis, parse_axis, parse_settings, sweep
+from cof.evaluate import answering
+from cof.evaluate.runner import Options, run_cells
+from cof.evaluate.sweep import Axis, parse_axis, parse_settings, sweep
+from cof.store.folder import RunFolder
+from cof.store.records import comparable
 
 IMAGES = 5
 

@@ -8,13 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
-from cof.models import base, llava
-from cof.tiny.examine import iou, load, overlaps
-from cof.tiny.export import export, original_name
-from cof.tiny.model import ModelConfig, build, llava_config
-from cof.tiny.render import crop, render
-from cof.tiny.tokenizer import BOS, EOS, IMAGE, PAD, train_tokenizer
-from cof.tiny.world import describe
+from cof.models import base
+from cof.models.llava import model as llava
+from cof_lab.examine import iou, load, overlaps
+from cof_lab.export import export, original_name
+from cof_lab.model import ModelConfig, build, llava_config
+from cof_lab.render import crop, render
+from cof_lab.tokenizer import BOS, EOS, IMAGE, PAD, train_tokenizer
+from cof_lab.world import describe
 
 SHIPPED = Path(__file__).parent.parent / "base_models/cof-tiny"
 
@@ -61,7 +62,7 @@ def test_weights_are_small_and_half(layouts):
 
 @pytest.mark.slow
 def test_the_shipped_model_reads_and_locates():
-    from cof.tiny.examine import examine
+    from cof_lab.examine import examine
 
     model, tokenizer = load(SHIPPED)
     report = examine(model, tokenizer, scenes=4, difficulties=("easy",))["easy"]

@@ -13,9 +13,9 @@ from click.testing import CliRunner
 
 from cof.cli import main
 from cof.errors import ConfigError, DataError
-from cof.tiny import lab_page
-from cof.tiny.lab import REGIONS, WEIGHTS, LabConfig, run
-from cof.tiny.lab_page import overview
+from cof_lab import study_page
+from cof_lab.study import REGIONS, WEIGHTS, LabConfig, run
+from cof_lab.study_page import overview
 
 pytestmark = pytest.mark.slow
 
@@ -71,9 +71,9 @@ def test_split_by_hit_and_miss_counts_every_question(tmp_path):
         "d,2,OCR,1,0.9,0,0,1",
     ]
     (tmp_path / "fine.csv").write_text("\n".join(lines) + "\n")
-    found = lab_page.read(tmp_path)
-    assert lab_page.plain_table(found).rows[0][-1].estimate.value == 100.0  # of one absent thing
-    own, truth = lab_page.split_table(found).rows
+    found = study_page.read(tmp_path)
+    assert study_page.plain_table(found).rows[0][-1].estimate.value == 100.0  # of one absent thing
+    own, truth = study_page.split_table(found).rows
     values = [(cell.estimate.value, cell.estimate.n) for cell in own[2:]]
     assert values == [(50.0, 2), (-100.0, 1), (0.0, 1)]
     assert [cell.estimate.value for cell in truth[2:]] == [100.0, 0.0, 0.0]
@@ -99,7 +99,7 @@ def test_unknown_regimes_and_kinds_are_named(wrong):
 
 def test_a_folder_without_records_is_refused(tmp_path):
     with pytest.raises(DataError, match="cof tiny lab"):
-        lab_page.read(tmp_path)
+        study_page.read(tmp_path)
 
 
 def test_overview_pools_the_hard_regimes_by_image(tmp_path):
@@ -131,11 +131,11 @@ LABS = TINY.parents[1] / "examples" / "results" / "laboratory"
 
 @pytest.mark.parametrize("name", sorted(path.name for path in LABS.iterdir() if path.is_dir()))
 def test_committed_pages_come_from_the_committed_records(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(lab_page, "save", lambda figure, path: path)  # tables, not pictures
+    monkeypatch.setattr(study_page, "save", lambda figure, path: path)  # tables, not pictures
     committed = LABS / name
     for path in committed.glob("*.csv"):
         shutil.copy(path, tmp_path)
-    lab_page.write(tmp_path)
+    study_page.write(tmp_path)
     assert (tmp_path / "results.md").read_bytes() == (committed / "results.md").read_bytes()
 
 

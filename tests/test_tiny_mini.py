@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from cof.errors import DataError
-from cof.tiny.mini.common import MiniConfig
-from cof.tiny.mini.write import write_all
+from cof_lab.mini.common import MiniConfig
+from cof_lab.mini.write import write_all
 
 
 @pytest.fixture(scope="module")

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from cof.tiny.batch import coverage
-from cof.tiny.curriculum import CURRICULUM, LanguageConfig
-from cof.tiny.language import LanguageStage, _easy
-from cof.tiny.loop import Schedule
-from cof.tiny.model import ModelConfig, build, llava_config, normalise
-from cof.tiny.packing import ATTENTION
-from cof.tiny.places import place_code
-from cof.tiny.render import render
-from cof.tiny.tokenizer import BOS, EOS, IMAGE, PAD, train_tokenizer
-from cof.tiny.vision import Readout, mixture
-from cof.tiny.world import describe
+from cof_lab.batches import coverage
+from cof_lab.curriculum import CURRICULUM, LanguageConfig
+from cof_lab.language import LanguageStage, _easy
+from cof_lab.loop import Schedule
+from cof_lab.model import ModelConfig, build, llava_config, normalise
+from cof_lab.packing import ATTENTION
+from cof_lab.position_code import place_code
+from cof_lab.render import render
+from cof_lab.tokenizer import BOS, EOS, IMAGE, PAD, train_tokenizer
+from cof_lab.vision import Readout, mixture
+from cof_lab.world import describe
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +174,6 @@ def test_easy_images_are_those_that_the_mixture_draws_easy(images, monkeypatch):
             into += [name in ("starter", "easy")] * len(indices)
             return describe(indices, name, **where)
 
-        monkeypatch.setattr("cof.tiny.vision.describe", note)
+        monkeypatch.setattr("cof_lab.vision.describe", note)
         mixture(0, images, shares, side=140)
         assert _easy(shares, images) == drawn

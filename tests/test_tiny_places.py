@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from cof.tiny.coordinates import token_kinds
-from cof.tiny.half import halve
-from cof.tiny.places import WAVES, coordinate_table, place_code
-from cof.tiny.train import TrainConfig, fresh
+from cof_lab.mixed_precision import halve
+from cof_lab.position_code import WAVES, coordinate_table, place_code
+from cof_lab.reply_tokens import token_kinds
+from cof_lab.train import TrainConfig, fresh
 
 
 def test_the_nearest_code_is_the_nearest_place():

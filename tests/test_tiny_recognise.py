@@ -9,11 +9,11 @@ from conftest import DATA
 from PIL import Image
 
 from cof.cli import main
-from cof.commands.ask import DRAWN_ONLY
-from cof.resources import embedded_model_path
-from cof.tiny.recognise import is_drawn
-from cof.tiny.render import crop, render
-from cof.tiny.world import DIFFICULTIES, describe
+from cof.cli.ask import DRAWN_ONLY
+from cof.models.common.embedded import embedded_model_path
+from cof_lab.recognise import is_drawn
+from cof_lab.render import crop, render
+from cof_lab.world import DIFFICULTIES, describe
 
 SCENE = DATA.parents[1] / "examples" / "scene.jpg"
 

@@ -8,12 +8,12 @@ import json
 import pytest
 import torch
 
-from cof.tiny.loop import Schedule, fit
-from cof.tiny.model import ModelConfig, build, llava_config
-from cof.tiny.optim import OptimConfig, orthogonalise
-from cof.tiny.tokenizer import BOS, EOS, IMAGE, PAD, train_tokenizer
-from cof.tiny.train import PRESETS, TrainConfig, load_trained, read_config, train
-from cof.tiny.vision import VisionStage
+from cof_lab.loop import Schedule, fit
+from cof_lab.model import ModelConfig, build, llava_config
+from cof_lab.optim import OptimConfig, orthogonalise
+from cof_lab.tokenizer import BOS, EOS, IMAGE, PAD, train_tokenizer
+from cof_lab.train import PRESETS, TrainConfig, load_trained, read_config, train
+from cof_lab.vision import VisionStage
 
 SMALL = ModelConfig(vision_width=32, vision_layers=1, vision_heads=2, width=48, mlp=64)
 TINY = TrainConfig(model=SMALL, vision=Schedule(2, 8, dev=2), language=Schedule(4, 8, dev=2))
@@ -63,7 +63,7 @@ def test_a_run_keeps_its_tokenizer_and_refuses_another(tmp_path, monkeypatch):
     train(TINY, tmp_path, stop_at=1)
     before = load_trained(tmp_path)[1].get_vocab()
     smaller = train_tokenizer(500)
-    monkeypatch.setattr("cof.tiny.train.train_tokenizer", lambda size: smaller)
+    monkeypatch.setattr("cof_lab.train.train_tokenizer", lambda size: smaller)
     assert load_trained(tmp_path)[1].get_vocab() == before  # though the code's world has changed
     with pytest.raises(ValueError, match=r"tokenizer\.json differs"):
         train(TINY, tmp_path)

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from cof import prompts
-from cof.tiny import segments, wording
-from cof.tiny.asker import Asker, UnaskableError
-from cof.tiny.questions import KINDS, ask
-from cof.tiny.render import PAD_COLOR, render
-from cof.tiny.world import DIFFICULTIES, SPLITS, describe, join
+from cof_lab import segments, wording
+from cof_lab.question_context import Asker, UnaskableError
+from cof_lab.questions import KINDS, ask
+from cof_lab.render import PAD_COLOR, render
+from cof_lab.world import DIFFICULTIES, SPLITS, describe, join
 
 
 def test_a_scene_does_not_depend_on_its_batch():
@@ -242,8 +242,8 @@ def test_bbox_replies_match_the_published_pattern():
 
 
 def test_uniform_numbers_are_uniform():
-    from cof.tiny.counter import uniform
-    from cof.tiny.world import scene_keys
+    from cof_lab.counter_random import uniform
+    from cof_lab.world import scene_keys
 
     draws = uniform(scene_keys(0, "train", np.arange(2000)), 9, 50)
     assert abs(draws.mean() - 0.5) < 0.005

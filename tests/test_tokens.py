@@ -7,10 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cof.boxes import BoxConfig, parse_reference
 from cof.errors import ConfigError
-from cof.models.base import View
-from cof.tokens import (
+from cof.regions.boxes import BoxConfig, parse_reference
+from cof.regions.mask import (
     centre_crop_cells,
     focus,
     key_bias,
@@ -18,7 +17,7 @@ from cof.tokens import (
     reference_mask,
     token_mask,
 )
-from cof.types import Box, Region
+from cof.types import Box, Region, View
 
 SIZES = [(1, 1), (10, 7), (7, 10), (640, 427), (336, 335), (1500, 300), (123, 257), (3, 2000)]
 GRIDS = [(1, 1), (2, 3), (24, 24), (16, 9)]

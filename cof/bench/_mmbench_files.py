@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cof.bench._answers import Answers, Given, align, llava_answer
-from cof.bench._choice import LETTERS, ask
 from cof.bench._mmbench_table import Line, read_table
-from cof.bench._rows import Row
-from cof.bench.base import read_jsonl
+from cof.bench.common.answers import Answers, Given, align, llava_answer
+from cof.bench.common.choice import LETTERS, ask
+from cof.bench.common.files import read_jsonl
+from cof.bench.common.rows import Row
 from cof.errors import DataError, shown
 from cof.prompts import OPTION_LETTER, OPTION_LETTER_CN
 from cof.types import Question

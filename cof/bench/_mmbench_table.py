@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cof.bench._answers import unique
-from cof.bench._choice import LETTERS
-from cof.bench._rows import whole_number
-from cof.bench.base import file_of
+from cof.bench.common.answers import unique
+from cof.bench.common.choice import LETTERS
+from cof.bench.common.files import file_of
+from cof.bench.common.rows import whole_number
 from cof.errors import DataError, cut
 from cof.files import DiskError, whole, write_whole
 

@@ -6,9 +6,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from cof.bench._answers import Given, reworded, with_boxes
-from cof.bench._rows import Row
-from cof.bench.base import read_jsonl, read_lines
+from cof.bench.common.answers import Given, reworded, with_boxes
+from cof.bench.common.files import read_jsonl, read_lines
+from cof.bench.common.rows import Row
 from cof.errors import DataError, cut, shown
 from cof.prompts import SHORT_ANSWER
 from cof.types import Question

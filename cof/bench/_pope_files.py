@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from cof.bench._rows import Row
-from cof.bench.base import read_json_rows, read_jsonl
+from cof.bench.common.files import read_json_rows, read_jsonl
+from cof.bench.common.rows import Row
 from cof.errors import DataError, cut, shown
 from cof.prompts import SHORT_ANSWER
 from cof.types import Question

@@ -9,20 +9,18 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from cof.bench._answers import boxes_in
-from cof.bench._rows import Row, inside
-from cof.bench._units import Annotated, Claim, Corners, Size, pixels
-from cof.bench.base import file_of, read_json, read_jsonl
+from cof.bench.common.answers import boxes_in
+from cof.bench.common.files import file_of, read_json, read_jsonl
+from cof.bench.common.rows import Row, inside
+from cof.bench.common.units import Annotated, Claim, Corners, Size, Unit, pixels
 from cof.errors import DataError, cut
 from cof.images import header
 from cof.prompts import DESCRIBED
 from cof.types import Box, Question
-
-if TYPE_CHECKING:
-    from cof.bench.refcoco import Config
 
 
 class Phrase(NamedTuple):
@@ -39,6 +37,28 @@ class _PlainUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """Never found: plain data needs no class."""
         raise pickle.UnpicklingError(f"it holds {module}.{name}, plain data does not")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Where one of the three sets is.
+
+    Attributes:
+        root: folder of `refs(<split_by>).p` and `instances.json`, or of `*_<split>.jsonl`.
+        split: `val`, `testA` or `testB`; for RefCOCOg `val` or `test`.
+        split_by: who split it; "" takes the only `refs(*).p` there is.
+        images: folder of COCO's train2014, relative to `root`.
+        frame: what foreign replies are fractions of, for `cof score`.
+        unit: of the boxes of a `*_<split>.jsonl`: `pixels` (as published), `fraction` or
+            `per_mille` (0-1000). A file that cannot be in its unit is refused.
+    """
+
+    root: str
+    split: Literal["val", "testA", "testB", "test"] = "val"
+    split_by: Literal["", "unc", "umd", "google"] = ""
+    images: str = "train2014"
+    frame: Literal["padded_square", "centre_crop", "image"] = "padded_square"
+    unit: Unit = "pixels"
 
 
 def phrases(config: Config) -> list[Phrase]:

@@ -6,9 +6,9 @@ import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cof.bench._rows import Row, numbers
-from cof.bench._units import Annotated, Claim, pixels
-from cof.bench.base import read_json
+from cof.bench.common.files import read_json
+from cof.bench.common.rows import Row, numbers
+from cof.bench.common.units import Annotated, Claim, pixels
 from cof.errors import DataError, cut, shown
 from cof.images import header
 from cof.types import Box

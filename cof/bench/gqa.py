@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cof.bench._answers import Answers, Given, Said, add_up, align, llava_answer, unique
-from cof.bench._rows import Row, inside
-from cof.bench.base import read_json, read_json_rows, read_jsonl, write_jsonl, write_text
+from cof.bench.common.answers import Answers, Given, Said, add_up, align, llava_answer, unique
+from cof.bench.common.files import read_json, read_json_rows, read_jsonl, write_jsonl, write_text
+from cof.bench.common.rows import Row, inside
 from cof.errors import DataError, cut, shown
 from cof.prompts import SHORT_ANSWER
 from cof.types import Question
@@ -126,7 +126,7 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     """LLaVA's answers, or the predictions that its converter writes.
 
     Raises:
-        DataError: as `cof.bench.base.align`; no question file.
+        DataError: as `common.answers.align`; no question file.
     """
     if not config.root:
         raise DataError(f"{path}: needs --ground-truth, the folder of {config.file}")

@@ -3,7 +3,7 @@
 The published TSV holds the rotations as rows of their own (index k * 1,000,000 + i). `circular`,
 the published number, counts a question as right only if every row of it is right; `vanilla` counts
 the unrotated rows alone. Options are extracted by matching, without a judge and without chance
-(`extract`, two rules in `cof.bench._choice`): an answer that names no single option is wrong.
+(`extract`, two rules in `cof.bench.common.choice`): an answer that names no single option is wrong.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any, Literal
 
 from cof.bench import _mmbench_files as files
 from cof.bench import _mmbench_table as tables
-from cof.bench._answers import Answers, Said, with_boxes
-from cof.bench._choice import UNRESOLVED, Extract, disputed, extract
 from cof.bench._mmbench_table import ROTATION
-from cof.bench.base import write_jsonl
+from cof.bench.common.answers import Answers, Said, with_boxes
+from cof.bench.common.choice import UNRESOLVED, Extract, disputed, extract
+from cof.bench.common.files import write_jsonl
 from cof.errors import ConfigError
 from cof.types import Question
 
@@ -46,7 +46,7 @@ class Config:
         lang: of the instruction: `en`, `cn`, or `auto`: `cn` where `cn` is a word of the file's
             name, in any case, or part of CCBench, or where most questions hold Chinese characters.
         rotate: also ask every rotation of each row's options, for a TSV that holds none.
-        extract: how options are read from answers, see `cof.bench._choice`.
+        extract: how options are read from answers, see `cof.bench.common.choice`.
     """
 
     root: str
@@ -169,7 +169,7 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     rows may carry them; else from the TSV that LLaVA's layout puts into a folder above it.
 
     Raises:
-        DataError: as `cof.bench.base.align`; no right answers; options that are not the table's.
+        DataError: as `common.answers.align`; no right answers; options that are not the table's.
     """
     return files.read_answers(path, config.root, config.file, allow_missing)
 

@@ -20,9 +20,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cof.bench import _mme_files as files
-from cof.bench._answers import Answers, Given, Said, add_up, align, llava_answer
 from cof.bench._mme_files import COGNITION, PERCEPTION, RELEASE_SUFFIX, SUBTASKS
-from cof.bench.base import read_jsonl, write_jsonl, write_text
+from cof.bench.common.answers import Answers, Given, Said, add_up, align, llava_answer
+from cof.bench.common.files import read_jsonl, write_jsonl, write_text
 from cof.errors import DataError
 from cof.prompts import SHORT_ANSWER
 from cof.types import Question
@@ -142,7 +142,7 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     lines paired consecutively, unless `config.root` is given too.
 
     Raises:
-        DataError: as `cof.bench.base.align`, or a file that is neither; names file and line.
+        DataError: as `common.answers.align`, or a file that is neither; names file and line.
     """
     given = list(files.result_folder(path)) if path.is_dir() else []
     if path.is_dir() and not config.root:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cof.bench import _pope_files as files
-from cof.bench._answers import (
+from cof.bench._pope_files import SETTINGS
+from cof.bench.common.answers import (
     Answers,
     Given,
     Said,
@@ -27,10 +28,9 @@ from cof.bench._answers import (
     unique,
     with_boxes,
 )
-from cof.bench._pope_files import SETTINGS
-from cof.bench._rows import Row
-from cof.bench._yes_no import PARSERS
-from cof.bench.base import read_jsonl, write_jsonl
+from cof.bench.common.files import read_jsonl, write_jsonl
+from cof.bench.common.rows import Row
+from cof.bench.common.yes_no import PARSERS
 from cof.errors import DataError, shown
 from cof.prompts import SHORT_ANSWER
 from cof.types import Question
@@ -201,7 +201,7 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     an answer repeats its prompt, that must be the question.
 
     Raises:
-        DataError: as `cof.bench.base.align`; another version's labels; no label files.
+        DataError: as `common.answers.align`; another version's labels; no label files.
     """
     if not config.root:
         raise DataError(f"{path}: needs --labels, the folder of {config.source}_pope_*.json")

@@ -13,46 +13,23 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from cof.bench import _refcoco_files as files
-from cof.bench._answers import Answers, Given, Said, add_up, align, llava_answer
-from cof.bench._rows import Row
-from cof.bench._units import Unit
-from cof.bench.base import read_jsonl, write_jsonl
-from cof.boxes import Quad, centre_crop, from_frame, padded_square, shared_area, union_area
+from cof.bench._refcoco_files import Config
+from cof.bench.common.answers import Answers, Given, Said, add_up, align, llava_answer
+from cof.bench.common.files import read_jsonl, write_jsonl
+from cof.bench.common.rows import Row
 from cof.errors import DataError
-from cof.replies import parse_boxes
+from cof.regions.boxes import Quad, centre_crop, from_frame, padded_square, shared_area, union_area
+from cof.regions.parse import parse_boxes
 from cof.types import Box, Question, Region
 
 VERSION = "1"
 SOURCE = "github.com/lichengunc/refer (refs(unc|umd).p, instances.json); images: COCO train2014"
 
 _SPELT = re.compile(r"[a-z_]+:( \[|$)")
-
-
-@dataclass(frozen=True)
-class Config:
-    """Where one of the three sets is.
-
-    Attributes:
-        root: folder of `refs(<split_by>).p` and `instances.json`, or of `*_<split>.jsonl`.
-        split: `val`, `testA` or `testB`; for RefCOCOg `val` or `test`.
-        split_by: who split it; "" takes the only `refs(*).p` there is.
-        images: folder of COCO's train2014, relative to `root`.
-        frame: what foreign replies are fractions of, for `cof score`.
-        unit: of the boxes of a `*_<split>.jsonl`: `pixels` (as published), `fraction` or
-            `per_mille` (0-1000). A file that cannot be in its unit is refused.
-    """
-
-    root: str
-    split: Literal["val", "testA", "testB", "test"] = "val"
-    split_by: Literal["", "unc", "umd", "google"] = ""
-    images: str = "train2014"
-    frame: Literal["padded_square", "centre_crop", "image"] = "padded_square"
-    unit: Unit = "pixels"
 
 
 def read(config: Config) -> list[Question]:
@@ -149,7 +126,7 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     What `export` wrote names its frame and is in fractions of the image already.
 
     Raises:
-        DataError: as `cof.bench.base.align`; no annotations; a true box that is not the annotated
+        DataError: as `common.answers.align`; no annotations; a true box that is not the annotated
             one, as of a run that turned its pictures.
     """
     if not config.root:

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cof.bench._answers import Answers, Given, Said, add_up, align, llava_answer, reworded
-from cof.bench._rows import Row, inside
-from cof.bench._vqa_words import normalise
-from cof.bench.base import read_json, read_json_rows, read_jsonl, write_jsonl, write_text
+from cof.bench.common.answers import Answers, Given, Said, add_up, align, llava_answer, reworded
+from cof.bench.common.files import read_json, read_json_rows, read_jsonl, write_jsonl, write_text
+from cof.bench.common.rows import Row, inside
+from cof.bench.common.vqa_words import normalise
 from cof.errors import DataError, shown
 from cof.prompts import SHORT_ANSWER
 from cof.types import Question
@@ -125,7 +125,7 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     """LLaVA's answers (question_id is the image, the prompt tells the question) or a submission.
 
     Raises:
-        DataError: as `cof.bench.base.align`; no annotation file.
+        DataError: as `common.answers.align`; no annotation file.
     """
     if not config.root:
         raise DataError(f"{path}: needs --ground-truth, the folder of {config.file}")

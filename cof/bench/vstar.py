@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cof.bench import _vstar_files as files
-from cof.bench._answers import Answers, Given, Said, align, llava_answer
-from cof.bench._choice import LETTERS, UNRESOLVED, Extract, ask, disputed, extract
-from cof.bench._rows import Row
-from cof.bench.base import read_json, read_jsonl, write_jsonl
+from cof.bench.common.answers import Answers, Given, Said, align, llava_answer
+from cof.bench.common.choice import LETTERS, UNRESOLVED, Extract, ask, disputed, extract
+from cof.bench.common.files import read_json, read_jsonl, write_jsonl
+from cof.bench.common.rows import Row
 from cof.errors import DataError, shown
 from cof.types import Box, Question
 
@@ -38,7 +38,7 @@ class Config:
         root: folder with `direct_attributes/` and `relative_position/`.
         mode: `generate` (letters, shuffled options) or `likelihood` (the official rule).
         shuffle: seed of the options' order in `generate`.
-        extract: how letters are read from answers in `generate`, see `cof.bench._choice`.
+        extract: how letters are read from answers in `generate`, see `cof.bench.common.choice`.
     """
 
     root: str
@@ -130,7 +130,7 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     """Answers in LLaVA's form, or the result file of the official script (`option_chosen`).
 
     Raises:
-        DataError: as `cof.bench.base.align`; options in another order than `shuffle` gives.
+        DataError: as `common.answers.align`; options in another order than `shuffle` gives.
     """
     if not config.root:
         raise DataError(f"{path}: needs --ground-truth, the V*Bench folder")

@@ -1,13 +1,13 @@
-"""Boxes from a file: another run's, another tool's, or drawn by hand. See `cof.boxes_file`."""
+"""Boxes from a file (`_boxes_file`): another run's, another tool's, or drawn by hand."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cof.boxes_file import boxes_of, check_ids, content
-from cof.models.base import Model, View
-from cof.types import Question, Region
+from cof.locate._boxes_file import boxes_of, check_ids, content
+from cof.models.base import Model
+from cof.types import Question, Region, View
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cof.errors import DataError
-from cof.models.base import Model, View
-from cof.types import Question, Region
+from cof.models.base import Model
+from cof.types import Question, Region, View
 
 
 @dataclass(frozen=True)

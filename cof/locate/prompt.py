@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from cof.models.base import Limits, Model, View
+from cof.models.base import Limits, Model
 from cof.prompts import GROUNDING, grounding_question
-from cof.replies import parse_boxes, parse_reference
-from cof.types import Answer, Question, Region
+from cof.regions.parse import parse_boxes, parse_reference
+from cof.types import Answer, Question, Region, View
 
 CACHEABLE = True
 """A reply depends on model, image, question and `Config` alone; it may be kept on disk."""

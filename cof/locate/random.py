@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from cof.boxes import shared_area
-from cof.boxes_file import boxes_of, check_ids, content
 from cof.errors import DataError
-from cof.models.base import Model, View
-from cof.types import Box, Question, Region
+from cof.locate._boxes_file import boxes_of, check_ids, content
+from cof.models.base import Model
+from cof.regions.boxes import shared_area
+from cof.types import Box, Question, Region, View
 
 ORACLE = "oracle"
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from cof.boxes_file import check_ids, content, read_boxes
 from cof.errors import DataError
-from cof.models.base import Model, View
-from cof.types import Question, Region
+from cof.locate._boxes_file import check_ids, content, read_boxes
+from cof.models.base import Model
+from cof.types import Question, Region, View
 
 
 @dataclass(frozen=True)

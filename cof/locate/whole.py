@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cof.models.base import Model, View
-from cof.types import Box, Question, Region
+from cof.models.base import Model
+from cof.types import Box, Question, Region, View
 
 
 @dataclass(frozen=True)

@@ -14,37 +14,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from cof.errors import AnswerError, ModelError
-from cof.types import Answer, Box
+from cof.types import Answer, Box, View
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from cof.bias import Highlight
-    from cof.models._cache import Prefix
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """One image as the model sees it; computed once, used by both stages and every question.
-
-    Attributes:
-        features: float [T, D], the projected visual tokens, on the model's device.
-        cells: float [T, 4], rectangle (x0, y0, x1, y1) of the original image that each token
-            covers, in fractions of it. Padding lies outside [0, 1]; nothing is clipped.
-        grid: (rows, columns) where the T tokens are one row-major grid, else None.
-        size: (width, height) of the original image in pixels.
-        prefix: keys and values of everything up to the image's end, shared by all questions
-            about the images of one `look`; None where a model does not share.
-        row: this image's row in `prefix`.
-    """
-
-    features: Tensor
-    cells: Tensor
-    grid: tuple[int, int] | None
-    size: tuple[int, int]
-    prefix: Prefix | None = None
-    row: int = 0
+    from cof.regions.bias import Highlight
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +44,7 @@ class Encoded:
     embeds: Tensor
     attention_mask: Tensor
     visual: tuple[Tensor, ...]
-    prefix: Prefix | None = None
+    prefix: Any = None
     rows: tuple[int, ...] = ()
     refused: Mapping[int, str] = field(default_factory=dict)
     room: tuple[int, ...] = ()

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from cof.bias import Highlight, Scope, check_indices, log_weight
 from cof.errors import ConfigError
-from cof.models.base import Encoded, Limits, Model, View
+from cof.models.base import Encoded, Limits, Model
 from cof.refine._reply import Reply, best, reply, rows_of
-from cof.tokens import key_bias
-from cof.types import Answer, Focus, Question
+from cof.regions.bias import Highlight, Scope, check_indices, log_weight
+from cof.regions.mask import key_bias
+from cof.types import Answer, Focus, Question, View
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cof.models.base import Limits, Model, View
+from cof.models.base import Limits, Model
 from cof.refine._reply import best, reply, rows_of
-from cof.types import Answer, Focus, Question
+from cof.types import Answer, Focus, Question, View
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""From records to numbers, tables and figures; nothing here runs a model."""

@@ -1,0 +1,139 @@
+"""The tables of a report, each from records alone."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from cof.analyse import localisation
+from cof.analyse.failures import by_pass
+from cof.analyse.metrics import paired, published
+from cof.analyse.passes import bench_of, has_both, side
+from cof.analyse.scores import STATUSES
+from cof.analyse.significance import holm
+from cof.analyse.statistics import Estimate, mean
+from cof.analyse.tables import INTERVALS, Cell, Number, Table, metric, percent, points
+from cof.store.folder import Run, run_hash
+from cof.store.manifest import latest
+
+MEASURES = {
+    "parsed": "parsed, %",
+    "boxes": "boxes a reply",
+    "area": "area, %",
+    "lit": "tokens lit, %",
+    "hit": "hit, %",
+    "iou": "IoU, %",
+    "recall": "recall of target tokens, %",
+}
+"""Measure of `cof.analyse.localisation` -> head of its column."""
+
+
+def scores_table(run: Run, name: str, seed: int) -> Table:
+    """The benchmark's own metrics of one run, plain beside CoF."""
+    caption = f"{name}: the benchmark's own metrics; {INTERVALS}"
+    caption += f"; failed, counted as wrong: {by_pass([run])}" if run.failed else ""
+    rows: list[tuple[Cell, ...]]
+    if not has_both(run):
+        found = published(run, "cof", seed)
+        rows = [(key, one.n, metric(one)) for key, one in found.items()]
+        what = "coarse stage" if hasattr(bench_of(run)[0], "region_answer") else "CoF"
+        return Table("scores", caption, ("metric", "n", what), tuple(rows))
+    rows = []
+    for key, both in paired(run, seed).items():
+        change = metric(both.difference, signed=True)
+        rows.append((key, both.plain.n, metric(both.plain), metric(both.cof), change))
+    return Table("scores", caption, ("metric", "n", "plain", "CoF", "difference"), tuple(rows))
+
+
+def coarse_table(runs: Sequence[Run], names: Sequence[str]) -> Table:
+    """The coarse stage of each run, see `cof.analyse.localisation`."""
+    rows: list[tuple[Cell, ...]] = []
+    for run, name in zip(runs, names, strict=True):
+        found = localisation.summarise(run.results)
+        rows.append((name, *(_measured(key, found.get(key)) for key in MEASURES)))
+    caption = f"The coarse stage: boxes before expansion, tokens as highlighted; {INTERVALS}"
+    return Table("coarse", caption, ("run", *MEASURES.values()), tuple(rows))
+
+
+def _measured(name: str, one: Estimate | None) -> Number | None:
+    if one is None:
+        return None
+    return Number(one, digits=2, n=True) if name == "boxes" else percent(one, n=True)
+
+
+def effect_table(runs: Sequence[Run], names: Sequence[str], seed: int) -> Table:
+    """CoF's effect where its region was right, where it was wrong, where no truth is known."""
+    found = []
+    for run in runs:
+        before, after = (side(run, which, True).credits for which in ("plain", "cof"))  # type: ignore[arg-type]
+        found.append(localisation.effect_by_hit(run.results, before, after, seed))
+    ps = iter(holm([p for groups in found for _, p in groups.values()]))
+    shown = [
+        {name: points(one, n=True, p=next(ps)) for name, (one, _) in groups.items()}
+        for groups in found
+    ]
+    groups = tuple(localisation.GROUPS.values())
+    rows = [
+        (name, *(cells.get(group) for group in groups))
+        for name, cells in zip(names, shown, strict=True)
+    ]
+    caption = (
+        "CoF minus plain in points of accuracy, by whether the region hit; p: permutation over "
+        f"images, Holm over the table; {INTERVALS}"
+    )
+    return Table("effect", caption, ("run", *groups), tuple(rows))
+
+
+def status_table(runs: Sequence[Run], names: Sequence[str]) -> Table:
+    """How regions became masks, and what failed: counts of questions."""
+    rows: list[tuple[Cell, ...]] = []
+    for run, name in zip(runs, names, strict=True):
+        counts = Counter(result.status for result in run.results if result.region)
+        found = [counts[status] for status in STATUSES]
+        failed: Cell = f"{len(run.failed)} ({by_pass([run])})" if run.failed else 0
+        rows.append((name, run_hash(run), len(run.results), *found, failed))
+    head = ("run", "hash", "n", *STATUSES, "failed")
+    return Table("status", "How regions became masks: questions", head, tuple(rows))
+
+
+def seconds_table(runs: Sequence[Run], names: Sequence[str]) -> Table:
+    """Mean seconds a question of each part, its share of its batch."""
+    parts = ("region", "cof", "plain")
+    rows: list[tuple[Cell, ...]] = []
+    for run, name in zip(runs, names, strict=True):
+        row: list[Cell] = [name]
+        for part in parts:
+            found = [
+                (getattr(one, part).seconds, one.question.image)
+                for one in run.results
+                if getattr(one, part)
+            ]
+            row.append(_seconds(found) if found else None)
+        rows.append(tuple(row))
+    caption = f"Seconds a question; a coarse reply from the cache takes none; {INTERVALS}"
+    return Table("seconds", caption, ("run", "locating", "CoF answer", "plain answer"), tuple(rows))
+
+
+def _seconds(found: Sequence[tuple[float, str]]) -> Number:
+    values, images = zip(*found, strict=True)
+    return Number(mean(values, images, high=math.inf), digits=4, n=True)
+
+
+def provenance_table(runs: Sequence[Run], names: Sequence[str]) -> Table:
+    """Under what each run was made, from its manifest."""
+    rows: list[tuple[Cell, ...]] = []
+    for run, name in zip(runs, names, strict=True):
+        made = latest(run.manifest)
+        code, model, versions = made["code"], made["model"], made["versions"]
+        commit = f"{str(code['commit'])[:8]}{' with changes' if code['dirty'] else ''}"
+        where = [model.get(key) for key in ("name", "revision", "dtype", "device")]
+        told = ", ".join(str(part) for part in where if part)
+        hashes = (run.path.name, made["config_hash"][:8])
+        rows.append((name, *hashes, commit, told, _versions(versions)))
+    head = ("run", "folder", "config", "commit", "model", "versions")
+    return Table("provenance", "Under what the runs were made", head, tuple(rows))
+
+
+def _versions(versions: dict[str, str | None]) -> str:
+    return ", ".join(f"{key} {versions.get(key)}" for key in ("cof", "torch", "transformers"))

@@ -1,0 +1,110 @@
+"""Is it more than chance? Tests for questions that share images, and Holm's correction.
+
+The primary test flips signs of whole images: it keeps its size where the questions of an image are
+alike. McNemar's stands beside it because people compare with it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+from cof.analyse.statistics import CONFIDENCE, difference, numbered
+
+EXACT, FLIPS = 20, 20_000
+"""Most images whose signs are flipped in every way; and how many ways are drawn of more."""
+
+
+def paired_difference(
+    before: Sequence[float], after: Sequence[float], clusters: Sequence[Hashable], seed: int
+) -> dict[str, Any]:
+    """`difference` and `permutation` as scores.json has them.
+
+    Args:
+        before: credit a question in [0, 1], length n.
+        after: the same questions' credit under the other treatment.
+        clusters: what each question is grouped by (its image), length n.
+        seed: of the test's flips.
+    Returns: `plain` and `cof` (mean credits), `difference`, `low` and `high` (None where there is
+        no interval, for the `reason`), `p`, `questions`, `clusters`, `confidence`, `seed`;
+        fractions, not %.
+    """
+    found = difference(before, after, clusters)
+    return {
+        "plain": sum(before) / len(before),
+        "cof": sum(after) / len(after),
+        "difference": found.value,
+        "low": found.low,
+        "high": found.high,
+        "reason": found.reason,
+        "p": permutation(before, after, clusters, seed),
+        "questions": found.n,
+        "clusters": found.clusters,
+        "confidence": CONFIDENCE,
+        "seed": seed,
+    }
+
+
+def permutation(
+    before: Sequence[float], after: Sequence[float], clusters: Sequence[Hashable], seed: int
+) -> float:
+    """Two-sided p of the sign-flip permutation test over clusters; 1 where nothing changed.
+
+    If the treatments are alike, each cluster's sum of differences could as well have the other
+    sign. With up to `EXACT` clusters whose sum is not zero all ways are counted; of more `FLIPS`
+    are drawn, and the one that was seen counts as one of them.
+
+    Args:
+        before: credit a question, length n.
+        after: the same questions' credit under the other treatment.
+        clusters: what each question is grouped by (its image), length n.
+        seed: of the draws.
+    """
+    import numpy as np
+
+    changes = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
+    sums = np.bincount(numbered(clusters), changes)
+    sizes = np.sort(np.abs(sums[np.abs(sums) > 1e-9]))
+    return _flipped(tuple(sizes.tolist()), abs(float(sums.sum())) - 1e-9, seed)
+
+
+@functools.lru_cache(maxsize=1024)
+def _flipped(sizes: tuple[float, ...], least: float, seed: int) -> float:
+    """Share of sign flips whose sum is at least so far from zero."""
+    import numpy as np
+
+    if len(sizes) <= EXACT:
+        sums = np.zeros(1)
+        for size in sizes:
+            sums = np.concatenate([sums + size, sums - size])
+        return float(np.mean(np.abs(sums) >= least))
+    rng, found = np.random.default_rng(seed), 0
+    for _ in range(FLIPS // 1000):  # in blocks: thousands of images fit into memory
+        signs = 2.0 * rng.integers(0, 2, (1000, len(sizes)), dtype=np.int8) - 1
+        found += int(np.sum(np.abs(signs @ np.array(sizes)) >= least))
+    return (1 + found) / (1 + FLIPS)
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """Two-sided p of McNemar's exact test; 1 where nothing changed.
+
+    It takes questions as independent. Where they share images it finds effects that are none:
+    `permutation` does not.
+
+    Args:
+        gained: questions that only the second treatment got right (or better).
+        lost: questions that only the first did.
+    """
+    from scipy.stats import binomtest
+
+    return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """p-values of a family of tests, corrected by Holm's step-down method, in the same order."""
+    found, least = [0.0] * len(values), 0.0
+    for rank, place in enumerate(sorted(range(len(values)), key=values.__getitem__)):
+        least = max(least, min(1.0, (len(values) - rank) * values[place]))
+        found[place] = least
+    return found

@@ -1,0 +1,1 @@
+"""What benchmarks share: files, answers put to questions, options, yes and no, the hub."""

@@ -1,0 +1,134 @@
+"""Is a benchmark's folder complete, and is it what was published?"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from cof.bench.common.files import file_of, read_json
+from cof.bench.common.rows import Row, inside
+from cof.errors import DataError
+from cof.types import Question
+
+HASHES = "sha256.json"
+"""File name -> SHA-256, in the folder or the one above; `cof data mini` writes it."""
+
+
+@dataclass
+class Report:
+    """What was found.
+
+    Attributes:
+        questions: questions a category.
+        images: distinct image files that the questions name.
+        verified: files whose hash was compared and agreed.
+        problems: one line each; empty where all is well.
+    """
+
+    questions: dict[str, int] = field(default_factory=dict)
+    images: int = 0
+    verified: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def check(bench: ModuleType, config: Any, open_images: bool = False) -> Report:
+    """Read a benchmark as a run would, then count, look for its images and compare hashes.
+
+    Counts are compared with the published ones (`bench.expected`) unless the folder has hashes of
+    its own: then it is somebody's benchmark in that layout, and its hashes decide.
+
+    Args:
+        bench: the benchmark's module.
+        config: its Config.
+        open_images: also decode every image.
+    """
+    root = Path(config.root)
+    report = Report()
+    try:
+        questions = bench.read(config)
+    except DataError as error:
+        report.problems.append(str(error))
+        return report
+    report.questions = dict(Counter(question.category for question in questions))
+    _images(report, questions, root, open_images)
+    try:
+        own = _own_hashes(report, root)
+    except DataError as error:
+        report.problems.append(str(error))
+        return report
+    _known_hashes(report, root, getattr(bench, "KNOWN_MD5", {}))
+    if not own:
+        _counts(report, bench.expected(config))
+    return report
+
+
+def _images(report: Report, questions: list[Question], root: Path, open_images: bool) -> None:
+    names = list(dict.fromkeys(question.image for question in questions))
+    report.images = len(names)
+    missing = [name for name in names if not (root / name).is_file()]
+    if missing:
+        shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        report.problems.append(f"{len(missing)} of {len(names)} images are missing: {shown}")
+    if open_images:
+        from cof.images import load_image
+
+        for name in names:
+            if name not in missing:
+                try:
+                    load_image(root / name, exif="ignore")
+                except DataError as error:
+                    report.problems.append(str(error))
+
+
+def _own_hashes(report: Report, root: Path) -> bool:
+    """Compare with a sha256.json; True where there is one that speaks of this folder."""
+    for place in (root, root.parent):
+        if not (place / HASHES).is_file():
+            continue
+        here = root.relative_to(place).as_posix()
+        known = Row.of(read_json(place / HASHES), str(place / HASHES))
+        mine = [name for name in known.values if here == "." or name.startswith(f"{here}/")]
+        for name in mine:
+            file = place / inside(name, known.where)
+            _compare(report, file, known.text(name), "sha256")
+        if mine:
+            return True
+    return False
+
+
+def _known_hashes(report: Report, root: Path, known: dict[str, str]) -> None:
+    """Compare published files that are there."""
+    for name, digest in known.items():
+        if (root / name).is_file():
+            _compare(report, root / name, digest, "md5")
+
+
+def _compare(report: Report, file: Path, digest: str, kind: str) -> None:
+    try:
+        with file_of(file).open("rb") as opened:
+            found = hashlib.file_digest(opened, kind).hexdigest()
+    except DataError as error:
+        report.problems.append(str(error))
+        return
+    except OSError as error:
+        report.problems.append(f"{file}: cannot be read ({error.strerror})")
+        return
+    if found == digest:
+        report.verified += 1
+    else:
+        report.problems.append(f"{file}: {kind} is {found}, recorded {digest}; it was changed")
+
+
+def _counts(report: Report, expected: dict[str, tuple[int, ...]]) -> None:
+    """Compare the counts with the published ones; "" stands for all questions together."""
+    for category, allowed in expected.items():
+        total = sum(report.questions.values())
+        found = report.questions.get(category, 0) if category else total
+        if found not in allowed:
+            wanted = " or ".join(str(number) for number in allowed)
+            name = f"{category}: " if category else ""
+            report.problems.append(f"{name}{found} questions, the published number is {wanted}")

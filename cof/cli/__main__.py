@@ -1,0 +1,5 @@
+"""`python -m cof.cli`."""
+
+from cof.cli import main
+
+main()

@@ -1,0 +1,49 @@
+"""`cof compare`: paired differences between runs, or between a run's two passes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cof.cli._options import SEED
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
+@click.option(
+    "--pass",
+    "which",
+    type=click.Choice(["cof", "plain"]),
+    default="cof",
+    show_default=True,
+    help="Which answers of the runs are compared.",
+)
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the permutation test.")
+@click.option("--allow-missing", is_flag=True, help="Compare what both have, say what is left out.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything, all ids and all digits.")
+def compare(
+    runs: tuple[Path, ...], which: str, seed: int, allow_missing: bool, as_json: bool
+) -> None:
+    """Compare run folders question by question.
+
+    One RUN: its CoF answers against its plain ones. Two: the second against the first. More: each
+    against the first, p-values corrected by Holm's method.
+    """
+    from cof.analyse import compare as comparing
+    from cof.analyse.passes import sides
+    from cof.store.folder import load_run
+
+    loaded = [load_run(path) for path in runs]
+    passes: list[Any] = [(run, which) for run in loaded]
+    if len(loaded) == 1:
+        passes = [(loaded[0], "plain"), (loaded[0], "cof")]
+    found = comparing.compare_with_first(sides(passes, allow_missing), seed, allow_missing)
+    if as_json:
+        click.echo(json.dumps([comparing.as_json(one) for one in found], indent=2))
+    elif len(found) == 1:
+        click.echo(comparing.text(found[0]))
+    else:
+        click.echo(comparing.family_text(found))

@@ -1,0 +1,73 @@
+"""`cof doctor`: is this installation sound, and does it compute what the published code does?"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from pathlib import Path
+
+import click
+
+from cof.cli._options import Positive
+
+PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "pillow", "numpy", "pydantic")
+
+
+@click.command()
+@click.option(
+    "--parity",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of recorded numbers of the published code; exits with 1 where ours differ.",
+)
+@click.option(
+    "--tolerance",
+    type=Positive(),
+    default=1e-4,
+    show_default=True,
+    help="Largest difference of logits.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N.")
+@click.option("--dtype", default="float32", show_default=True, help="float32, float16, bfloat16.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON with all digits.")
+def doctor(parity: Path | None, tolerance: float, device: str, dtype: str, as_json: bool) -> None:
+    """Check this installation; --parity compares with recorded numbers."""
+    if parity is None:
+        facts = _installation()
+        lines = [f"{name:14} {value}" for name, value in facts.items()]
+        click.echo(json.dumps(facts, indent=2) if as_json else "\n".join(lines))
+        return
+    _parity(parity, tolerance, device, dtype, as_json)
+
+
+def _installation() -> dict[str, str]:
+    import torch
+
+    from cof import __version__
+    from cof.models.common.checkpoint import EMBEDDED, find
+
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    checkpoint = find(EMBEDDED)
+    cuda = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none (CPU is used)"
+    return {
+        "cof": __version__,
+        "python": platform.python_version(),
+        **versions,
+        "cuda": cuda,
+        "cof-tiny": f"{checkpoint.layout} layout, {checkpoint.revision}",
+    }
+
+
+def _parity(folder: Path, tolerance: float, device: str, dtype: str, as_json: bool) -> None:
+    from tabulate import tabulate
+
+    from cof.evaluate.parity import Parity
+
+    report = Parity(folder, device, dtype).run(tolerance)
+    if as_json:
+        click.echo(json.dumps(report.to_json(), indent=2))
+    else:
+        heads = ("check", "cases", "max |difference|", "mismatches", "verdict")
+        click.echo(tabulate(report.rows(), heads, floatfmt=".2e"))
+        click.echo(f"tolerance {tolerance:g}: {'passed' if report.passed else 'FAILED'}")
+    raise SystemExit(0 if report.passed else 1)

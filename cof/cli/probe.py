@@ -1,0 +1,65 @@
+"""`cof probe`: where a run's answer passes looked, before and after the highlight."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cof.cli._options import COUNT, folder
+from cof.errors import ConfigError, RunError
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--limit", type=COUNT, default=100, show_default=True, help="Most questions, evenly spaced."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    callback=folder,
+    help="Folder; default: that of the run.",
+)
+def probe(run: Path, limit: int, out: Path | None) -> None:
+    """Load the model of RUN again and measure attention on the tokens that it highlighted.
+
+    Writes attention.md, .csv, .tex and .png.
+    """
+    from tqdm import tqdm
+
+    from cof.analyse import attention
+    from cof.analyse.figures import name_of
+    from cof.analyse.page import write_page
+    from cof.config import plugins
+    from cof.config import schema as configs
+    from cof.evaluate.probe import measure
+    from cof.store.folder import load_run, run_hash
+    from cof.store.origin import identify, identity_of
+
+    loaded = load_run(run)
+    if not loaded.results:
+        raise RunError(f"{run}: no records yet")
+    config = configs.resolve(loaded.config)
+    if config.names["refine"] != "highlight":
+        raise ConfigError(
+            f"{run}: refine.name is {config.names['refine']!r}; probes highlight only"
+        )
+    there, here = identity_of(loaded.manifest).get("weights"), identify(config)["weights"]
+    if there not in (None, here):
+        raise RunError(f"{run}: made with other weights ({there} there, {here} here)")
+    lit = [result for result in loaded.results if result.cells]
+    if not lit:
+        raise RunError(f"{run}: no question of which a visual token was highlighted")
+    chosen = [
+        lit[place * len(lit) // min(limit, len(lit))] for place in range(min(limit, len(lit)))
+    ]
+    model = plugins.load("models", config.names["model"]).load(config.model)
+    exif = configs.exif_of(loaded.config)
+    found = measure(model, chosen, Path(config.bench.root), config.refine, exif)
+    masses = list(tqdm(found, total=len(chosen), unit="question"))
+    table = attention.table(masses)
+    figure = attention.figure(masses, name_of([run_hash(loaded)]))
+    note = f"{len(chosen)} of {len(lit)} questions with a highlight, run {run_hash(loaded)}."
+    written = write_page(out or run, "attention", table, figure, [note])
+    click.echo(f"{table.text()}\n\n{note}\nwritten: {', '.join(map(str, written))}")

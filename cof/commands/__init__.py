@@ -1,1 +1,0 @@
-"""Subcommands of `cof`, one file each; imported only when called."""

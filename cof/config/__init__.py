@@ -1,0 +1,1 @@
+"""Configs: YAML and overrides -> checked dataclasses; where plug-ins are found."""

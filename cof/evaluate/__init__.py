@@ -1,0 +1,1 @@
+"""A benchmark through the pipeline: batches, memory, sweeps, controls, probes."""

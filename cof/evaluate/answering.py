@@ -1,0 +1,164 @@
+"""The loop of every run: batch after batch, one setting or several, each record on disk at once.
+
+A cell is one setting with its run folder. Cells that are answered together share images, vision,
+plain pass and coarse stages (`CoF.answer_many`); `cof eval` is a single cell, `cof sweep` a grid.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cof.config.schema import RunConfig
+from cof.errors import DataError, RunError
+from cof.evaluate.memory import Ask, Fitted
+from cof.evaluate.prefetch import feed
+from cof.images import load_image
+from cof.store import manifest, origin
+from cof.store.dataset import Batch, batch_limit
+from cof.store.folder import SCORES, RunFolder
+from cof.store.records import to_record
+from cof.types import Question, Result
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from cof.pipeline import CoF, Settings
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One setting, the run folder of its records, what it is asked, and of which model.
+
+    Attributes:
+        dataset: the fingerprint of the questions.
+        identity: the model's, see `cof.store.origin.identify`.
+    """
+
+    config: RunConfig
+    folder: RunFolder
+    dataset: Mapping[str, Any]
+    identity: Mapping[str, str]
+
+    @functools.cached_property
+    def made(self) -> origin.Made:
+        """What every record says about where it comes from."""
+        return origin.made(self.config.as_dict(), self.identity, self.dataset)
+
+    def lacks(self, total: int) -> bool:
+        """True where some of the `total` questions have no record yet."""
+        return len(self.folder.indexes()) < total
+
+    @property
+    def scored(self) -> bool:
+        """True once the run was finished and scored."""
+        return (self.folder.path / SCORES).exists()
+
+
+def settings_of(config: RunConfig) -> Settings:
+    """The pipeline's part of a config."""
+    from cof.pipeline import Settings
+
+    stages = (config.locate, config.boxes, config.refine)
+    return Settings(*stages, config.limits, config.general.plain)
+
+
+def answer_all(
+    pipeline: CoF,
+    cells: Sequence[Cell],
+    batches: Sequence[Batch],
+    strict: bool = False,
+    rows: int | None = None,
+) -> None:
+    """Answer batch after batch and write each before the next begins.
+
+    A batch of which a part was written before a kill is answered again as a whole, for all cells,
+    so that every question is answered in the company that it has in an undisturbed run; only what
+    is missing is written. Of several processes each answers its own batches.
+
+    Args:
+        pipeline: built for the first cell.
+        cells: settings that may share a batch, their folders locked.
+        batches: the whole dataset.
+        strict: stop at the first question that fails.
+        rows: most rows of one fine pass, see `CoF.answer_many`.
+
+    Raises:
+        RunError: with `strict`, a question failed; a batch does not fit into memory.
+    """
+    from tqdm import tqdm
+
+    config, folder = cells[0].config, cells[0].folder
+    load = partial(load_image, exif=config.images.exif)
+    known = [cell.folder.indexes() for cell in cells]
+    done = set.intersection(*known)
+    own = folder.ranks.deal(batches)
+    todo = [batch for batch in own if any(index not in done for index, _ in batch)]
+    ask = _asker(pipeline, cells, rows)
+    name = folder.path.name if len(cells) == 1 else f"{len(cells)} settings"
+    total, left = (sum(map(len, some)) for some in (own, todo))
+    hidden = not folder.ranks.leads
+    with (
+        tqdm(total=total, initial=total - left, unit="question", desc=name, disable=hidden) as bar,
+        contextlib.closing(
+            feed(todo, Path(config.bench.root), config.general.workers, load)
+        ) as fed,
+    ):
+        for batch, images in fed:
+            answered = _answer(ask, batch, len(cells), images)
+            for cell, there, results in zip(cells, known, answered, strict=True):
+                _write(cell, batch, results, there, strict)
+            bar.update(len(batch))
+
+
+def _asker(pipeline: CoF, cells: Sequence[Cell], rows: int | None) -> Ask:
+    """How a batch is asked, within the memory there is."""
+    variants = [settings_of(cell.config) for cell in cells]
+    size = cells[0].config.general.batch_size
+    limit = manifest.batch_size(cells[0].folder) or batch_limit(size)
+
+    def ask(questions: Sequence[Question], images: Sequence[Image]) -> list[list[Result]]:
+        if len(cells) == 1:
+            return [pipeline.answer_batch(questions, images)]
+        return pipeline.answer_many(questions, images, variants, rows)
+
+    def changed(fits: int) -> None:
+        for cell in cells:
+            manifest.write_batch_size(cell.folder, fits)
+
+    if size == "auto":
+        changed(limit)
+    return Fitted(ask, limit, size == "auto", changed)
+
+
+def _answer(
+    ask: Ask, batch: Batch, cells: int, images: Sequence[Image | DataError]
+) -> list[list[Result]]:
+    """For each cell one result a question; an image that cannot be opened fails its own alone."""
+    failed: dict[int, Result] = {}
+    pictures: dict[int, Image] = {}
+    for (index, question), image in zip(batch, images, strict=True):
+        if isinstance(image, DataError):
+            failed[index] = Result(question, error=str(image))
+        else:
+            pictures[index] = image
+    asked = [question for index, question in batch if index in pictures]
+    answered = ask(asked, list(pictures.values())) if asked else [[]] * cells
+    by_index = [failed | dict(zip(pictures, results, strict=True)) for results in answered]
+    return [[results[index] for index, _ in batch] for results in by_index]
+
+
+def _write(
+    cell: Cell, batch: Batch, results: Sequence[Result], done: set[int], strict: bool
+) -> None:
+    """Append the records that are missing."""
+    rows = [row for row in zip(batch, results, strict=True) if row[0][0] not in done]
+    failed = next((result for _, result in rows if result.error), None)
+    if failed and strict:
+        raise RunError(f"question {failed.question.id}: {failed.error} (--strict)")
+    cell.folder.append([to_record(index, result, cell.made) for (index, _), result in rows])

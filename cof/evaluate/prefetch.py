@@ -1,0 +1,70 @@
+"""Images of the next batches are decoded while the model works on this one."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cof.errors import DataError, RunError
+from cof.store.dataset import Batch
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    Pending = dict[str, Future[Image]]
+
+Load = Callable[[Path], "Image"]
+
+
+def feed(
+    batches: Sequence[Batch], root: Path, workers: int, load: Load
+) -> Generator[tuple[Batch, list[Image | DataError]], None, None]:
+    """Batches in their order, each with one image a question, or why it cannot be opened.
+
+    An image is decoded once for a batch and the next. Threads do, since decoders release Python's
+    lock. Decoded ahead: one batch, or as many small ones as keep the workers busy.
+
+    Args:
+        batches: what is going to be asked.
+        root: folder of the image names.
+        workers: number of threads, at least 1.
+        load: from a file to an RGB image, or DataError.
+
+    Raises:
+        RunError: an image does not fit into memory; it may be whole, so the run stops, resumable.
+        DiskError: as `load` does, likewise.
+    """
+    ahead = math.ceil(workers / max(map(len, batches), default=1))
+    waiting: deque[tuple[Batch, Pending]] = deque()
+    pending: Pending = {}
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="images")
+    try:
+        for batch in batches:
+            names = dict.fromkeys(question.image for _, question in batch)
+            known = pending
+            pending = {name: known.get(name) or pool.submit(load, root / name) for name in names}
+            waiting.append((batch, pending))
+            if len(waiting) > ahead:
+                yield _opened(*waiting.popleft())
+        while waiting:
+            yield _opened(*waiting.popleft())
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _opened(batch: Batch, pending: Pending) -> tuple[Batch, list[Image | DataError]]:
+    found = {name: _result(future) for name, future in pending.items()}
+    return batch, [found[question.image] for _, question in batch]
+
+
+def _result(future: Future[Image]) -> Image | DataError:
+    try:
+        return future.result()
+    except DataError as error:
+        return error
+    except MemoryError as error:
+        raise RunError(f"{error}; set workers to 1, or batch_size to less") from error

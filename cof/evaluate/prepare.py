@@ -1,0 +1,79 @@
+"""A run folder before its run begins or goes on; of several processes rank 0 does this alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cof.config import schema as configs
+from cof.errors import RunError
+from cof.evaluate.answering import Cell
+from cof.store import manifest, origin
+from cof.store import record_files as shards
+from cof.store.dataset import plan_batches
+from cof.store.folder import WAY_OUT
+from cof.types import Question
+
+
+def prepare(
+    cell: Cell,
+    questions: Sequence[Question],
+    overwrite: bool,
+    retry_failed: bool,
+) -> None:
+    """Make the folder this run's own, or find that it is; drop what a kill left half-written.
+
+    Raises:
+        RunError: it belongs to another config or dataset, or a file in it is damaged.
+    """
+    folder, config = cell.folder, cell.config
+    if overwrite:
+        folder.clear()
+    first = next(folder.records(), None)
+    if first is None:
+        folder.write_config(config.as_dict())
+    else:
+        some_failed = retry_failed and any(record["error"] for record in folder.records())
+        _check_same(cell, some_failed)
+        origin.check(str(folder.path), first.get(shards.MADE), cell.made, WAY_OUT)
+        manifest.note_batch_size(folder, config.general.batch_size)
+    folder.repair()
+    if retry_failed:
+        _drop_failed(cell, questions)
+
+
+def _check_same(cell: Cell, mended: bool) -> None:
+    """Refuse to go on with other settings, weights or data; the message has the first difference.
+
+    Args:
+        cell: what is about to be asked, in whose folder there are records.
+        mended: images may have other bytes than they had: those of failed questions are mended.
+    """
+    folder = cell.folder
+    there, kept = folder.config() or {}, folder.manifest(begun=True)
+    before = origin.identity_of(kept)
+    keys = configs.differences(
+        configs.counting(there, before), configs.counting(cell.config.as_dict(), cell.identity)
+    )
+    if keys:
+        raise RunError(f"{folder.path}: made with another config ({'; '.join(keys)}); {WAY_OUT}")
+    changes = manifest.dataset_changes(folder, cell.dataset, mended)
+    if changes:
+        way = f"--retry-failed asks again about mended images; or {WAY_OUT}"
+        only_images = all(change.startswith("images:") for change in changes)
+        raise RunError(
+            f"{folder.path}: made with another dataset ({'; '.join(changes)}); "
+            f"{way if only_images else WAY_OUT}"
+        )
+    if before.get("weights") not in (None, cell.identity["weights"]):
+        raise RunError(
+            f"{folder.path}: made with other weights ({before['weights']} there, "
+            f"{cell.identity['weights']} here); {WAY_OUT}"
+        )
+
+
+def _drop_failed(cell: Cell, questions: Sequence[Question]) -> None:
+    """Drop the whole batches of failed questions: the others in them were answered without."""
+    failed = {record["index"] for record in cell.folder.records() if record["error"]}
+    batches = plan_batches(questions, cell.config.general.batch_size)
+    grouped = [{index for index, _ in batch} for batch in batches]
+    cell.folder.drop(set().union(*(group for group in grouped if group & failed)))

@@ -1,0 +1,87 @@
+"""Where the answer pass looks: attention mass on the region before and after the highlight.
+
+Mass is the attention that the last prompt position, which chooses the first answer token, gives to
+a set of visual tokens: summed over the tokens, averaged over the heads of a layer. It says where
+the model looks, not what it makes of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from cof.analyse.attention import Mass
+from cof.attention import record_attention
+from cof.errors import AnswerError
+from cof.exif import Exif
+from cof.images import load_image
+from cof.models.base import Encoded, Limits, Model
+from cof.refine import highlight as fine
+from cof.types import Result
+
+if TYPE_CHECKING:
+    from cof.regions.bias import Highlight
+
+
+def attention_mass(
+    model: Model, encoded: Encoded, masks: Sequence[Tensor], highlight: Highlight | None = None
+) -> Tensor:
+    """Share of attention on some visual tokens, layer by layer.
+
+    Args:
+        model: whose decoder is highlightable (see `cof.attention.attach`).
+        encoded: B prompts.
+        masks: per row bool [T], which visual tokens.
+        highlight: on during the pass; None is the plain model.
+    Returns: float32 [B, layers] on the CPU.
+
+    Raises:
+        AnswerError: a pass failed, so that its attention means nothing.
+    """
+    with ExitStack() as stack:
+        if highlight is not None:
+            stack.enter_context(model.highlight(highlight))
+        recorded = stack.enter_context(record_attention())
+        said = model.generate(encoded, Limits(max_new_tokens=1))
+    for answer in said:
+        if answer.error:
+            raise AnswerError(f"no attention to measure: {answer.error}")
+    layers = [recorded[layer].mean(dim=1).cpu() for layer in sorted(recorded)]
+    rows = []
+    for row, (mask, places) in enumerate(zip(masks, encoded.visual, strict=True)):
+        chosen = places[mask.to(places.device)].cpu()
+        rows.append(torch.stack([layer[row, chosen].sum() for layer in layers]))
+    return torch.stack(rows)
+
+
+def measure(
+    model: Model, results: Sequence[Result], root: Path, config: fine.Config, exif: Exif
+) -> Iterator[Mass]:
+    """The attention mass of recorded questions, on the tokens that their run highlighted.
+
+    Args:
+        model: the run's.
+        results: of a run; those without a highlighted token are passed over.
+        root: the benchmark's folder.
+        config: the run's fine stage.
+        exif: how the run showed its pictures.
+    """
+    for result in results:
+        if not result.cells:
+            continue
+        views = model.look([load_image(root / result.question.image, exif=exif)])
+        encoded = model.encode(views, [result.question.text])
+        region, every = torch.zeros(result.tokens, dtype=torch.bool), torch.ones(result.tokens)
+        region[list(result.cells)] = True
+        plan: Any = fine.plan(encoded, [region], config)
+        masses = [
+            tuple(attention_mass(model, encoded, [mask], chosen)[0].tolist())
+            for mask in (region, every.bool())
+            for chosen in (None, plan)
+        ]
+        yield Mass(result.question.image, len(result.cells) / result.tokens, *masses)

@@ -1,0 +1,216 @@
+"""`cof eval`: a benchmark through the pipeline into a run folder, resumable at any moment."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cof.analyse.scores import Pass, answers, summary
+from cof.config import plugins
+from cof.config.schema import RunConfig, exif_of
+from cof.errors import ConfigError
+from cof.evaluate.answering import Cell, answer_all, settings_of
+from cof.evaluate.prepare import prepare
+from cof.store import manifest, origin
+from cof.store.dataset import fingerprint, first_tagged, plan_batches, read_questions
+from cof.store.folder import ANSWERS, CONFIG, SCORES, Run, RunFolder, load_run
+from cof.store.launch import Meeting, Ranks
+from cof.types import Question
+
+if TYPE_CHECKING:
+    from cof.pipeline import CoF
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a run goes about it; none of it changes an answer.
+
+    Attributes:
+        strict: stop at the first question that fails.
+        overwrite: forget what the folder holds and start anew.
+        retry_failed: ask the questions again that failed; their images may have been mended.
+        command: the command line, for the manifest.
+        rows: of several settings at once, most rows in one fine pass; None puts all into one.
+    """
+
+    strict: bool = False
+    overwrite: bool = False
+    retry_failed: bool = False
+    command: str = ""
+    rows: int | None = None
+
+
+def run(config: RunConfig, options: Options | None = None) -> Run:
+    """Ask every question that has no record yet, then score; a finished run is only scored.
+
+    Raises:
+        ConfigError, DataError, ModelError: see the parts.
+        RunError: the folder belongs to another config or dataset, is being written by another
+            process, or, with `strict`, a question failed.
+    """
+    return run_cells([config], options)[0]
+
+
+def run_cells(settings: Sequence[RunConfig], options: Options | None = None) -> list[Run]:
+    """`run` for several settings over the same questions, each in its own folder.
+
+    Settings that differ in `locate`, `boxes` and `refine` only are answered together, batch by
+    batch. Answers may differ by rounding from those of a setting that runs alone. Several
+    processes of one launch (`cof.store.launch`) share the batches; the runs are returned in each.
+
+    Raises:
+        ConfigError: settings that ask different questions.
+        RunError: as `run`; or a process of the launch ended early.
+    """
+    options = options or Options()
+    first = settings[0]
+    if any(_asks(one) != _asks(first) for one in settings):
+        raise ConfigError("bench: settings that are compared must ask the same questions")
+    questions = read_questions(first)
+    for one in settings:
+        _check(one, questions)
+    identities = {_model(one): origin.identify(one) for one in settings}
+    dataset = fingerprint(questions, Path(first.bench.root))
+    ranks = Ranks.here()
+    with contextlib.ExitStack() as locks:
+        cells = [
+            _open(one, dataset | origin.regions(one), identities[_model(one)], ranks, locks)
+            for one in settings
+        ]
+        meeting = Meeting(ranks)
+        meeting.gather("locked")
+        for cell in cells if ranks.leads else []:
+            prepare(cell, questions, options.overwrite, options.retry_failed)
+        meeting.release("prepared")
+        for number, group in enumerate(_together(cells)):
+            _fill(group, questions, options, partial(meeting.release, f"go-{number}"))
+        for cell in cells if ranks.leads else []:
+            cell.folder.join()
+            cell.folder.merge(len(questions))
+            _score(cell.folder, cell.config)
+            cell.folder.tidy()
+    for cell in cells if not ranks.leads else []:
+        cell.folder.join()
+    return [load_run(cell.folder.path) for cell in cells]
+
+
+def _asks(config: RunConfig) -> tuple[Any, ...]:
+    return config.names["bench"], config.bench, config.subset
+
+
+def _check(config: RunConfig, questions: Sequence[Question]) -> None:
+    """Let the coarse stage refuse the benchmark, before anything is loaded or written."""
+    check = getattr(plugins.load("locate", config.names["locate"]), "check", None)
+    if check is not None:
+        check(config.names["bench"], questions, config.locate)
+    _check_frame(config, questions)
+
+
+def _check_frame(config: RunConfig, questions: Sequence[Question]) -> None:
+    """Refuse another run's boxes where that run showed the pictures otherwise (`images.exif`)."""
+    for key in ("path", "of"):
+        place = Path(getattr(config.locate, key, "") or "")
+        is_records = place.name.startswith("records") and place.is_file()
+        if not is_records and not (place.name and place.is_dir()):  # boxes of no run
+            continue
+        folder = RunFolder(place.parent if is_records else place)
+        there = folder.config() if (folder.path / CONFIG).is_file() else None
+        if there is None or exif_of(there) == config.images.exif:
+            continue
+        name = first_tagged(config, questions)
+        if name:
+            raise ConfigError(
+                f"locate.{key}: {place} was made with images.exif={exif_of(there)}, this run has "
+                f"{config.images.exif}, and {name} has an EXIF orientation: boxes would be turned"
+            )
+
+
+def _model(config: RunConfig) -> tuple[str, Any]:
+    return config.names["model"], config.model
+
+
+def _open(
+    config: RunConfig,
+    dataset: Mapping[str, Any],
+    identity: Mapping[str, str],
+    ranks: Ranks,
+    locks: contextlib.ExitStack,
+) -> Cell:
+    """The setting's folder, locked."""
+    made = origin.made(config.as_dict(), identity, dataset)
+    path = Path(config.general.out) / (config.general.name or _name(config, made))
+    folder = RunFolder(path, ranks)
+    locks.enter_context(folder.locked())
+    return Cell(config, folder, dataset, identity)
+
+
+def _together(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Cells that can share batches, group by group."""
+    groups: dict[tuple[Any, ...], list[Cell]] = {}
+    for cell in cells:
+        one = cell.config
+        key = (one.names["model"], one.model, one.limits, one.general.plain, one.general.batch_size)
+        groups.setdefault(key, []).append(cell)
+    return list(groups.values())
+
+
+def _fill(
+    cells: Sequence[Cell],
+    questions: Sequence[Question],
+    options: Options,
+    go: Callable[[], None],
+) -> None:
+    """Answer what has no record yet; rank 0 holds the others (`go`) until the manifest is there.
+
+    Cells that are complete but not scored stay in the company: a kill fell into the last batch.
+    """
+    batches = plan_batches(questions, cells[0].config.general.batch_size)
+    cells = [cell for cell in cells if not cell.scored or cell.lacks(len(questions))]
+    if not any(cell.lacks(len(questions)) for cell in cells):
+        return
+    pipeline = build_pipeline(cells[0].config)
+    for cell in cells if cells[0].folder.ranks.leads else []:
+        here = manifest.describe(
+            cell.config, cell.dataset, cell.identity, pipeline.model, options.command
+        )
+        manifest.write(cell.folder, here, len(cell.folder.indexes()))
+        (cell.folder.path / SCORES).unlink(missing_ok=True)
+    go()
+    answer_all(pipeline, cells, batches, options.strict, options.rows)
+
+
+def build_pipeline(config: RunConfig) -> CoF:
+    """Load the model and put the two stages around it."""
+    from cof.pipeline import CoF
+    from cof.store.replies import ReplyCache
+
+    Ranks.here().take_gpu(config.model.device)
+    model = plugins.load("models", config.names["model"]).load(config.model)
+    cache = ReplyCache(Path(config.general.cache)) if config.general.cache else None
+    return CoF(model, settings_of(config), cache)
+
+
+def _score(folder: RunFolder, config: RunConfig) -> None:
+    """Write scores.json, and the answers in the benchmark's published formats."""
+    bench, general = plugins.load("bench", config.names["bench"]), config.general
+    results = load_run(folder.path).results
+    passes: list[Pass] = ["plain", "cof"] if general.plain else ["cof"]
+    for which in passes:
+        pairs = zip(results, answers(bench, results, which), strict=True)
+        given = [(result.question, said) for result, said in pairs if said is not None]
+        asked, said = ([pair[place] for pair in given] for place in (0, 1))
+        bench.export(asked, said, folder.path / ANSWERS / which, config.bench)
+    scores = summary(bench, results, general.plain, general.seed, config.bench)
+    folder.write_json(SCORES, scores)
+
+
+def _name(config: RunConfig, made: origin.Made) -> str:
+    """`<bench>-<model>-<refine>-<hash>`, the same for the same settings, weights and questions."""
+    model = Path(str(config.model.path)).name
+    parts = [config.names["bench"], model, config.names["refine"], origin.digest(made)]
+    return "-".join(re.sub(r"[^\w.-]", "_", part) for part in parts)

@@ -1,0 +1,197 @@
+"""Keys and values of a batch: the part that its images share, and memory with room for the reply.
+
+`Prefix` holds the keys and values of system prompt and image, computed once and used by the coarse
+pass, the plain pass and every question about the image; under a highlight it is used up to the
+first position that the highlight touches.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache, StaticCache
+from transformers.cache_utils import DynamicLayer
+
+from cof.attention import current, highlighted
+from cof.models.base import Counters
+
+_BLOCK = 128
+"""A compiled step is built anew for each cache length; this many positions make few lengths."""
+
+_FIRST = 64
+"""Positions of the reply for which there is room at first."""
+
+
+def forward(decoder: Any, counters: Counters, cache: Cache, **inputs: Any) -> Tensor:
+    """One counted forward pass of the decoder, or of its compiled step.
+
+    Args:
+        decoder: the language model, or a function with its forward's parameters.
+        counters: where the pass is counted.
+        cache: keys and values so far; the pass appends its own.
+        inputs: as transformers calls them; `inputs_embeds` is float [B, Q, D].
+
+    Returns:
+        The last hidden states, float [B, Q, D].
+    """
+    batch, length = inputs["inputs_embeds"].shape[:2]
+    counters.forwards += 1
+    counters.positions += batch * length
+    return decoder(**cached(decoder, cache), **inputs).last_hidden_state  # type: ignore[no-any-return]
+
+
+def cached(decoder: Any, cache: Cache) -> dict[str, Any]:
+    """A cache as the decoder takes it: transformers 5.24 renamed `past_key_values` to `cache`."""
+    run = type(decoder).forward if isinstance(decoder, torch.nn.Module) else decoder
+    name = "cache" if "cache" in signature(run).parameters else "past_key_values"
+    return {name: cache, "use_cache": True}
+
+
+class _Roomy(DynamicLayer):
+    """A layer that writes new positions into memory with room for some more of them.
+
+    Transformers' own layer is concatenated with every token: at batch 8 that copy took a third of
+    a decode step. Here the memory holds the prompt and `_FIRST` positions of the reply, and what is
+    behind the prompt doubles when it is full: replies are mostly far shorter than they may be.
+
+    Args:
+        prompt: positions of the prompt.
+        reply: most positions behind it.
+    """
+
+    def __init__(self, prompt: int, reply: int) -> None:
+        super().__init__()
+        self.prompt, self.reply = prompt, reply
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Take the first memory, [2, B, H, positions, D]."""
+        super().lazy_initialization(key_states, value_states)
+        batch, heads, _, width = key_states.shape
+        room = self.prompt + min(self.reply, _FIRST)
+        self.memory = key_states.new_empty(2, batch, heads, room, width)
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Append [B, H, Q, D]; returns all keys and values so far, views of the memory."""
+        start = self.get_seq_length()
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        _, batch, heads, room, width = self.memory.shape
+        expected = (batch, heads, key_states.shape[2], width)
+        if not key_states.shape == value_states.shape == expected:  # an assignment would broadcast
+            given = f"keys {tuple(key_states.shape)} and values {tuple(value_states.shape)}"
+            raise ValueError(f"{given} for a cache that goes on with {expected}")
+        end = start + key_states.shape[2]
+        if end > room:
+            self._grow(start, end)
+        self.memory[0, :, :, start:end] = key_states
+        self.memory[1, :, :, start:end] = value_states
+        return self._hold(self.memory, end)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Go on with some rows only."""
+        if self.is_initialized:
+            self._hold(self.memory[:, indices], self.get_seq_length())
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Go on with the given rows, in their order."""
+        self.batch_select_indices(beam_idx)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Go on with every row `repeats` times."""
+        if self.is_initialized:
+            repeated = self.memory.repeat_interleave(repeats, dim=1)
+            self._hold(repeated, self.get_seq_length())
+
+    def offload(self) -> None:
+        """Not for this layer."""
+        raise NotImplementedError("a cache with room for the reply stays on its device")
+
+    def prefetch(self) -> None:
+        """Not for this layer."""
+        self.offload()
+
+    def _grow(self, length: int, needed: int) -> None:
+        """Move to memory in which the reply has twice the room, or what is needed at once."""
+        most = self.prompt + self.reply
+        if needed > most:
+            raise RuntimeError(f"{needed} positions for a cache of at most {most}")
+        two, batch, heads, room, width = self.memory.shape
+        room = max(needed, min(most, 2 * room - self.prompt))
+        memory = self.memory.new_empty(two, batch, heads, room, width)
+        memory[:, :, :, :length] = self.memory[:, :, :, :length]
+        self.memory = memory
+
+    def _hold(self, memory: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        self.memory = memory
+        keys, values = memory[:, :, :, :length]
+        self.keys, self.values = keys, values
+        return keys, values
+
+
+def roomy(decoder: Any, prompt: int, reply: int = 0) -> Cache:
+    """An empty cache for a prompt and at most `reply` positions behind it."""
+    return Cache(layers=[_Roomy(prompt, reply) for _ in range(decoder.config.num_hidden_layers)])
+
+
+def static(config: Any, cache: Cache, room: int) -> StaticCache:
+    """A copy of a cache in fixed memory, with room for the reply; lengths in steps of `_BLOCK`."""
+    longest = -(-(int(cache.get_seq_length()) + room) // _BLOCK) * _BLOCK
+    fixed = StaticCache(config=config, max_cache_len=longest)
+    layers: list[Any] = cache.layers
+    for number, layer in enumerate(layers):
+        fixed.update(layer.keys, layer.values, number)
+    return fixed
+
+
+class Prefix:
+    """Keys and values of the positions that depend on the image alone, for a set of images.
+
+    Computed at the first use, without any highlight.
+
+    Args:
+        decoder: the language model.
+        embeds: float [U, P, D], system prompt and visual tokens of U images, no padding.
+        ids: text ids before the image; a prompt with others cannot share.
+        counters: where the pass is counted.
+    """
+
+    def __init__(
+        self, decoder: Any, embeds: Tensor, ids: tuple[int, ...], counters: Counters
+    ) -> None:
+        self.decoder, self.embeds, self.ids, self.counters = decoder, embeds, ids, counters
+        self.length = embeds.shape[1]
+        self._cache: Cache | None = None
+
+    def take(self, rows: tuple[int, ...], length: int, prompt: int, reply: int) -> Cache:
+        """A cache of its own for a batch: for `prompt` positions and at most `reply` more.
+
+        It begins with the first `length` positions of the given images.
+        """
+        if self._cache is None:
+            self._cache = self._compute()
+        every = rows == tuple(range(len(self.embeds)))  # one question an image: nothing to gather
+        chosen = slice(None) if every else torch.tensor(rows)  # on the CPU: layers may be anywhere
+        cache = roomy(self.decoder, prompt, reply)
+        if length == 0:
+            return cache
+        layers: list[Any] = self._cache.layers
+        for number, layer in enumerate(layers):
+            keys, values = layer.keys[:, :, :length], layer.values[:, :, :length]
+            cache.update(keys[chosen], values[chosen], number)
+        return cache
+
+    def _compute(self) -> Cache:
+        batch, length = self.embeds.shape[:2]
+        cache, plain = roomy(self.decoder, length), current(self.decoder)
+        with ExitStack() as stack:
+            if plain is not None:
+                nothing = torch.zeros(batch, length)
+                stack.enter_context(highlighted(self.decoder, type(plain)(nothing)))
+            forward(self.decoder, self.counters, cache, inputs_embeds=self.embeds)
+        return cache

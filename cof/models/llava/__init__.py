@@ -1,0 +1,5 @@
+"""LLaVA-1.5 in the transformers layout, the original layout, and cof-tiny."""
+
+from cof.models.llava.model import Config, Llava, identify, load
+
+__all__ = ["Config", "Llava", "identify", "load"]

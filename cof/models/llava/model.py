@@ -1,0 +1,349 @@
+"""LLaVA-1.5: one adapter for the transformers layout, the original layout and cof-tiny.
+
+Preprocessing, prompt and tokenization are the original code's, whatever the source: the image is
+padded to a square before CLIP's resize, the text before and after the image is tokenized apart,
+and the beginning-of-sequence token stands once. Boxes in replies are fractions of that square.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+from transformers import GenerationConfig, set_seed
+
+from cof import prompts
+from cof.attention import NAME, attach, highlighted
+from cof.errors import AnswerError, ModelError
+from cof.images import preprocess
+from cof.models import base
+from cof.models.base import Counters, Encoded, Limits
+from cof.models.common.checkpoint import Checkpoint, find
+from cof.models.common.checks import Watch, overrun, refusal
+from cof.models.common.decoding import Greedy, Row
+from cof.models.common.kv_cache import Prefix
+from cof.models.common.loading import load_transformers, pick_device, pick_dtype
+from cof.models.common.losses import continuation_losses
+from cof.models.llava.inputs import Inputs, read_inputs
+from cof.models.llava.original import load_original
+from cof.regions.bias import Highlight
+from cof.regions.boxes import Quad, centre_crop, from_frame, padded_square
+from cof.regions.mask import grid_cells
+from cof.types import Answer, Box, View
+
+Chunks = tuple[list[int], list[int]]
+"""Ids before the image and after it."""
+
+Config = base.Config
+log = logging.getLogger(__name__)
+
+
+def identify(config: Config) -> dict[str, str]:
+    """`weights` (a digest of the files), `dtype` and kind of `device` that `load` would give.
+
+    Raises:
+        ModelError: no such checkpoint, not LLaVA, an unknown device or dtype.
+    """
+    device, dtype = pick_device(config.device), pick_dtype(config.dtype, config.device)
+    return {
+        "weights": find(config.path).revision,
+        "dtype": str(dtype).removeprefix("torch."),
+        "device": str(device).partition(":")[0],
+    }
+
+
+def load(config: Config) -> Llava:
+    """Load the model that a config names.
+
+    Raises:
+        ModelError: no such checkpoint, not LLaVA, one that would be measured as another model
+            than it is, an unknown device, dtype or chat template.
+    """
+    checkpoint = find(config.path)
+    device, dtype = pick_device(config.device), pick_dtype(config.dtype, config.device)
+    if config.conv not in prompts.SYSTEMS:
+        raise ModelError(f"conv {config.conv!r}: there is {', '.join(sorted(prompts.SYSTEMS))}")
+    inputs = read_inputs(checkpoint, config.conv)
+    if checkpoint.layout == "original":
+        network = load_original(checkpoint, dtype, device, config.device_map)
+    else:
+        network = load_transformers(checkpoint, dtype, config.device_map or {"": device})
+    log.info("loaded %s (%s layout, %s, %s)", config.path, checkpoint.layout, device, dtype)
+    return Llava(network.eval(), inputs, checkpoint, config)
+
+
+class Llava(base.Model):
+    """A loaded LLaVA.
+
+    Attributes:
+        network: transformers' LlavaForConditionalGeneration, in eval mode.
+        inputs: tokenizer, image settings.
+        frame: `padded_square`, or `centre_crop` for checkpoints that do not pad.
+        positions: most positions that prompt and reply may take together.
+    """
+
+    def __init__(
+        self, network: Any, inputs: Inputs, checkpoint: Checkpoint, config: Config
+    ) -> None:
+        self.network, self.inputs, self.checkpoint = network, inputs, checkpoint
+        self.tokenizer, self.pixels = inputs.tokenizer, inputs.pixels
+        self.name, self.conv, self.compile = config.path, config.conv, config.compile
+        self.compile_options: dict[str, Any] = {"dynamic": False}
+        self.frame = "padded_square" if self.pixels.pad else "centre_crop"
+        self.start_end = bool(checkpoint.config.get("mm_use_im_start_end", False))
+        self.counters = Counters()
+        self.decoder = network.model.language_model
+        text = attach(self.decoder)
+        self.layers, self.heads = text.num_hidden_layers, text.num_attention_heads
+        self.positions = int(text.max_position_embeddings)
+        self.tokenizer.model_max_length = sys.maxsize  # `encode` holds lengths against the model's
+        network.generation_config = self._generation_config()
+
+    def _generation_config(self) -> GenerationConfig:
+        """Token ids only: sampling settings that checkpoints ship must not leak in."""
+        tokens = self.tokenizer
+        stop = self.network.generation_config.eos_token_id or tokens.eos_token_id
+        pad = tokens.pad_token_id if tokens.pad_token_id is not None else tokens.eos_token_id
+        return GenerationConfig(
+            bos_token_id=tokens.bos_token_id, eos_token_id=stop, pad_token_id=pad
+        )
+
+    @torch.inference_mode()
+    def look(self, images: Sequence[Image]) -> list[View]:
+        """Run the vision tower and projector once over RGB images of any sizes."""
+        how = self.pixels
+        pixels = [preprocess(image, how.side, how.mean, how.std, pad=how.pad) for image in images]
+        tower = self.network.model.vision_tower
+        batch = torch.stack(pixels).to(tower.device, tower.dtype)
+        features = self.network.get_image_features(pixel_values=batch).pooler_output
+        self.counters.images += len(images)
+        self.counters.vision_calls += 1
+        return self._views(torch.stack(list(features)), images)
+
+    def _views(self, features: Tensor, images: Sequence[Image]) -> list[View]:
+        """Views of the images, which share the keys and values of their prompts' beginnings."""
+        side = self.pixels.side // self.network.config.vision_config.patch_size
+        before = self.token_ids("")[0]
+        opening = self._embed(before).expand(len(images), -1, -1)
+        start = torch.cat([opening, features.to(opening)], dim=1)
+        prefix = Prefix(self.decoder, start, tuple(before), self.counters)
+        return [
+            View(
+                feature,
+                grid_cells((side, side), self._frame(image.size)),
+                (side, side),
+                image.size,
+                prefix,
+                row,
+            )
+            for row, (feature, image) in enumerate(zip(features, images, strict=True))
+        ]
+
+    def token_ids(self, question: str) -> Chunks:
+        """Ids before and after the image, the two chunks tokenized apart, BOS once."""
+        before, after = prompts.around_image(question, self.conv, self.start_end)
+        opening = [self.tokenizer.bos_token_id, *self.inputs.encode(before)]
+        return opening, self.inputs.encode(after)
+
+    def _embed(self, ids: Sequence[int]) -> Tensor:
+        embed = self.network.get_input_embeddings()
+        return embed(torch.tensor(ids, device=embed.weight.device))  # type: ignore[no-any-return]
+
+    @torch.inference_mode()
+    def encode(self, views: Sequence[View], questions: Sequence[str]) -> Encoded:
+        """Chat prompts with the images' features in place.
+
+        All rows begin with a prompt start of the same length (system prompt and image); questions
+        are padded between the image and themselves, so that what the rows share stays aligned. A
+        question that cannot be asked is left empty: it must not make the others' padding long.
+        """
+        ids = [self.token_ids(question) for question in questions]
+        refused = self._refused(views, questions, ids)
+        ids = [self.token_ids("") if row in refused else pair for row, pair in enumerate(ids)]
+        longest = max(len(after) for _, after in ids)
+        rows = [self._row(view, *pair, longest) for view, pair in zip(views, ids, strict=True)]
+        embeds, mask = (torch.stack(parts) for parts in zip(*rows, strict=True))
+        begin = len(ids[0][0])
+        visual = tuple(torch.arange(begin, begin + len(view.features)) for view in views)
+        prefix = views[0].prefix
+        same = all(view.prefix is prefix for view in views)
+        room = tuple(self.positions - _length(*pair) for pair in zip(views, ids, strict=True))
+        encoded = Encoded(embeds, mask, visual, refused=refused, room=room)
+        if prefix is None or not same or prefix.ids != tuple(ids[0][0]):
+            return encoded
+        return replace(encoded, prefix=prefix, rows=tuple(view.row for view in views))
+
+    def _refused(
+        self, views: Sequence[View], questions: Sequence[str], ids: Sequence[Chunks]
+    ) -> dict[int, str]:
+        """Rows that cannot be asked, and why."""
+        rows = enumerate(zip(views, questions, ids, strict=True))
+        whys = {
+            row: refusal(question, _length(view, pair), self.positions)
+            for row, (view, question, pair) in rows
+        }
+        return {row: why for row, why in whys.items() if why}
+
+    def _row(
+        self, view: View, before: list[int], after: list[int], longest: int
+    ) -> tuple[Tensor, Tensor]:
+        """Embeddings [S, D] and mask [S] of one prompt, its question padded to `longest` tokens."""
+        text = self._embed([*before, *after])
+        opening, question = text[: len(before)], text[len(before) :]
+        padding = text.new_zeros(longest - len(after), text.shape[1])
+        row = torch.cat([opening, view.features.to(text), padding, question])
+        mask = torch.ones(len(row), dtype=torch.long, device=row.device)
+        mask[len(row) - longest : len(row) - len(after)] = 0
+        return row, mask
+
+    def highlight(self, highlight: Highlight) -> AbstractContextManager[None]:
+        """Highlight the decoder's attention inside the `with` block."""
+        return highlighted(self.decoder, highlight)
+
+    def generate(
+        self, encoded: Encoded, limits: Limits, done: Callable[[str], bool] | None = None
+    ) -> list[Answer]:
+        """Decode one answer a row; greedy, sampling or beams as `limits` says."""
+        started = time.perf_counter()
+        if limits.num_beams == 1 and limits.temperature == 0:
+            found = self.greedy(encoded, limits.max_new_tokens, done)
+            rows, sound = [row.tokens for row in found], [row.sound for row in found]
+        else:
+            watch = Watch(min(self.stops))
+            rows = self.generate_raw(encoded, limits, logits_processor=[watch]).tolist()
+            sound = watch.sound(len(rows))
+        share = (time.perf_counter() - started) / len(rows)
+        said = zip(rows, sound, strict=True)
+        return [self._answer(encoded, row, *one, share) for row, one in enumerate(said)]
+
+    def greedy(
+        self,
+        encoded: Encoded,
+        max_new_tokens: int,
+        done: Callable[[str], bool] | None = None,
+        keep_logits: bool = False,
+    ) -> list[Row]:
+        """Greedy decoding on shared keys and values: tokens (and logits) of every row."""
+        return self._loop(done, keep_logits).run(encoded, max_new_tokens)
+
+    def losses(self, encoded: Encoded, texts: Sequence[str]) -> list[float | AnswerError]:
+        """Mean token loss, in nats, of one given answer a row, its end of reply included.
+
+        As V*Bench's published script: the loss of the tokens that the chat template puts behind
+        `ASSISTANT:`, the end-of-sequence token among them.
+        """
+        ids = [self._answer_ids(text) for text in texts]
+        whys = {row: overrun(len(one), encoded.room[row]) for row, one in enumerate(ids)}
+        whys = {row: why for row, why in whys.items() if why} | dict(encoded.refused)
+        asked = [ids[row][-1:] if row in whys else ids[row] for row in range(len(ids))]
+        found = continuation_losses(self._loop(), encoded, asked)
+        return [AnswerError(whys[row]) if row in whys else one for row, one in enumerate(found)]
+
+    def _answer_ids(self, text: str) -> list[int]:
+        """Ids of an answer as it follows the prompt; tokenized behind its last word."""
+        head, both = map(self.inputs.encode, ("ASSISTANT:", f"ASSISTANT: {text}"))
+        return [*both[len(head) :], self.tokenizer.eos_token_id]
+
+    def _loop(self, done: Callable[[str], bool] | None = None, keep_logits: bool = False) -> Greedy:
+        return Greedy(
+            self.network,
+            self.decoder,
+            self.counters,
+            self.stops,
+            self._text,
+            self.closing if done else frozenset(),
+            done,
+            keep_logits,
+            self._compiled if self.compile else None,
+        )
+
+    @torch.inference_mode()
+    def generate_raw(self, encoded: Encoded, limits: Limits, **options: Any) -> Any:
+        """Transformers' own `generate` on an encoded batch; `options` go through as they are."""
+        if limits.temperature > 0:
+            set_seed(limits.seed)
+            options |= {"do_sample": True, "temperature": limits.temperature, "top_k": 0}
+        return self.network.generate(
+            inputs_embeds=encoded.embeds,
+            attention_mask=encoded.attention_mask,
+            max_new_tokens=limits.max_new_tokens,
+            num_beams=limits.num_beams,
+            **options,
+        )
+
+    @cached_property
+    def _compiled(self) -> Callable[..., Any]:
+        """The decoder's forward, compiled at its first decode step."""
+        return torch.compile(self.decoder.forward, **self.compile_options)
+
+    @cached_property
+    def stops(self) -> frozenset[int]:
+        """Ids that end a reply."""
+        stop = self.network.generation_config.eos_token_id
+        return frozenset(stop if isinstance(stop, list) else [stop])
+
+    @cached_property
+    def closing(self) -> frozenset[int]:
+        """Ids whose text holds a bracket that may close a box."""
+        pieces = self.tokenizer.convert_ids_to_tokens(list(range(len(self.tokenizer))))
+        byte_pieces = {"<0x5D>", "<0x7D>"}
+        return frozenset(
+            index
+            for index, piece in enumerate(pieces)
+            if piece and ("]" in piece or "}" in piece or piece in byte_pieces)
+        )
+
+    def _text(self, tokens: list[int]) -> str:
+        return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
+
+    def _answer(
+        self, encoded: Encoded, row: int, tokens: list[int], sound: bool, seconds: float
+    ) -> Answer:
+        end = next((i + 1 for i, token in enumerate(tokens) if token in self.stops), len(tokens))
+        error = encoded.refused.get(row) or ("" if sound else self.not_finite())
+        error = error or overrun(end, encoded.room[row])
+        if error:
+            return Answer("", seconds=seconds, error=error)
+        return Answer(self._text(tokens[:end]).strip(), tuple(tokens[:end]), seconds)
+
+    def to_image(
+        self, corners: tuple[float, float, float, float], size: tuple[int, int]
+    ) -> Box | None:
+        """A box of a reply (fractions of what the model saw) in fractions of the image."""
+        return from_frame(corners, self._frame(size))
+
+    def _frame(self, size: tuple[int, int]) -> Quad:
+        """The rectangle that the model sees of an image, in fractions of it."""
+        return padded_square(size) if self.pixels.pad else centre_crop(size, self.pixels.side)
+
+    def describe(self) -> dict[str, Any]:
+        """What the manifest records about the model."""
+        return {
+            "name": self.name,
+            "layout": self.checkpoint.layout,
+            "revision": self.checkpoint.revision,
+            "device": str(self.network.device),
+            "dtype": str(self.network.dtype).removeprefix("torch."),
+            "attention": f"sdpa ({NAME})",
+            "conv": self.conv,
+            "frame": self.frame,
+            "compile": self.compile,
+            "quantization": self.checkpoint.quantization,
+            "pixels": self.pixels.to_json(),
+            "chat_template": self.inputs.chat_template,
+            "stops": sorted(self.stops),
+        }
+
+
+def _length(view: View, ids: Chunks) -> int:
+    """Positions of a prompt without padding."""
+    return len(view.features) + sum(map(len, ids))

@@ -1,0 +1,1 @@
+"""Pure geometry: a reply -> boxes -> visual tokens -> the bias of attention scores."""

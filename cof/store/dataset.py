@@ -1,0 +1,193 @@
+"""What is asked, in which batches, and a fingerprint of it: all from the dataset's order alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from cof import prompts
+from cof.config import plugins
+from cof.config.schema import RunConfig
+from cof.errors import DataError
+from cof.exif import turned
+from cof.files import DiskError, regular
+from cof.images import header
+from cof.types import Box, Question
+
+Batch = tuple[tuple[int, Question], ...]
+"""Questions of one batch, each with its index in the dataset."""
+
+AUTO = 64
+"""Most questions in a batch of `batch_size: auto`, before memory limits it."""
+
+
+def read_questions(config: RunConfig) -> list[Question]:
+    """The benchmark's questions, cut to the first `bench.limit` images.
+
+    With `images.exif=apply` their true boxes, annotated on the pictures as they are stored, are
+    turned with the pictures.
+
+    Raises:
+        DataError: not such a benchmark, no questions, a blank one, two with one id, or a folder
+            that lacks most of the images; a few missing ones fail their own questions.
+    """
+    questions: list[Question] = plugins.load("bench", config.names["bench"]).read(config.bench)
+    ids = [question.id for question in questions]
+    if len(set(ids)) < len(ids):
+        twice = next(name for name in ids if ids.count(name) > 1)
+        raise DataError(f"{config.bench.root}: two questions have the id {twice!r}")
+    blank = next((question for question in questions if _is_blank(question)), None)
+    if blank is not None:
+        raise DataError(f"{config.bench.root}: the question {blank.id!r} is empty")
+    kept = set(images_of(questions)[: config.subset.limit])
+    questions = [question for question in questions if question.image in kept]
+    if not questions:
+        raise DataError(f"{config.bench.root}: no questions")
+    _check_images(config, images_of(questions))
+    if config.images.exif == "apply":
+        return _upright(questions, Path(config.bench.root))
+    return questions
+
+
+def _check_images(config: RunConfig, names: Sequence[str]) -> None:
+    """Refuse a folder that lacks most of the images: it is the wrong one."""
+    root = Path(config.bench.root)
+    missing = [name for name in names if not _is_file(root / name)]
+    if 2 * len(missing) > len(names):
+        raise DataError(
+            f"{root}: {len(missing)} of {len(names)} images are missing, the first is "
+            f"{root / missing[0]}{_elsewhere(config, missing[0])}"
+        )
+
+
+def _elsewhere(config: RunConfig, name: str) -> str:
+    """Where an image is, one folder above or below its place, and which key says so."""
+    root, folder = Path(config.bench.root), getattr(config.bench, "images", "")
+    below = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    inner = name.removeprefix(f"{folder}/") if folder else name
+    for base in (root, root.parent, *below):
+        for part in dict.fromkeys((name, inner)):
+            if _is_file(base / part):
+                place = (base / part).parents[len(PurePosixPath(inner).parts) - 1]
+                here = Path(os.path.relpath(place, root)).as_posix()
+                say = f"bench.images={here}" if folder else f"bench.root={place}"
+                return f"; {base / part} is there: set {say}"
+    return "; bench.root has to name the folder that holds them"
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long, or one that no file can have
+        return False
+
+
+def _upright(questions: Sequence[Question], root: Path) -> list[Question]:
+    """The questions with their boxes turned as their pictures' EXIF tags say."""
+    tags = {name: _tag(root / name) for name in {one.image for one in questions if one.boxes}}
+    return [
+        replace(one, boxes=tuple(_turned(box, tags[one.image], one) for box in one.boxes))
+        for one in questions
+    ]
+
+
+def first_tagged(config: RunConfig, questions: Sequence[Question]) -> str:
+    """The first picture whose EXIF tag turns it, "" where none has one."""
+    root = Path(config.bench.root)
+    return next((name for name in images_of(questions) if _tag(root / name) != 1), "")
+
+
+def _tag(path: Path) -> int:
+    """A picture's orientation; one that cannot be opened fails its questions later."""
+    try:
+        return header(path)[1]
+    except DataError:
+        return 1
+
+
+def _turned(box: Box, tag: int, question: Question) -> Box:
+    try:
+        return turned(box, tag)
+    except ValueError as error:  # too thin to be turned
+        raise DataError(f"question {question.id}: {error}") from error
+
+
+def _is_blank(question: Question) -> bool:
+    """Whether nothing is asked: what benchmarks put around a question, its options included, is not
+    asking.
+    """
+    asked = question.core or question.text
+    for suffix in prompts.SUFFIXES:
+        asked = asked.removesuffix(suffix)
+    if question.options and not question.choose:
+        asked = asked.partition("\nA. ")[0]
+    before, after = prompts.DESCRIBED.split("{text}")
+    if asked.startswith(before) and asked.endswith(after):
+        asked = asked[len(before) : -len(after)]
+    return not asked.strip()
+
+
+def images_of(questions: Sequence[Question]) -> list[str]:
+    """Image names without repeats, in order of first appearance."""
+    return list(dict.fromkeys(question.image for question in questions))
+
+
+def batch_limit(size: int | Literal["auto"]) -> int:
+    """Most questions of a planned batch; `auto` asks them in pieces where they do not fit."""
+    return AUTO if size == "auto" else size
+
+
+def plan_batches(questions: Sequence[Question], size: int | Literal["auto"]) -> list[Batch]:
+    """Batches of at most `size` questions; questions of one image stand together.
+
+    Depends on the order of the dataset and `size` only, so that a resumed run, or one on several
+    processes, computes the very batches of an undisturbed run.
+    """
+    size = batch_limit(size)
+    place = {image: rank for rank, image in enumerate(images_of(questions))}
+    rows = sorted(enumerate(questions), key=lambda row: place[row[1].image])
+    return [tuple(rows[start : start + size]) for start in range(0, len(rows), size)]
+
+
+def fingerprint(questions: Sequence[Question], root: Path) -> dict[str, Any]:
+    """Counts and hashes of a dataset, for a manifest.
+
+    `questions` hashes everything asked and its reference, `images` the bytes of every image file
+    (a missing file counts as such), both hex SHA-256 and independent of where the root is.
+    """
+    names = images_of(questions)
+    pictures = hashlib.sha256()
+    for name in names:
+        pictures.update(f"{name} {_file_hash(root / name)}\n".encode())
+    return {
+        "questions": questions_hash(questions),
+        "images": pictures.hexdigest(),
+        "question_count": len(questions),
+        "image_count": len(names),
+    }
+
+
+def questions_hash(questions: Sequence[Question]) -> str:
+    """Hex SHA-256 of everything asked, references and true boxes included.
+
+    An empty `core` is left out, so that runs made before there was one go on.
+    """
+    rows = [asdict(question) for question in questions]
+    kept = [{key: value for key, value in row.items() if key != "core" or value} for row in rows]
+    asked = json.dumps(kept, sort_keys=True)
+    return hashlib.sha256(asked.encode()).hexdigest()
+
+
+def _file_hash(path: Path) -> str:
+    try:
+        with regular(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except DiskError as error:
+        return type(error.__cause__ or error).__name__
+    except OSError as error:
+        return type(error).__name__

@@ -1,0 +1,61 @@
+"""Finished runs made small, to be kept beside code: config, manifest and compressed records.
+
+Everything that `cof report`, `compare` and `score` read is in them; scores.json and answers/ are
+left behind, since records give them anew.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from cof.errors import RunError
+from cof.files import write_whole
+from cof.store import origin
+from cof.store.folder import CONFIG, MANIFEST, Run, load_run, unfinished
+from cof.store.record_files import PACKED, write_in_order
+
+
+def pack(runs: Sequence[Path], out: Path) -> list[Path]:
+    """Write `out`/<name>/ for each run; equal records give equal bytes. Returns the folders.
+
+    Raises:
+        RunError: no run folder, one that is not finished or packed already, two of one name, or
+            another run in the place of one.
+    """
+    names = [run.resolve().name for run in runs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise RunError(f"two runs are called {twice!r}; pack them into different folders")
+    return [_pack(run, out / name) for run, name in zip(runs, names, strict=True)]
+
+
+def _pack(run: Path, target: Path) -> Path:
+    loaded = load_run(run)
+    if not loaded.results or unfinished(loaded):
+        raise RunError(f"{run}: not finished; the run's own command goes on with it")
+    if (run / PACKED).exists():
+        raise RunError(f"{run}: is packed already")
+    if target.resolve() == run.resolve():
+        raise RunError(f"{run}: cannot be packed into its own folder; name another one")
+    _check_target(loaded, target)
+    records = io.BytesIO()
+    write_in_order(run, records)
+    write_whole(target / PACKED, gzip.compress(records.getvalue(), mtime=0))
+    for name in (MANIFEST, CONFIG):
+        write_whole(target / name, (run / name).read_bytes())
+    return target
+
+
+def _check_target(run: Run, target: Path) -> None:
+    """Refuse a folder with a run that is not packed, or of another config or other questions."""
+    if any(target.glob("records*.jsonl")):
+        raise RunError(f"{target}: holds a run that is not packed; choose another --out")
+    if not (target / CONFIG).is_file():
+        return
+    there = load_run(target)
+    made = [origin.made_of(one.config, one.manifest) for one in (there, run) if one.manifest]
+    if any(one != made[-1] for one in made):
+        raise RunError(f"{target}: holds another run than {run.path}; choose another --out")

@@ -1,0 +1,160 @@
+"""Coarse replies on disk, so that settings that do not change stage 1 do not run it again.
+
+One SQLite file; several processes may read and write it at the same time. The key is everything
+that a reply depends on: weights, dtype, chat template, the image's pixels, the question, and the
+coarse stage with its config. Only raw replies are kept: boxes are parsed anew every time. A reply
+that failed is not kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from cof.errors import RunError
+from cof.files import blamed, regular
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from cof.models.base import Model
+    from cof.types import Question, Region, View
+
+_TABLE = """CREATE TABLE IF NOT EXISTS replies
+(key TEXT PRIMARY KEY, model TEXT, stage TEXT, question TEXT, reply TEXT)"""
+_PATIENCE = 60.0
+
+DEPENDS = ("revision", "dtype", "quantization", "conv", "pixels", "stops")
+"""Of what a model says about itself, what a reply depends on."""
+
+
+class ReplyCache:
+    """A file of coarse replies.
+
+    Args:
+        file: created, with its folder, where it does not exist.
+
+    Raises:
+        RunError: the file is no SQLite database, or cannot be written.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.hits = self.misses = 0
+        self._digests: dict[int, tuple[Image, str]] = {}
+
+    def regions(
+        self,
+        model: Model,
+        stage: ModuleType,
+        questions: Sequence[Question],
+        images: Sequence[Image],
+        views: Sequence[View],
+        config: Any,
+    ) -> list[Region]:
+        """The coarse stage's regions: read from the file, the stage run for what is missing.
+
+        Args:
+            model: asked for the missing replies.
+            stage: a module of `cof.locate` with `CACHEABLE` and `read_reply`.
+            questions: B questions.
+            images: the B images, as given to the model.
+            views: the B images as the model saw them.
+            config: the stage's config.
+        """
+        keys = [self.key(model, config, *pair) for pair in zip(questions, images, strict=True)]
+        known = self._read(keys)
+        missing = [row for row, key in enumerate(keys) if key not in known]
+        self.hits, self.misses = self.hits + len(keys) - len(missing), self.misses + len(missing)
+        found = {
+            row: stage.read_reply(model, known[key], views[row].size)
+            for row, key in enumerate(keys)
+            if key in known
+        }
+        if missing:
+            asked, seen = [questions[i] for i in missing], [views[i] for i in missing]
+            fresh = stage.locate(model, asked, seen, config)
+            found |= dict(zip(missing, fresh, strict=True))
+            said = [i for i in missing if not found[i].error]
+            self._write(model, stage, [(keys[i], questions[i].text, found[i].reply) for i in said])
+        return [found[row] for row in range(len(questions))]
+
+    def key(self, model: Model, config: Any, question: Question, image: Image) -> str:
+        """Hash of everything that the reply to one question depends on."""
+        described = model.describe()
+        parts = {
+            "model": {name: described.get(name) for name in DEPENDS},
+            "stage": type(config).__module__,
+            "config": asdict(config),
+            "question": question.text,
+            **({"core": question.core} if question.core else {}),
+            "image": self._digest(image),
+        }
+        text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def rows(self) -> list[tuple[str, str, int]]:
+        """What the file holds: (model, coarse stage, number of replies)."""
+        if not self.file.exists():
+            return []
+        with self._open() as base:
+            counts = (
+                "SELECT model, stage, COUNT(*) FROM replies GROUP BY model, stage ORDER BY 1, 2"
+            )
+            return list(base.execute(counts))
+
+    def clear(self, model: str | None = None) -> int:
+        """Forget every reply, or those of one model; returns how many."""
+        if not self.file.exists():
+            return 0
+        with self._open() as base:
+            where, values = ("", ()) if model is None else (" WHERE model = ?", (model,))
+            return int(base.execute(f"DELETE FROM replies{where}", values).rowcount)
+
+    def _digest(self, image: Image) -> str:
+        """Hash of the pixels; remembered for the images of the current batch."""
+        known = self._digests.get(id(image))
+        if known is None or known[0] is not image:
+            if len(self._digests) > 64:
+                self._digests.clear()
+            seen = hashlib.sha256(f"{image.mode}{image.size}".encode() + image.tobytes())
+            known = self._digests[id(image)] = (image, seen.hexdigest())
+        return known[1]
+
+    def _read(self, keys: Sequence[str]) -> dict[str, str]:
+        marks = ",".join("?" * len(keys))
+        with self._open() as base:
+            query = f"SELECT key, reply FROM replies WHERE key IN ({marks})"
+            found = dict(base.execute(query, keys).fetchall())
+        if not all(isinstance(reply, str) for reply in found.values()):
+            raise RunError(f"{self.file}: holds a reply that is no text; delete the file")
+        return found
+
+    def _write(self, model: Model, stage: ModuleType, rows: Sequence[tuple[str, str, str]]) -> None:
+        name = stage.__name__.removeprefix("cof.locate.")
+        values = [(key, model.name, name, question, reply) for key, question, reply in rows]
+        with self._open() as base:
+            base.executemany("INSERT OR IGNORE INTO replies VALUES (?, ?, ?, ?, ?)", values)
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        """A connection for one transaction; waits for other writers."""
+        with blamed(self.file, "written"):
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            if self.file.exists():
+                regular(self.file)
+        try:
+            with closing(sqlite3.connect(self.file, timeout=_PATIENCE)) as base, base:
+                base.execute(_TABLE)
+                yield base
+        except sqlite3.Error as error:
+            raise RunError(
+                f"{self.file}: cannot be used as a cache of replies ({error})"
+            ) from error

@@ -1,0 +1,202 @@
+"""Time the cases in interleaved rounds and hold the ratios against the bars.
+
+On the CPU the process's CPU time is taken, which other programs on the machine disturb least; on
+CUDA the wall time between synchronisations. A ratio is the median over rounds of a case's time a
+question over its unit's in the same round.
+"""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from cof.attention import NAME
+from cof.models.base import Limits
+from cof_speed.cases import COARSE, LONG, WEIGHTS, Case, Workload
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One case, measured.
+
+    Attributes:
+        name: the case.
+        ratio: time a question over the unit's.
+        low: smallest ratio of a round.
+        high: largest ratio of a round.
+        seconds: median seconds a question.
+        mib: highest memory while it ran, MiB (CUDA: allocated; CPU: resident).
+    """
+
+    name: str
+    ratio: float
+    low: float
+    high: float
+    seconds: float
+    mib: float
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A limit on a ratio; `met` where the value does not exceed it."""
+
+    name: str
+    value: float
+    limit: float
+
+    @property
+    def met(self) -> bool:
+        """Whether the value is within the limit."""
+        return self.value <= self.limit
+
+
+def measure(cases: Iterable[Case], device: torch.device, rounds: int) -> list[Timing]:
+    """Run every case once a round, in turn, after a warm-up of the units."""
+    cases = list(cases)
+    for case in cases:
+        if case.unit == case.name:
+            case.run()
+    spent: dict[str, list[float]] = {case.name: [] for case in cases}
+    peaks: dict[str, float] = dict.fromkeys(spent, 0.0)
+    for _ in range(rounds):
+        for case in cases:
+            seconds, mib = _once(case.run, device)
+            spent[case.name].append(seconds / case.questions)
+            peaks[case.name] = max(peaks[case.name], mib)
+    return [_timing(case, spent, peaks[case.name]) for case in cases]
+
+
+def _timing(case: Case, spent: dict[str, list[float]], mib: float) -> Timing:
+    pairs = zip(spent[case.name], spent[case.unit], strict=True)
+    ratios = [own / unit for own, unit in pairs]
+    median = statistics.median
+    return Timing(
+        case.name, median(ratios), min(ratios), max(ratios), median(spent[case.name]), mib
+    )
+
+
+def _once(run: Callable[[], object], device: torch.device) -> tuple[float, float]:
+    """Seconds and peak memory of one run."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        torch.cuda.synchronize(device)
+        started = time.perf_counter()
+        run()
+        torch.cuda.synchronize(device)
+        return time.perf_counter() - started, torch.cuda.max_memory_allocated(device) / MIB
+    with _Resident() as memory:
+        started = time.process_time()
+        run()
+        seconds = time.process_time() - started
+    return seconds, memory.peak
+
+
+class _Resident:
+    """Peak resident memory of this process inside the block, sampled."""
+
+    def __enter__(self) -> _Resident:
+        import psutil
+
+        self.process, self.peak, self.stop = psutil.Process(), 0.0, threading.Event()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+        self.thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while True:
+            self.peak = max(self.peak, self.process.memory_info().rss / MIB)
+            if self.stop.wait(0.05):
+                return
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        self.thread.join()
+
+
+def bars(timings: Iterable[Timing], work: Workload) -> tuple[list[Bar], list[Bar]]:
+    """The project's bars, and the goals beyond them."""
+    ratio = {timing.name: timing.ratio for timing in timings}
+    batch = f"batch {work.batch}"
+    long, usual, two = f"published, {LONG} tokens", f"published, {COARSE} tokens", "two questions"
+    sweep = len(WEIGHTS) * ratio[usual]  # published: both stages anew for every weight
+
+    def ours(scope: str, note: str = "") -> float:
+        return ratio[f"ours {scope}, {batch}{note}"]
+
+    twice = ", two questions an image"
+    active, one = ratio["plain with the highlight active"], ratio["ours all, batch 1"]
+    count = len(WEIGHTS)
+    required = [
+        Bar("highlight active / plain", active, 1.05),
+        Bar("inactive outputs that differ from the stock model", float(inactive_differs(work)), 0),
+        Bar(f"batch 1, all / published at {COARSE} tokens", one / ratio[usual], 0.75),
+        Bar(f"batch 1, all / published at {LONG} tokens", one / ratio[long], 0.40),
+        Bar(f"{batch}, all / plain", ours("all"), 2.3),
+        Bar(f"{batch}, text / plain", ours("text"), 1.5),
+        Bar(f"{batch}, {two}, text / plain", ours("text", twice), 1.0),
+        Bar(f"sweep of {count}, all / published", ratio["sweep, ours all"] / sweep, 0.30),
+        Bar(f"sweep of {count}, text / published", ratio["sweep, ours text"] / sweep, 0.12),
+    ]
+    goals = [
+        Bar(f"{batch}, {two}, all / plain", ours("all", twice), 1.5),
+        Bar(f"{batch}, {two}, text / plain", ours("text", twice), 0.85),
+        Bar(f"sweep of {count}, all / plain, batch 1", ratio["sweep, ours all"], 4.5),
+    ]
+    return required, goals
+
+
+def inactive_differs(work: Workload) -> int:
+    """How many logits of a pass outside any highlight differ from the stock model's (sdpa)."""
+    decoder, encoded = work.model.decoder, work.encode(1)
+    ours = work.model.greedy(encoded, 2, keep_logits=True)[0].logits
+    decoder.set_attn_implementation("sdpa")
+    try:
+        stock = work.model.greedy(encoded, 2, keep_logits=True)[0].logits
+    finally:
+        decoder.set_attn_implementation(NAME)
+    return int((torch.stack(ours) != torch.stack(stock)).sum())
+
+
+def flip_rate(work: Workload, tokens: int = 8, batches: int = 4) -> float:
+    """Share of answers that differ between batch 1 and the large batch; rounding alone."""
+    seen, model = work.model.look(work.images), work.model
+    limits, differ = Limits(tokens), []
+    for number in range(batches):
+        words = range(number, number + len(seen))
+        texts = [f"{work.question} ({'really ' * count})" for count in words]
+        together = model.generate(model.encode(seen, texts), limits)
+        for view, text, one in zip(seen, texts, together, strict=True):
+            alone = model.generate(model.encode([view], [text]), limits)[0]
+            differ.append(alone.tokens != one.tokens)
+    return statistics.mean(differ)
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Where the numbers come from."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
+
+
+def as_json(
+    timings: list[Timing], required: list[Bar], goals: list[Bar], about: dict[str, Any]
+) -> dict[str, Any]:
+    """Everything, all digits."""
+
+    def rows(found: list[Bar]) -> list[dict[str, Any]]:
+        return [{**asdict(bar), "met": bar.met} for bar in found]
+
+    return {
+        "machine": about,
+        "timings": [asdict(timing) for timing in timings],
+        "bars": rows(required),
+        "goals": rows(goals),
+    }
