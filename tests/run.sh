@@ -3,7 +3,7 @@
 # With --fast first: without the tests marked `slow`, in two halves side by side.
 set -euo pipefail
 here="$(realpath "$(dirname "${BASH_SOURCE[0]}")/..")"
-. "$here/examples/setup.sh" requirements.txt requirements-dev.txt
+. "$here/scripts/setup.sh" requirements.txt requirements-dev.txt
 lint() {
   "$PYTHON" -m ruff check "$here"
   "$PYTHON" -m ruff format --check "$here"

@@ -80,7 +80,7 @@ def test_a_bug_is_not_dressed_up_as_a_users_error(tmp_path, monkeypatch):
 
 
 class TestRequirements:
-    script = ROOT / "examples" / "check_requirements.py"
+    script = ROOT / "scripts" / "check_requirements.py"
 
     def check(self, tmp_path, text):
         file = tmp_path / "requirements.txt"

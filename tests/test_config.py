@@ -8,7 +8,7 @@ from cof.config import schema as config
 from cof.config.yaml import parse_yaml
 from cof.errors import ConfigError
 
-OLD = sorted((Path(__file__).resolve().parents[1] / "examples" / "results").rglob("config.yaml"))
+OLD = sorted((Path(__file__).resolve().parents[1] / "results").rglob("config.yaml"))
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples" / "configs"
 
 

@@ -27,7 +27,7 @@ from cof_lab.mini.common import MiniConfig
 IMAGES = 4
 TOTAL = 2 * IMAGES
 KEPT = 5
-RESULTS = Path(__file__).resolve().parents[1] / "examples" / "results"
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from cof.cli import main
 from cof_lab.study_page import overview
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "examples" / "results"
+RESULTS = ROOT / "results"
 LIMIT = 4_000_000
 """Bytes that the whole folder may take."""
 
@@ -28,7 +28,7 @@ def called(script, folder, **settings):
     unset = ("RESULTS", "OUT", "MODEL", "SIZE", "GRID", "WEIGHT", "EXPAND")
     kept = {key: value for key, value in os.environ.items() if key not in unset}
     done = subprocess.run(
-        ["bash", ROOT / "examples" / script],
+        ["bash", ROOT / script],
         env={**kept, "COF_PYTHON": "./python", **settings},
         cwd=folder,
         capture_output=True,
@@ -66,7 +66,7 @@ def test_evidence_runs_from_any_folder_and_takes_the_callers_paths(tmp_path):
         (tmp_path / "mine" / "data" / kind).mkdir(parents=True)
         (tmp_path / "mine" / "data" / kind / "sha256.json").touch()
     done = called(
-        "eval_scripts/evidence.sh", tmp_path, OUT="mine", RESULTS="kept", SIZE="4", GRID="2"
+        "examples/eval_scripts/evidence.sh", tmp_path, OUT="mine", RESULTS="kept", SIZE="4", GRID="2"
     )
     assert [one[0] for one in done] == (
         ["controls"] * 2 + ["sweep"] * 5 + ["eval"] + ["pack"] * 8 + ["report"] * 10
@@ -78,7 +78,7 @@ def test_evidence_runs_from_any_folder_and_takes_the_callers_paths(tmp_path):
 
 def test_the_ablation_refuses_what_its_grid_would_override(tmp_path):
     with pytest.raises(AssertionError, match="use WEIGHTS and EXPANDS, not WEIGHT and EXPAND"):
-        called("eval_scripts/ablation_mme.sh", tmp_path, WEIGHT="2")
+        called("examples/eval_scripts/ablation_mme.sh", tmp_path, WEIGHT="2")
 
 
 def test_every_run_is_in_a_table():

@@ -126,7 +126,7 @@ def test_overview_pools_the_hard_regimes_by_image(tmp_path):
     assert "+0.0 too few (2), p 1.000" in pooled.split("|")[6]
 
 
-LABS = TINY.parents[1] / "examples" / "results" / "laboratory"
+LABS = TINY.parents[1] / "results" / "laboratory"
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in LABS.iterdir() if path.is_dir()))

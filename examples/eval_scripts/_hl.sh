@@ -3,7 +3,7 @@
 #   MODEL     a folder or a hub name; without, the embedded model
 #   DIFFICULTY (easy, fine, crowded, noise), SIZE (images of each part)   of the mini benchmarks
 #   WEIGHT, EXPAND, OUT, CONFIG   λ, α, folder of the runs, and the YAML file that all this changes
-. "$(dirname "${BASH_SOURCE[0]}")/../setup.sh" requirements.txt
+. "$(dirname "${BASH_SOURCE[0]}")/../../scripts/setup.sh" requirements.txt
 cof_hl() {  # COMMAND BENCHMARK ROOT MINI [key=value ...]; without ROOT on the mini benchmark MINI
   local command="$1" bench="$2" root="$3" mini
   if [[ -z "$root" ]]; then

@@ -7,10 +7,10 @@ set -euo pipefail
 [[ -z "${RESULTS:-}" ]] || RESULTS="$(realpath -ms "$RESULTS")"
 [[ ! -e "${MODEL:-}" ]] || MODEL="$(realpath -s "$MODEL")"
 [[ ! -e "${COF_PYTHON:-}" ]] || COF_PYTHON="$(realpath -s "$COF_PYTHON")"
-. "$(dirname "${BASH_SOURCE[0]}")/../setup.sh" requirements.txt
+. "$(dirname "${BASH_SOURCE[0]}")/../../scripts/setup.sh" requirements.txt
 cd "$COF_ROOT"    # so that the other paths, which configs keep, name no folder of this machine
 cof() { "$PYTHON" -m cof.cli "$@"; }
-out="${OUT:-runs/evidence}" r="${RESULTS:-examples/results}" size="${SIZE:-30}" grid="${GRID:-15}"
+out="${OUT:-runs/evidence}" r="${RESULTS:-results}" size="${SIZE:-30}" grid="${GRID:-15}"
 config=examples/configs/evidence.yaml
 set -- "out=$out" "cache=$out/replies.sqlite" ${MODEL:+"model.path=$MODEL"}
 for kind in "fine-$size" "noise-$size" "fine-$grid"; do
@@ -32,4 +32,4 @@ cof eval examples/configs/grounding.yaml "bench.root=$data/grounding" name=promp
 for folder in mme-fine mme-noise mme-fine-grid mme-fine-text pope mmbench vstar grounding; do
   cof pack "$out/$folder"/*/ --out "$r/$folder"
 done
-RESULTS="$r" bash examples/results/tables.sh
+RESULTS="$r" bash results/tables.sh

@@ -1,5 +1,5 @@
 # Sourced by the scripts: sets PYTHON to an interpreter that can run cof, installing what it lacks.
-#   . examples/setup.sh REQUIREMENTS...        (files of the repository's root)
+#   . scripts/setup.sh REQUIREMENTS...        (files of the repository's root)
 # COF_PYTHON: this interpreter, checked but never changed. Else the active virtual environment,
 # else .venv in the repository. A stamp in the environment makes the next call instant and offline.
 COF_ROOT="$(realpath "$(dirname "${BASH_SOURCE[0]}")/..")"
@@ -24,7 +24,7 @@ cof_install() {  # ENVIRONMENT REQUIREMENTS...
 if [[ -n "${COF_PYTHON:-}" ]]; then
   PYTHON="$COF_PYTHON"
   cof_python_is_new_enough "$PYTHON"
-  "$PYTHON" "$COF_ROOT/examples/check_requirements.py" "${@/#/$COF_ROOT/}"
+  "$PYTHON" "$COF_ROOT/scripts/check_requirements.py" "${@/#/$COF_ROOT/}"
   export PYTHONPATH="$COF_ROOT${PYTHONPATH:+:$PYTHONPATH}"
 else
   cof_python_is_new_enough "${VIRTUAL_ENV:+$VIRTUAL_ENV/bin/}python3"

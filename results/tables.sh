@@ -2,8 +2,8 @@
 # Every table and figure of this folder again, from the records in it: [RESULTS=] tables.sh
 # From any folder; a test holds the tables to the byte.
 set -euo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/../setup.sh" requirements.txt
-r="${RESULTS:-$COF_ROOT/examples/results}"
+. "$(dirname "${BASH_SOURCE[0]}")/../scripts/setup.sh" requirements.txt
+r="${RESULTS:-$COF_ROOT/results}"
 cof() { "$PYTHON" -m cof.cli "$@"; }
 for name in mme-fine mme-noise; do
   cof report "$r/$name"/{own,oracle,whole,random,shuffled,centre} --out "$r/$name" --brief --gallery 0
