@@ -116,7 +116,7 @@ class TestMass:
         from dataclasses import replace
 
         batch, masks = encoded
-        alone = replace(batch, prefix=None, rows=())
+        alone = replace(batch, shared=None)
         shared = attention_mass(llava, batch, masks)
         assert shared.shape == (2, llava.decoder.config.num_hidden_layers)
         assert torch.allclose(shared, attention_mass(llava, alone, masks), atol=5e-5)

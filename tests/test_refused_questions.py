@@ -11,7 +11,8 @@ from cof.bench import vstar
 from cof.bench.common.choice import ask
 from cof.cli import main
 from cof.errors import AnswerError, DataError
-from cof.models.base import Config, Limits
+from cof.models.base import Limits
+from cof.models.llava import Config
 from cof.models.llava.model import load
 from cof.pipeline import CoF, Settings
 from cof.prompts import DESCRIBED, SHORT_ANSWER

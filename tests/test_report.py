@@ -28,7 +28,7 @@ from cof.config import schema as config
 from cof.errors import DataError, RunError
 from cof.evaluate.runner import _score, run
 from cof.store.folder import run_hash
-from cof.types import Answer, Result
+from cof.types import NOWHERE, Answer, Question, Result
 from cof_lab.mini import grounding
 from cof_lab.mini.common import MiniConfig
 
@@ -233,7 +233,18 @@ class TestGallery:
 
     def test_a_model_that_is_no_grid_is_said(self, runs):
         with pytest.raises(DataError, match=r"17 tokens in the frame 'image' are no square grid"):
-            gallery.cells(runs[0], 17, (8, 6))
+            gallery.cells(runs[0], Result(Question("q", "i", "?"), tokens=17), (8, 6))
+
+    def test_tokens_are_drawn_where_the_record_says(self, runs):
+        quads = ((0.0, 0.0, 0.5, 0.5), (0.5, 0.0, 1.0, 0.25))
+        asked = Question("q", "i", "?")
+        loose = Result(asked, tokens=5, cells=(1, 4), lit=quads)
+        found = gallery.cells(runs[0], loose, (8, 6))
+        assert found[[1, 4]].tolist() == [list(quad) for quad in quads]
+        assert set(map(tuple, found[[0, 2, 3]].tolist())) == {NOWHERE}
+        grid = Result(asked, tokens=6, grid=(2, 3), frame=(0.0, -0.5, 1.0, 1.5))
+        found = gallery.cells(runs[0], grid, (8, 6))
+        assert found[3].tolist() == pytest.approx([0.0, 0.5, 1 / 3, 1.5])
 
 
 class TestTables:

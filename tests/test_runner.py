@@ -191,10 +191,9 @@ class TestRealStages:
         assert asked == [10, 0]
 
     def test_the_tiny_llava_runs_and_resumes(self, ask, golden):
-        from cof.models import base
-        from cof.models.llava import model as llava
+        from cof.models import llava
 
-        model = llava.load(base.Config(str(golden / "checkpoint"), device="cpu", dtype="float32"))
+        model = llava.load(llava.Config(str(golden / "checkpoint"), device="cpu", dtype="float32"))
         tiny = {"limits": {"max_new_tokens": 4}, "model": {"path": str(golden / "checkpoint")}}
         whole = ask(model, **tiny)
         before = compared(whole.path)

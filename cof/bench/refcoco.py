@@ -22,9 +22,9 @@ from cof.bench.common.answers import Answers, Given, Said, add_up, align, llava_
 from cof.bench.common.files import read_jsonl, write_jsonl
 from cof.bench.common.rows import Row
 from cof.errors import DataError
-from cof.regions.boxes import Quad, centre_crop, from_frame, padded_square, shared_area, union_area
+from cof.regions.boxes import centre_crop, from_frame, padded_square, shared_area, union_area
 from cof.regions.parse import parse_boxes
-from cof.types import Box, Question, Region
+from cof.types import Box, Quad, Question, Region
 
 VERSION = "1"
 SOURCE = "github.com/lichengunc/refer (refs(unc|umd).p, instances.json); images: COCO train2014"

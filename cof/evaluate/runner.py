@@ -105,9 +105,10 @@ def _asks(config: RunConfig) -> tuple[Any, ...]:
 
 def _check(config: RunConfig, questions: Sequence[Question]) -> None:
     """Let the coarse stage refuse the benchmark, before anything is loaded or written."""
-    check = getattr(plugins.load("locate", config.names["locate"]), "check", None)
-    if check is not None:
-        check(config.names["bench"], questions, config.locate)
+    stage = plugins.load("locate", config.names["locate"])
+    check_dataset = getattr(stage, "check_dataset", None)
+    if check_dataset is not None:
+        check_dataset(config.names["bench"], questions, config.locate)
     _check_frame(config, questions)
 
 
