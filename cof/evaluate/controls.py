@@ -111,8 +111,8 @@ def _refusal(cell: RunConfig, questions: Sequence[Question]) -> str:
     """Why a control cannot be had on this benchmark, "" where it can."""
     stage = plugins.load("locate", cell.names["locate"])
     try:
-        if hasattr(stage, "check"):
-            stage.check(cell.names["bench"], questions, cell.locate)
+        if hasattr(stage, "check_dataset"):
+            stage.check_dataset(cell.names["bench"], questions, cell.locate)
     except DataError as error:
         return str(error)
     return ""
