@@ -160,12 +160,12 @@ class TestSides:
     def test_the_hash_is_that_of_the_made_up_folder_name(self, root, data, monkeypatch):
         from fakes import StubPipeline
 
-        from cof.config import schema as config
+        from cof.config import schema
         from cof.evaluate import runner
 
         monkeypatch.setattr(runner, "build_pipeline", lambda settings: StubPipeline())
         made = runner.run(
-            config.resolve({"bench": {"name": "mme", "root": str(data)}, "out": str(root / "made")})
+            schema.resolve({"bench": {"name": "mme", "root": str(data)}, "out": str(root / "made")})
         )
         assert made.path.name.endswith(f"-{run_hash(made)}")
 

@@ -11,7 +11,7 @@ from fakes import make_mme
 from cof import load_run
 from cof.analyse.report import Options, write_report
 from cof.cli import main
-from cof.config import schema as config
+from cof.config import schema
 from cof.errors import RunError
 from cof.evaluate.runner import run
 from cof.store.pack import pack
@@ -83,7 +83,7 @@ def test_the_name_is_that_of_the_folder(made, tmp_path, monkeypatch, here):
 def test_it_is_not_written_to(made, packed):
     again = {**made.config, "out": str(packed.parent), "name": packed.name}
     with pytest.raises(RunError, match=r"a packed run is only read; gzip -d .*records.jsonl.gz"):
-        run(config.resolve(again))
+        run(schema.resolve(again))
 
 
 def test_what_cannot_be_packed(made, packed, tmp_path):

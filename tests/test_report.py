@@ -24,7 +24,7 @@ from cof.analyse.sections import coarse_table, scores_table
 from cof.analyse.statistics import FEW, Estimate
 from cof.analyse.tables import Number, Table, metric, percent, points
 from cof.cli import main
-from cof.config import schema as config
+from cof.config import schema
 from cof.errors import DataError, RunError
 from cof.evaluate.runner import _score, run
 from cof.store.folder import run_hash
@@ -94,7 +94,7 @@ class TestFromRecordsAlone:
         shutil.copytree(runs[0].path, copy)
         before = (copy / "scores.json").read_bytes()
         (copy / "scores.json").unlink()
-        _score(RunFolder(copy), config.resolve(runs[0].config))
+        _score(RunFolder(copy), schema.resolve(runs[0].config))
         assert (copy / "scores.json").read_bytes() == before
 
     def test_published_metrics_are_those_of_scores_json(self, runs):
@@ -348,8 +348,8 @@ def test_a_benchmark_of_the_coarse_stage_has_its_own_metrics_and_no_difference(
     grounding.write(tmp_path / "data", MiniConfig(size=3))
     monkeypatch.setattr("cof.models.llava.load", lambda settings: StubModel())
     overrides = [f"bench.root={tmp_path / 'data'}", f"out={tmp_path / 'runs'}", "name=r"]
-    done = run(config.load(CONFIGS / "grounding.yaml", overrides))
-    twin = run(config.load(CONFIGS / "grounding.yaml", [*overrides, "name=s", "locate.stop=never"]))
+    done = run(schema.load(CONFIGS / "grounding.yaml", overrides))
+    twin = run(schema.load(CONFIGS / "grounding.yaml", [*overrides, "name=s", "locate.stop=never"]))
     written = write_report([done, twin], tmp_path / "report", Options(csv=True))
     page = written[0].read_text(encoding="utf-8")
     assert "## refcoco: 3 questions, 3 images" in page

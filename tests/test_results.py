@@ -66,7 +66,12 @@ def test_evidence_runs_from_any_folder_and_takes_the_callers_paths(tmp_path):
         (tmp_path / "mine" / "data" / kind).mkdir(parents=True)
         (tmp_path / "mine" / "data" / kind / "sha256.json").touch()
     done = called(
-        "examples/eval_scripts/evidence.sh", tmp_path, OUT="mine", RESULTS="kept", SIZE="4", GRID="2"
+        "examples/eval_scripts/evidence.sh",
+        tmp_path,
+        OUT="mine",
+        RESULTS="kept",
+        SIZE="4",
+        GRID="2",
     )
     assert [one[0] for one in done] == (
         ["controls"] * 2 + ["sweep"] * 5 + ["eval"] + ["pack"] * 8 + ["report"] * 10

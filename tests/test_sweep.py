@@ -14,7 +14,7 @@ from cof import load_run
 from cof.analyse.grid import Grid, names_of
 from cof.analyse.settings import as_file_name, differing, show
 from cof.cli import main
-from cof.config import schema as config
+from cof.config import identity, schema
 from cof.errors import ConfigError, RunError
 from cof.evaluate import answering
 from cof.evaluate.runner import Options, run_cells
@@ -129,7 +129,7 @@ class TestCells:
         assert [run.path.name for run in done.runs] == names
         for run in done.runs:
             assert len(run.results) == 2 * IMAGES
-            hashed = config.content_hash(run.config, run.manifest["identity"])
+            hashed = identity.content_hash(run.config, run.manifest["identity"])
             assert run.manifest["config_hash"] == hashed
             assert run.scores["questions"] == 2 * IMAGES
             assert (run.path / "answers" / "cof").is_dir()
@@ -146,7 +146,7 @@ class TestCells:
     def test_a_cell_is_the_run_of_its_config_alone(self, file, model, tmp_path):
         done = run_sweep(file, "weight=2,4", "locate=prompt,whole")
         for cell in done.runs:
-            alone = config.resolve({**cell.config, "out": str(tmp_path / "alone")})
+            alone = schema.resolve({**cell.config, "out": str(tmp_path / "alone")})
             assert records(run_cells([alone])[0]) == records(cell)
 
     def test_coarse_stages_differ_within_a_batch(self, file, model):
@@ -191,7 +191,7 @@ class TestCells:
         assert texts == ["N", "Y", "No", "Yes"]
 
     def test_settings_over_other_questions_are_refused(self, file, model):
-        settings = [config.load(file, [f"bench.limit={n}", f"name=r{n}"]) for n in (1, 2)]
+        settings = [schema.load(file, [f"bench.limit={n}", f"name=r{n}"]) for n in (1, 2)]
         with pytest.raises(ConfigError, match="must ask the same questions"):
             run_cells(settings)
 

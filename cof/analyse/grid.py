@@ -20,7 +20,7 @@ from cof.analyse.passes import align, labels, side
 from cof.analyse.settings import differing, sign, values
 from cof.analyse.statistics import Estimate
 from cof.analyse.tables import INTERVALS, Cell, Table, metric, percent, plural, points
-from cof.config.schema import flatten
+from cof.config.identity import flatten
 from cof.store.folder import Run, run_hash
 
 if TYPE_CHECKING:
