@@ -1,4 +1,4 @@
-"""The keys of a config that belong to no plug-in: the run itself, how much of the data, pictures."""
+"""The keys of a config that belong to no plug-in: the run, how much of the data, its pictures."""
 
 from __future__ import annotations
 
