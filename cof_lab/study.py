@@ -21,7 +21,7 @@ from typing import Any
 
 from cof.analyse import localisation
 from cof.analyse.attention import LINES
-from cof.analyse.passes import side
+from cof.analyse.passes import scored_pass
 from cof.config import plugins, schema
 from cof.config.schema import RunConfig
 from cof.errors import ConfigError, DataError
@@ -155,8 +155,8 @@ def _setting(
 
 def _write_credits(runs: Sequence[Run], path: Path) -> None:
     """One line a question: id, image, subtask, its own boxes and their IoU, every pass's credit."""
-    columns: dict[str, Sequence[float]] = {"plain": side(runs[0], "plain").credits}
-    columns |= {run.path.name: side(run, "cof").credits for run in runs}
+    columns: dict[str, Sequence[float]] = {"plain": scored_pass(runs[0], "plain").credits}
+    columns |= {run.path.name: scored_pass(run, "cof").credits for run in runs}
     rows = []
     for place, result in enumerate(runs[0].results):
         question = result.question

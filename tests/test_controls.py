@@ -9,7 +9,7 @@ from fakes import StubModel, make_mme
 from cof.cli import main
 from cof.config import schema
 from cof.errors import DataError, RunError
-from cof.evaluate.controls import CONTROLS, Report, run_controls
+from cof.evaluate.controls import CONTROLS, ControlsPage, run_controls
 from cof.evaluate.runner import Options, run
 
 IMAGES = 6
@@ -56,11 +56,11 @@ def test_the_questions_and_plain_answers_are_the_same_everywhere(file):
     done = run_controls(file, [])
     assert len({tuple(r.question for r in one.results) for one in done.runs.values()}) == 1
     assert len({tuple(r.plain.text for r in one.results) for one in done.runs.values()}) == 1
-    assert Report(done).grid.plain_changes() == 0
+    assert ControlsPage(done).grid.plain_changes() == 0
 
 
 def test_the_table_sets_each_control_beside_plain_and_own(file):
-    table = Report(run_controls(file, [])).table()
+    table = ControlsPage(run_controls(file, [])).table()
     rows = {row[0]: row for row in table.rows}
     assert list(rows) == ["plain", "own", *CONTROLS]
     cells = {name: dict(zip(table.head, row, strict=True)) for name, row in rows.items()}
@@ -86,7 +86,7 @@ def test_a_control_that_the_benchmark_cannot_have_is_left_out_and_said(file, tmp
     (tmp_path / "mme" / "regions.jsonl").unlink()
     done = run_controls(file, ["bench.limit=1"])
     assert list(done.runs) == ["own", "whole", "random", "centre"]
-    notes = "\n".join(Report(done).notes())
+    notes = "\n".join(ControlsPage(done).notes())
     assert "Left out: oracle (locate.name=oracle: mme has no ground-truth boxes" in notes
     assert "Left out: shuffled (" in notes
 

@@ -4,7 +4,7 @@ import pytest
 from fakes import StubPipeline, make_mme
 from PIL import Image
 
-from cof.analyse.passes import side
+from cof.analyse.passes import scored_pass
 from cof.analyse.scores import summary, table
 from cof.bench import refcoco, textvqa
 from cof.bench.common.units import Annotated, Claim, pixels
@@ -94,7 +94,7 @@ def test_data_without_labels_have_no_accuracy(settings, monkeypatch):
     stripped = [Result(question) for question in unlabelled]
     bare = type(done)(done.path, done.config, done.manifest, tuple(stripped), done.scores)
     with pytest.raises(RunError, match="no right answers"):
-        side(bare, "cof")
+        scored_pass(bare, "cof")
 
 
 def test_a_unit_that_would_not_be_used_is_refused(tmp_path):

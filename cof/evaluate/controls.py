@@ -29,7 +29,7 @@ from cof.analyse.failures import spoilt
 from cof.analyse.figures import forest
 from cof.analyse.grid import Grid
 from cof.analyse.page import write_page
-from cof.analyse.passes import side
+from cof.analyse.passes import scored_pass
 from cof.analyse.statistics import Estimate
 from cof.analyse.tables import INTERVALS, Cell, Table, percent, points
 from cof.config import plugins, schema
@@ -120,7 +120,7 @@ def _name(base: RunConfig, questions: Sequence[Question]) -> str:
     return origin.run_name(base, "controls", origin.digest(made))
 
 
-class Report:
+class ControlsPage:
     """The controls side by side.
 
     Args:
@@ -133,8 +133,8 @@ class Report:
         left_out = {name: why for name, run in done.runs.items() if (why := spoilt(run))}
         self.runs = {name: run for name, run in done.runs.items() if name not in left_out}
         self.grid = Grid(list(self.runs.values()), seed, left_out=left_out)
-        own = side(self.runs[OWN], "cof")
-        others = [side(run, "cof") for name, run in self.runs.items() if name != OWN]
+        own = scored_pass(self.runs[OWN], "cof")
+        others = [scored_pass(run, "cof") for name, run in self.runs.items() if name != OWN]
         self.to_own = corrected([compare(other, own, seed, by_category=False) for other in others])
 
     def table(self) -> Table:

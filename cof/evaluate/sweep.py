@@ -115,7 +115,7 @@ def _indices(value: Any) -> Any:
     return None if value == "all" else [value] if isinstance(value, int) else value
 
 
-def sweep(
+def run_sweep(
     path: Path, overrides: Sequence[str], axes: Sequence[Axis], options: Options | None = None
 ) -> Sweep:
     """Run the grid, or what is missing of it.
