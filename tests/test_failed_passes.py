@@ -445,9 +445,9 @@ class TestComparisons:
         assert "Traceback" not in done.stderr
 
     def test_report_without_any_score_raises_for_its_reader(self, data, tmp_path):
-        from cof.analyse.passes import side
+        from cof.analyse.passes import scored_pass
 
         run = make_run(tmp_path, data, self.broken(6))
-        assert side(run, "plain").failures == 0
+        assert scored_pass(run, "plain").failures == 0
         with pytest.raises(RunError, match="there is no score"):
-            side(run, "cof")
+            scored_pass(run, "cof")

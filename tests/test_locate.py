@@ -9,7 +9,7 @@ from fakes import StubModel
 from PIL import Image
 
 from cof.batch import Batch
-from cof.config import schema as config
+from cof.config import schema
 from cof.errors import ConfigError, DataError
 from cof.locate import centre, file, oracle, random, shuffled, whole
 from cof.regions.boxes import shared_area
@@ -229,4 +229,4 @@ class TestFile:
 @pytest.mark.parametrize("name", ["file", "shuffled"])
 def test_a_path_is_asked_for(name):
     with pytest.raises(ConfigError, match=r"locate\.(path|of): has no default"):
-        config.resolve({"bench": {"name": "mme", "root": "x"}, "locate": {"name": name}})
+        schema.resolve({"bench": {"name": "mme", "root": "x"}, "locate": {"name": name}})

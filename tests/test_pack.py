@@ -9,12 +9,12 @@ from fake_runs import make_run, right_with
 from fakes import make_mme
 
 from cof import load_run
-from cof.analyse.report import Options, write_report
+from cof.analyse.report import ReportOptions, write_report
 from cof.cli import main
-from cof.config import schema as config
+from cof.config import schema
 from cof.errors import RunError
 from cof.evaluate.runner import run
-from cof.store.pack import pack
+from cof.store.pack import pack_runs
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def made(tmp_path):
 
 @pytest.fixture
 def packed(made, tmp_path):
-    (folder,) = pack([made.path], tmp_path / "packed")
+    (folder,) = pack_runs([made.path], tmp_path / "packed")
     return folder
 
 
@@ -38,14 +38,14 @@ def test_it_is_small_and_says_the_same(made, packed, tmp_path):
     )
     assert sum(path.stat().st_size for path in packed.iterdir()) < 5000
     for one, name in ((made, "a"), (loaded, "b")):
-        write_report([one], tmp_path / name, Options(csv=True, gallery=0))
+        write_report([one], tmp_path / name, ReportOptions(csv=True, gallery=0))
     for file in (tmp_path / "a").rglob("*.*"):
         assert (tmp_path / "b" / file.relative_to(tmp_path / "a")).read_bytes() == file.read_bytes()
 
 
 def test_equal_records_are_equal_bytes(made, packed, tmp_path):
     before = (packed / "records.jsonl.gz").read_bytes()
-    pack([made.path], tmp_path / "packed")
+    pack_runs([made.path], tmp_path / "packed")
     assert (packed / "records.jsonl.gz").read_bytes() == before
 
 
@@ -54,10 +54,10 @@ def test_a_finished_run_of_several_processes_loses_nothing(made, packed, tmp_pat
     lines = (made.path / "records.jsonl").read_bytes().splitlines(keepends=True)
     (made.path / "records-1.jsonl").write_bytes(b"".join(lines[1::2]))
     (made.path / "records.jsonl").write_bytes(b"".join(lines[::2]))
-    (folder,) = pack([made.path], tmp_path / "again")
+    (folder,) = pack_runs([made.path], tmp_path / "again")
     assert (folder / "records.jsonl.gz").read_bytes() == merged
     (made.path / "records.jsonl").rename(made.path / "records-0.jsonl")
-    pack([made.path], tmp_path / "again")
+    pack_runs([made.path], tmp_path / "again")
     assert (folder / "records.jsonl.gz").read_bytes() == merged
 
 
@@ -68,7 +68,7 @@ def test_another_run_is_never_overwritten(made, packed, tmp_path):
     for place, message in cases:
         before = {file: file.read_bytes() for file in (place / "r").iterdir() if file.is_file()}
         with pytest.raises(RunError, match=f"r: holds {message}"):
-            pack([fewer.path], place)
+            pack_runs([fewer.path], place)
         assert {file: file.read_bytes() for file in before} == before
         assert set(before) == {file for file in (place / "r").iterdir() if file.is_file()}
 
@@ -77,28 +77,28 @@ def test_another_run_is_never_overwritten(made, packed, tmp_path):
 def test_the_name_is_that_of_the_folder(made, tmp_path, monkeypatch, here):
     (made.path / "answers").mkdir(exist_ok=True)
     monkeypatch.chdir(made.path)
-    assert pack([Path(here)], tmp_path / "kept") == [tmp_path / "kept" / "r"]
+    assert pack_runs([Path(here)], tmp_path / "kept") == [tmp_path / "kept" / "r"]
 
 
 def test_it_is_not_written_to(made, packed):
     again = {**made.config, "out": str(packed.parent), "name": packed.name}
     with pytest.raises(RunError, match=r"a packed run is only read; gzip -d .*records.jsonl.gz"):
-        run(config.resolve(again))
+        run(schema.resolve(again))
 
 
 def test_what_cannot_be_packed(made, packed, tmp_path):
     with pytest.raises(RunError, match="is packed already"):
-        pack([packed], tmp_path / "more")
+        pack_runs([packed], tmp_path / "more")
     with pytest.raises(RunError, match="two runs are called 'r'"):
-        pack([made.path, packed], tmp_path / "more")
+        pack_runs([made.path, packed], tmp_path / "more")
     with pytest.raises(RunError, match="into its own folder"):
-        pack([made.path], made.path.parent)
+        pack_runs([made.path], made.path.parent)
     cut = make_run(tmp_path / "runs", tmp_path / "mme", right_with(1, 1), "cut", keep=3)
     with pytest.raises(RunError, match="cut: not finished"):
-        pack([cut.path], tmp_path / "more")
+        pack_runs([cut.path], tmp_path / "more")
     (cut.path / "manifest.json").unlink()
     with pytest.raises(RunError, match=r"cut: records but no manifest.json; nothing else says"):
-        pack([cut.path], tmp_path / "more")
+        pack_runs([cut.path], tmp_path / "more")
 
 
 @pytest.mark.parametrize(

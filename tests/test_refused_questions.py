@@ -135,9 +135,9 @@ def test_what_a_benchmark_puts_around_a_question_is_not_asking(question, blank):
 
 
 def test_a_benchmark_with_an_empty_question_is_refused_by_its_id(tmp_path, monkeypatch):
-    from cof.config import schema as config
+    from cof.config import schema
 
-    settings = config.resolve({"bench": {"name": "vstar", "root": str(tmp_path)}})
+    settings = schema.resolve({"bench": {"name": "vstar", "root": str(tmp_path)}})
     asked = [Question("a", "i", "What?"), Question("b/7", "i", " ")]
     monkeypatch.setattr(vstar, "read", lambda options: asked)
     with pytest.raises(DataError, match=r"the question 'b/7' is empty$"):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from cof.models import llava
 from cof_lab.examine import iou, load, overlaps
-from cof_lab.export import export, original_name
+from cof_lab.export import export_checkpoint, original_name
 from cof_lab.model import ModelConfig, build, llava_config
 from cof_lab.render import crop, render
 from cof_lab.tokenizer import BOS, EOS, IMAGE, PAD, train_tokenizer
@@ -27,8 +27,8 @@ def layouts(tmp_path_factory):
     )
     model = build(llava_config(sizes, IMAGE, BOS, EOS, PAD), 1)
     folder = tmp_path_factory.mktemp("layouts")
-    export(model, tokenizer, folder / "new")
-    export(model, tokenizer, folder / "old", "original")
+    export_checkpoint(model, tokenizer, folder / "new")
+    export_checkpoint(model, tokenizer, folder / "old", "original")
     return folder
 
 

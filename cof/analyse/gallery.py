@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cof.analyse import escape
 from cof.analyse.compare import changes
 from cof.analyse.figures import name_of, save, stamp
-from cof.analyse.passes import side
+from cof.analyse.passes import scored_pass
 from cof.config.schema import exif_of
 from cof.errors import DataError
 from cof.files import write_whole
@@ -53,7 +53,7 @@ def write_gallery(
 
 def _run(run: Run, out: Path, count: int, root: Path) -> Iterator[str]:
     """The page's lines for one run; draws as it goes."""
-    gained, lost = changes(side(run, "plain", True), side(run, "cof", True))
+    gained, lost = changes(scored_pass(run, "plain", True), scored_pass(run, "cof", True))
     results = {result.question.id: result for result in run.results}
     for kind, ids in (("gained", gained), ("lost", lost)):
         shown = ids[:count]

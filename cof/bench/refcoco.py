@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cof.bench import _refcoco_files as files
+from cof.bench import _refcoco_files
 from cof.bench._refcoco_files import Config
 from cof.bench.common.answers import Answers, Given, Said, add_up, align, llava_answer
 from cof.bench.common.files import read_jsonl, write_jsonl
@@ -39,8 +39,8 @@ def read(config: Config) -> list[Question]:
         DataError: no such files or split, a reference without its annotation, image or box, boxes
             that cannot be in `unit`, or a picture that is not of the annotated size.
     """
-    found = files.phrases(config)
-    files.check_sizes(found, Path(config.root))
+    found = _refcoco_files.phrases(config)
+    _refcoco_files.check_sizes(found, Path(config.root))
     return [phrase.question for phrase in found]
 
 
@@ -131,7 +131,7 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     """
     if not config.root:
         raise DataError(f"{path}: needs --ground-truth, the folder of refs(*).p and instances.json")
-    asked = {phrase.question.id: phrase for phrase in files.phrases(config)}
+    asked = {phrase.question.id: phrase for phrase in _refcoco_files.phrases(config)}
     given = []
     for row in read_jsonl(path):
         key, text = row.key("question_id"), row.text("text")

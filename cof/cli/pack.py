@@ -23,7 +23,7 @@ def pack(runs: tuple[Path, ...], out: Path) -> None:
 
     What `cof report`, `compare` and `score` need stays; they read packed runs as they are.
     """
-    from cof.store.pack import pack as write
+    from cof.store.pack import pack_runs
 
-    for packed in write(runs, out):
+    for packed in pack_runs(runs, out):
         click.echo(packed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -211,7 +210,4 @@ def _score(folder: RunFolder, config: RunConfig) -> None:
 
 
 def _name(config: RunConfig, made: origin.Made) -> str:
-    """`<bench>-<model>-<refine>-<hash>`, the same for the same settings, weights and questions."""
-    model = Path(str(config.model.path)).name
-    parts = [config.names["bench"], model, config.names["refine"], origin.digest(made)]
-    return "-".join(re.sub(r"[^\w.-]", "_", part) for part in parts)
+    return origin.run_name(config, config.names["refine"], origin.digest(made))

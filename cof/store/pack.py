@@ -18,7 +18,7 @@ from cof.store.folder import CONFIG, MANIFEST, Run, load_run, unfinished
 from cof.store.record_files import PACKED, write_in_order
 
 
-def pack(runs: Sequence[Path], out: Path) -> list[Path]:
+def pack_runs(runs: Sequence[Path], out: Path) -> list[Path]:
     """Write `out`/<name>/ for each run; equal records give equal bytes. Returns the folders.
 
     Raises:
