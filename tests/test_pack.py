@@ -15,7 +15,7 @@ from cof.cli import main
 from cof.config import schema as config
 from cof.errors import RunError
 from cof.evaluate.runner import run
-from cof.store.pack import pack, pack_archive
+from cof.store.pack import pack_archive, pack_runs
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def made(tmp_path):
 
 @pytest.fixture
 def packed(made, tmp_path):
-    (folder,) = pack([made.path], tmp_path / "packed")
+    (folder,) = pack_runs([made.path], tmp_path / "packed")
     return folder
 
 
@@ -46,7 +46,7 @@ def test_it_is_small_and_says_the_same(made, packed, tmp_path):
 
 def test_equal_records_are_equal_bytes(made, packed, tmp_path):
     before = (packed / "records.jsonl.gz").read_bytes()
-    pack([made.path], tmp_path / "packed")
+    pack_runs([made.path], tmp_path / "packed")
     assert (packed / "records.jsonl.gz").read_bytes() == before
 
 
@@ -55,10 +55,10 @@ def test_a_finished_run_of_several_processes_loses_nothing(made, packed, tmp_pat
     lines = (made.path / "records.jsonl").read_bytes().splitlines(keepends=True)
     (made.path / "records-1.jsonl").write_bytes(b"".join(lines[1::2]))
     (made.path / "records.jsonl").write_bytes(b"".join(lines[::2]))
-    (folder,) = pack([made.path], tmp_path / "again")
+    (folder,) = pack_runs([made.path], tmp_path / "again")
     assert (folder / "records.jsonl.gz").read_bytes() == merged
     (made.path / "records.jsonl").rename(made.path / "records-0.jsonl")
-    pack([made.path], tmp_path / "again")
+    pack_runs([made.path], tmp_path / "again")
     assert (folder / "records.jsonl.gz").read_bytes() == merged
 
 
@@ -69,7 +69,7 @@ def test_another_run_is_never_overwritten(made, packed, tmp_path):
     for place, message in cases:
         before = {file: file.read_bytes() for file in (place / "r").iterdir() if file.is_file()}
         with pytest.raises(RunError, match=f"r: holds {message}"):
-            pack([fewer.path], place)
+            pack_runs([fewer.path], place)
         assert {file: file.read_bytes() for file in before} == before
         assert set(before) == {file for file in (place / "r").iterdir() if file.is_file()}
 
@@ -78,7 +78,7 @@ def test_another_run_is_never_overwritten(made, packed, tmp_path):
 def test_the_name_is_that_of_the_folder(made, tmp_path, monkeypatch, here):
     (made.path / "answers").mkdir(exist_ok=True)
     monkeypatch.chdir(made.path)
-    assert pack([Path(here)], tmp_path / "kept") == [tmp_path / "kept" / "r"]
+    assert pack_runs([Path(here)], tmp_path / "kept") == [tmp_path / "kept" / "r"]
 
 
 def test_it_is_not_written_to(made, packed):
@@ -89,17 +89,17 @@ def test_it_is_not_written_to(made, packed):
 
 def test_what_cannot_be_packed(made, packed, tmp_path):
     with pytest.raises(RunError, match="is packed already"):
-        pack([packed], tmp_path / "more")
+        pack_runs([packed], tmp_path / "more")
     with pytest.raises(RunError, match="two runs are called 'r'"):
-        pack([made.path, packed], tmp_path / "more")
+        pack_runs([made.path, packed], tmp_path / "more")
     with pytest.raises(RunError, match="into its own folder"):
-        pack([made.path], made.path.parent)
+        pack_runs([made.path], made.path.parent)
     cut = make_run(tmp_path / "runs", tmp_path / "mme", right_with(1, 1), "cut", keep=3)
     with pytest.raises(RunError, match="cut: not finished"):
-        pack([cut.path], tmp_path / "more")
+        pack_runs([cut.path], tmp_path / "more")
     (cut.path / "manifest.json").unlink()
     with pytest.raises(RunError, match=r"cut: records but no manifest.json; nothing else says"):
-        pack([cut.path], tmp_path / "more")
+        pack_runs([cut.path], tmp_path / "more")
 
 
 @pytest.mark.parametrize(

@@ -32,5 +32,5 @@ def pack(runs: tuple[Path, ...], out: Path) -> None:
     from cof.store import pack as packing
 
     archive = out.suffix == packing.ARCHIVE
-    for packed in [packing.pack_archive(runs, out)] if archive else packing.pack(runs, out):
+    for packed in [packing.pack_archive(runs, out)] if archive else packing.pack_runs(runs, out):
         click.echo(packed)

@@ -27,7 +27,7 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 """The time of every file in an archive: the first that a zip can hold."""
 
 
-def pack(runs: Sequence[Path], out: Path) -> list[Path]:
+def pack_runs(runs: Sequence[Path], out: Path) -> list[Path]:
     """Write `out`/<name>/ for each run; equal records give equal bytes. Returns the folders.
 
     Raises:
@@ -47,38 +47,41 @@ def pack_archive(runs: Sequence[Path], out: Path) -> Path:
     Runs that the archive holds already stay in it, as they would in a folder.
 
     Raises:
-        RunError: as `pack`; `out` is there and no archive.
+        RunError: as `pack_runs`; `out` is there and no archive.
     """
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
         if out.exists():
             _unpack(out, folder)
         try:
-            pack(runs, folder)
+            pack_runs(runs, folder)
         except RunError as error:
             raise RunError(str(error).replace(str(folder), str(out))) from None
-        write_whole(out, _zipped(folder))
+        write_whole(out, zipped(folder))
     return out
 
 
 def _unpack(archive: Path, folder: Path) -> None:
     try:
-        with blamed(archive, "read"), zipfile.ZipFile(archive) as zipped:
-            zipped.extractall(folder)
+        with blamed(archive, "read"), zipfile.ZipFile(archive) as file:
+            file.extractall(folder)
     except zipfile.BadZipFile as error:
         raise RunError(f"{archive}: no archive of runs, or damaged ({error})") from None
 
 
-def _zipped(folder: Path) -> bytes:
-    """All files below `folder` in order of their names; stored as they are, records are small."""
+def zipped(folder: Path) -> bytes:
+    """A zip of all files below `folder`, in order of their names.
+
+    Stored as they are: records are compressed already, and no version of zlib changes the bytes.
+    """
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as zipped:
+    with zipfile.ZipFile(buffer, "w") as archive:
         for name, path in sorted(files.items()):
             if path.is_file():
                 entry = zipfile.ZipInfo(name, EPOCH)
                 entry.create_system, entry.external_attr = 3, 0o644 << 16  # on any system
-                zipped.writestr(entry, path.read_bytes())
+                archive.writestr(entry, path.read_bytes())
     return buffer.getvalue()
 
 
