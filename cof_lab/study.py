@@ -6,7 +6,7 @@
     OUT/results.md, *.png        tables and figures, from those files alone (`cof_lab.study_page`)
     OUT/runs/                    the full run folders, with every reply; large, and not needed later
 
-What is run was declared in docs/laboratory.md before there were results.
+What is run was declared in docs/laboratory_diary.md before there were results.
 """
 
 from __future__ import annotations

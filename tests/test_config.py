@@ -3,12 +3,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from committed import unpacked
 
 from cof.config import identity, schema
 from cof.config.yaml import parse_yaml
 from cof.errors import ConfigError
 
-OLD = sorted((Path(__file__).resolve().parents[1] / "results").rglob("config.yaml"))
+OLD = sorted(unpacked().rglob("config.yaml"))
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples" / "configs"
 
 

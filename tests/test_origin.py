@@ -4,10 +4,10 @@ import functools
 import gzip
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from committed import unpacked
 from fake_runs import make_run, right_with
 from fakes import StubModel, StubPipeline, make_mme
 
@@ -27,7 +27,6 @@ from cof_lab.mini.common import MiniConfig
 IMAGES = 4
 TOTAL = 2 * IMAGES
 KEPT = 5
-RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 
 @pytest.fixture
@@ -236,7 +235,7 @@ class TestOlderRuns:
 
     @pytest.mark.slow
     def test_the_committed_ones_load(self):
-        kept = [path.parent for path in RESULTS.rglob("records.jsonl.gz")]
+        kept = [path.parent for path in unpacked().rglob("records.jsonl.gz")]
         assert kept
         for path in kept:
             assert b'"made"' not in gzip.decompress((path / "records.jsonl.gz").read_bytes())

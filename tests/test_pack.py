@@ -1,6 +1,7 @@
 """Packed runs: small, read like any other, never written to."""
 
 import gzip
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,12 @@ from fake_runs import make_run, right_with
 from fakes import make_mme
 
 from cof import load_run
-from cof.analyse.report import ReportOptions, write_report
+from cof.analyse.report import Options, write_report
 from cof.cli import main
-from cof.config import schema
+from cof.config import schema as config
 from cof.errors import RunError
 from cof.evaluate.runner import run
-from cof.store.pack import pack_runs
+from cof.store.pack import pack_archive, pack_runs
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def test_it_is_small_and_says_the_same(made, packed, tmp_path):
     )
     assert sum(path.stat().st_size for path in packed.iterdir()) < 5000
     for one, name in ((made, "a"), (loaded, "b")):
-        write_report([one], tmp_path / name, ReportOptions(csv=True, gallery=0))
+        write_report([one], tmp_path / name, Options(csv=True, gallery=0))
     for file in (tmp_path / "a").rglob("*.*"):
         assert (tmp_path / "b" / file.relative_to(tmp_path / "a")).read_bytes() == file.read_bytes()
 
@@ -83,7 +84,7 @@ def test_the_name_is_that_of_the_folder(made, tmp_path, monkeypatch, here):
 def test_it_is_not_written_to(made, packed):
     again = {**made.config, "out": str(packed.parent), "name": packed.name}
     with pytest.raises(RunError, match=r"a packed run is only read; gzip -d .*records.jsonl.gz"):
-        run(schema.resolve(again))
+        run(config.resolve(again))
 
 
 def test_what_cannot_be_packed(made, packed, tmp_path):
@@ -127,3 +128,49 @@ def test_the_command_names_the_folders(made, tmp_path):
     done = CliRunner().invoke(main, ["pack", str(made.path), "--out", str(tmp_path / "kept")])
     assert (done.exit_code, done.output) == (0, f"{tmp_path / 'kept' / 'r'}\n")
     assert load_run(tmp_path / "kept" / "r").results == made.results
+
+
+class TestArchive:
+    @pytest.fixture
+    def archive(self, made, tmp_path):
+        return pack_archive([made.path], tmp_path / "kept" / "runs.zip")
+
+    @pytest.fixture
+    def other(self, made, tmp_path):
+        return make_run(tmp_path / "runs", tmp_path / "mme", right_with(0, 1), "other")
+
+    def test_it_holds_what_a_packed_folder_holds(self, made, packed, archive, tmp_path):
+        with zipfile.ZipFile(archive) as zipped:
+            names = ["r/config.yaml", "r/manifest.json", "r/records.jsonl.gz"]
+            assert zipped.namelist() == names
+            zipped.extractall(tmp_path / "again")
+        for file in packed.iterdir():
+            assert (tmp_path / "again" / "r" / file.name).read_bytes() == file.read_bytes()
+        assert load_run(tmp_path / "again" / "r").results == made.results
+
+    def test_equal_runs_are_equal_bytes_in_any_order_and_at_any_time(self, made, other, tmp_path):
+        one, two = tmp_path / "1.zip", tmp_path / "2.zip"
+        pack_archive([made.path, other.path], one)
+        pack_archive([other.path], two)
+        assert one.read_bytes() != two.read_bytes()
+        pack_archive([made.path], two)
+        assert one.read_bytes() == two.read_bytes()
+        with zipfile.ZipFile(one) as zipped:
+            assert {entry.date_time for entry in zipped.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+
+    def test_another_run_or_another_file_is_never_overwritten(self, archive, tmp_path):
+        fewer = make_run(tmp_path / "fewer", make_mme(tmp_path / "few", 4), right_with(1, 1))
+        before = archive.read_bytes()
+        with pytest.raises(RunError, match=r"kept/runs.zip/r: holds another run than"):
+            pack_archive([fewer.path], archive)
+        assert archive.read_bytes() == before
+        archive.write_bytes(before[:-40])
+        with pytest.raises(RunError, match=r"runs.zip: no archive of runs, or damaged"):
+            pack_archive([fewer.path], archive)
+        assert archive.read_bytes() == before[:-40]
+
+    def test_the_command_writes_one_where_the_name_says_so(self, made, tmp_path):
+        out = tmp_path / "kept" / "runs.zip"
+        done = CliRunner().invoke(main, ["pack", str(made.path), "--out", str(out)])
+        assert (done.exit_code, done.output) == (0, f"{out}\n")
+        assert zipfile.is_zipfile(out)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -9,12 +10,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from committed import RESULTS, ROOT, unpacked
 
 from cof.cli import main
+from cof.store.pack import zipped
 from cof_lab.study_page import overview
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "results"
 LIMIT = 4_000_000
 """Bytes that the whole folder may take."""
 
@@ -39,9 +40,11 @@ def called(script, folder, **settings):
 
 
 def commands():
-    """The arguments of every `cof report` of the documented command."""
+    """The arguments of every `cof report` of tables.sh; runs as `unpacked` has them."""
     with tempfile.TemporaryDirectory() as folder:
-        return called("results/tables.sh", Path(folder))
+        found = called("results/tables.sh", Path(folder), TMPDIR=folder)
+        place = re.compile(re.escape(folder) + r"/[^/]+")  # where the script unpacked them
+        return [[place.sub(str(unpacked()), part) for part in command] for command in found]
 
 
 def name(arguments):
@@ -62,9 +65,8 @@ def test_tables_are_rebuilt_byte_for_byte(arguments, tmp_path, monkeypatch):
 
 
 def test_evidence_runs_from_any_folder_and_takes_the_callers_paths(tmp_path):
-    for kind in ("fine-4", "noise-4", "fine-2"):
-        (tmp_path / "mine" / "data" / kind).mkdir(parents=True)
-        (tmp_path / "mine" / "data" / kind / "sha256.json").touch()
+    (tmp_path / "kept" / "mme-fine").mkdir(parents=True)
+    shutil.copy(RESULTS / "mme-fine" / "runs.zip", tmp_path / "kept" / "mme-fine")
     done = called(
         "examples/eval_scripts/evidence.sh",
         tmp_path,
@@ -73,11 +75,10 @@ def test_evidence_runs_from_any_folder_and_takes_the_callers_paths(tmp_path):
         SIZE="4",
         GRID="2",
     )
-    assert [one[0] for one in done] == (
-        ["controls"] * 2 + ["sweep"] * 5 + ["eval"] + ["pack"] * 8 + ["report"] * 10
-    )
-    assert done[0][1] == "examples/configs/evidence.yaml"
-    assert f"out={tmp_path / 'mine'}" in done[0]
+    counts = {"data": 3, "controls": 2, "sweep": 5, "eval": 1, "pack": 8, "report": 10}
+    assert [one[0] for one in done] == [name for name in counts for _ in range(counts[name])]
+    assert done[3][1] == "examples/configs/evidence.yaml"
+    assert f"out={tmp_path / 'mine'}" in done[3]
     assert all(one[-1].startswith(str(tmp_path / "kept")) for one in done if one[0] == "pack")
 
 
@@ -88,7 +89,7 @@ def test_the_ablation_refuses_what_its_grid_would_override(tmp_path):
 
 def test_every_run_is_in_a_table():
     named = {Path(part) for command in commands() for part in command}
-    kept = {path.parent for path in RESULTS.rglob("records.jsonl.gz")}
+    kept = {path.parent for path in unpacked().rglob("records.jsonl.gz")}
     assert kept
     assert kept <= named
 
@@ -122,7 +123,18 @@ def test_every_interval_in_prose_is_in_the_records_and_has_a_p_beside_it(page):
 def test_the_folder_stays_small_and_names_no_place():
     files = [path for path in RESULTS.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < LIMIT
-    for path in files:
+    for path in [*files, *unpacked().rglob("*.*")]:
         if path.suffix in (".json", ".yaml", ".md"):
             text = path.read_text(encoding="utf-8")
             assert not any(place in text for place in ('"/', " /", "/home", "/tmp")), path
+
+
+def test_names_are_plain_and_an_experiment_is_one_archive():
+    for path in RESULTS.rglob("*"):
+        assert not set("=, ") & set(path.name), path
+    archives = sorted(RESULTS.glob("*/runs.zip"))
+    assert [path.parent.name for path in archives] == sorted(
+        path.name for path in RESULTS.iterdir() if path.is_dir() and path.name != "laboratory"
+    )
+    for path in archives:
+        assert zipped(unpacked() / path.parent.name) == path.read_bytes()

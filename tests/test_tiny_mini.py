@@ -6,11 +6,14 @@ import csv
 import json
 
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
+from cof.cli import main
+from cof.cli.data import mini
 from cof.errors import DataError
 from cof_lab.mini.common import MiniConfig
-from cof_lab.mini.write import write_all
+from cof_lab.mini.write import PARTS, write_all
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +26,41 @@ def folder(tmp_path_factory):
 def test_the_same_command_writes_the_same_files(folder, tmp_path):
     write_all(tmp_path / "b", MiniConfig(seed=5, size=3))
     assert (folder / "sha256.json").read_bytes() == (tmp_path / "b/sha256.json").read_bytes()
+    for other in (MiniConfig(), MiniConfig(seed=5, size=30), MiniConfig(5, 3, "fine")):
+        with pytest.raises(DataError, match="not empty"):
+            write_all(tmp_path / "b", other)
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "mine.txt").touch()
     with pytest.raises(DataError, match="not empty"):
-        write_all(tmp_path / "b", MiniConfig())
+        write_all(tmp_path / "c", MiniConfig(seed=5, size=3))
+
+
+def test_only_what_is_asked_for_is_drawn_and_pieces_make_the_whole(folder, tmp_path, monkeypatch):
+    out, settings = tmp_path / "b", MiniConfig(seed=5, size=3)
+    assert write_all(out, settings, ["grounding"]) == {"grounding": 3}
+    assert {path.name for path in out.iterdir()} == {"grounding", "README.md", "sha256.json"}
+    assert "--difficulty easy --only grounding`" in (out / "README.md").read_text()
+    with monkeypatch.context() as killed:
+        killed.setattr("cof_lab.mini.mme.write_lines", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            write_all(out, settings, ["MiniMME"])
+    assert not (out / "MiniMME").exists()
+    drawn = (out / "grounding").stat().st_mtime_ns
+    assert write_all(out, settings, ["MiniMME", "grounding"]) == {"MiniMME": 30, "grounding": 3}
+    write_all(out, settings)
+    assert (out / "grounding").stat().st_mtime_ns == drawn
+    for name in ("README.md", "sha256.json"):
+        assert (out / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_the_command_draws_what_scripts_and_configs_use(tmp_path):
+    done = CliRunner().invoke(
+        main, ["data", "mini", str(tmp_path / "a"), "--size", "1", "--only", "MiniMME"]
+    )
+    assert (done.exit_code, done.stdout) == (0, f"{tmp_path / 'a' / 'MiniMME'}: 10 questions\n")
+    assert "--difficulty fine" in (tmp_path / "a" / "README.md").read_text()
+    (option,) = [one for one in mini.params if one.name == "only"]
+    assert tuple(option.type.choices) == tuple(PARTS)
 
 
 def test_minimme_is_the_release_layout(folder):

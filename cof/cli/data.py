@@ -29,15 +29,25 @@ data.add_command(fetch)
 @click.option(
     "--difficulty",
     type=click.Choice(["easy", "fine", "crowded", "noise"]),
-    default="easy",
+    default="fine",
     show_default=True,
     help="Large objects; small targets; many distractors; the same under noise.",
 )
-def mini(out: Path, seed: int, size: int, difficulty: str) -> None:
-    """Write MiniMME, MiniPOPE, MiniMMBench, MiniVStar and a grounding set to OUT."""
-    from cof_lab.mini.common import MiniConfig
-    from cof_lab.mini.write import write_all
+@click.option(
+    "--only",
+    multiple=True,
+    type=click.Choice(["MiniMME", "MiniPOPE", "MiniMMBench", "MiniVStar", "grounding"]),
+    help="This one alone, or several: --only MiniMME --only MiniPOPE. Default: all.",
+)
+def mini(out: Path, seed: int, size: int, difficulty: str, only: tuple[str, ...]) -> None:
+    """Draw MiniMME, MiniPOPE, MiniMMBench, MiniVStar and a grounding set into OUT.
 
-    counts = write_all(out, MiniConfig(seed=seed, size=size, difficulty=difficulty))
+    What OUT holds already, drawn with the same settings, is kept.
+    """
+    from cof_lab.mini.common import MiniConfig
+    from cof_lab.mini.write import PARTS, write_all
+
+    config = MiniConfig(seed=seed, size=size, difficulty=difficulty)
+    counts = write_all(out, config, only or tuple(PARTS), progress=True)
     for name, count in counts.items():
         click.echo(f"{out / name}: {count} questions")

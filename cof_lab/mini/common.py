@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from cof_lab.world import Scenes, Thing, describe
 
 STRIDE = 1_000_000  # scene numbers set aside for each part of each benchmark
 JPEG = {"quality": 95, "subsampling": 0}
+DRAWN: ContextVar[Callable[[int], object]] = ContextVar("DRAWN", default=lambda count: None)
+"""Told how many scenes were drawn, whenever some were: a progress bar."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ def pictures(config: MiniConfig, part: int) -> Iterator[Picture]:
         scenes = describe(
             range(at, at + 32), config.difficulty, split="bench", seed=config.seed, side=config.side
         )
+        DRAWN.get()(len(scenes))
         yield from _draw(scenes, at)
         at += 32
 

@@ -8,9 +8,9 @@ cof_hl() {  # COMMAND BENCHMARK ROOT MINI [key=value ...]; without ROOT on the m
   local command="$1" bench="$2" root="$3" mini
   if [[ -z "$root" ]]; then
     mini="$COF_ROOT/runs/data/mini-${DIFFICULTY:-fine}${SIZE:+-$SIZE}"
-    [[ -e "$mini/sha256.json" ]] || { rm -rf "$mini"    # this file is written last
-      "$PYTHON" -m cof.cli data mini "$mini" --difficulty "${DIFFICULTY:-fine}" --size "${SIZE:-60}"; }
     root="$mini/$4"
+    [[ -e "$root" ]] || "$PYTHON" -m cof.cli data mini "$mini" --only "$4" \
+      --difficulty "${DIFFICULTY:-fine}" --size "${SIZE:-60}"
   fi
   exec "$PYTHON" -m cof.cli "$command" "${CONFIG:-$COF_ROOT/examples/configs/mme_tiny.yaml}" \
     "bench.name=$bench" "bench.root=$root" "out=${OUT:-$COF_ROOT/runs}" \

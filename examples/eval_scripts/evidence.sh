@@ -13,10 +13,9 @@ cof() { "$PYTHON" -m cof.cli "$@"; }
 out="${OUT:-runs/evidence}" r="${RESULTS:-results}" size="${SIZE:-30}" grid="${GRID:-15}"
 config=examples/configs/evidence.yaml
 set -- "out=$out" "cache=$out/replies.sqlite" ${MODEL:+"model.path=$MODEL"}
-for kind in "fine-$size" "noise-$size" "fine-$grid"; do
-  [[ -e "$out/data/$kind/sha256.json" ]] || { rm -rf "$out/data/$kind"    # this file is written last
-    cof data mini "$out/data/$kind" --difficulty "${kind%-*}" --size "${kind#*-}"; }
-done
+cof data mini "$out/data/fine-$size" --difficulty fine --size "$size"
+cof data mini "$out/data/noise-$size" --difficulty noise --size "$size" --only MiniMME
+cof data mini "$out/data/fine-$grid" --difficulty fine --size "$grid" --only MiniMME
 for kind in fine noise; do
   cof controls "$config" "bench.root=$out/data/$kind-$size/MiniMME" "name=mme-$kind" "$@"
 done
@@ -30,6 +29,6 @@ while read -r bench mini limit; do    # limit: images, with all their questions
 done <<< $'pope MiniPOPE 20\nmmbench MiniMMBench 80\nvstar MiniVStar null'
 cof eval examples/configs/grounding.yaml "bench.root=$data/grounding" name=prompt "out=$out/grounding" "${@:2}"
 for folder in mme-fine mme-noise mme-fine-grid mme-fine-text pope mmbench vstar grounding; do
-  cof pack "$out/$folder"/*/ --out "$r/$folder"
+  cof pack "$out/$folder"/*/ --out "$r/$folder/runs.zip"
 done
 RESULTS="$r" bash results/tables.sh
