@@ -142,7 +142,7 @@ def oracle(name, root, exif=None):
     for question, image in zip(questions, images, strict=True):
         assert close(question.boxes[0], white(image))
     located = schema.resolve({**chosen.as_dict(), "locate": {"name": "oracle"}})
-    from cof.evaluate.answering import settings_of
+    from cof.config.settings import settings_of
 
     results = CoF(StubModel(), settings_of(located)).answer_batch(questions, images)
     return questions, images, results

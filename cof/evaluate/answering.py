@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cof.config.schema import RunConfig
+from cof.config.settings import settings_of
 from cof.errors import DataError, RunError
 from cof.evaluate.memory import Ask, Fitted
 from cof.evaluate.prefetch import feed
@@ -28,7 +29,7 @@ from cof.types import Question, Result
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from cof.pipeline import CoF, Settings
+    from cof.pipeline import CoF
 
 
 @dataclass(frozen=True)
@@ -58,14 +59,6 @@ class Cell:
     def scored(self) -> bool:
         """True once the run was finished and scored."""
         return (self.folder.path / SCORES).exists()
-
-
-def settings_of(config: RunConfig) -> Settings:
-    """The pipeline's part of a config."""
-    from cof.pipeline import Settings
-
-    stages = (config.locate, config.boxes, config.refine)
-    return Settings(*stages, config.limits, config.general.plain)
 
 
 def answer_all(

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from cof.analyse.scores import Pass, answers, summary
 from cof.config import plugins
 from cof.config.schema import RunConfig, exif_of
+from cof.config.settings import settings_of
 from cof.errors import ConfigError
-from cof.evaluate.answering import Cell, answer_all, settings_of
+from cof.evaluate.answering import Cell, answer_all
 from cof.evaluate.prepare import prepare
 from cof.store import manifest, origin
 from cof.store.dataset import fingerprint, first_tagged, plan_batches, read_questions
