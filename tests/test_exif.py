@@ -216,7 +216,7 @@ def test_one_question_is_asked_upright_and_a_given_box_is_on_the_upright_picture
 
 def test_the_command_line_asks_upright(tmp_path, monkeypatch):
     file = spotted(tmp_path / "a.png", 6)
-    monkeypatch.setattr(CoF, "from_pretrained", lambda path, *rest, **more: CoF(StubModel()))
+    monkeypatch.setattr(CoF, "from_config", lambda *config: CoF(StubModel()))
     seen = white(load_image(file, exif="apply"))
     box = ",".join(map(str, seen.as_tuple()))
     said = CliRunner().invoke(main, ["ask", str(file), "What?", "--box", box, "--json"])
