@@ -132,14 +132,14 @@ def _is_embedded(model: str) -> bool:
 
 def _config(context: click.Context, options: dict[str, Any]) -> dict[str, Any]:
     """The config file's data, changed by the options that were given."""
-    from cof.config.sections import changed
+    from cof.config.sections import changed, section_of
     from cof.config.yaml import parse_yaml
 
     data = parse_yaml(options["config"]) if options["config"] else {}
     for name, key in KEYS.items():
         if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
             data = changed(data, key, options[name])
-    stage = data.get("locate") or {}
+    stage = section_of(data, "locate")
     if options["rules"] == "reference" and stage.get("name", "prompt") == "prompt":
         return {**data, "locate": {"stop": "first", **stage}}
     return data
