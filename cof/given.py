@@ -147,7 +147,7 @@ def _is_box(given: Any) -> bool:
     """Whether this is meant as one box, however wrong: a `Box`, or numbers."""
     if isinstance(given, Box):
         return True
-    if not hasattr(given, "__iter__"):
+    if not hasattr(given, "__iter__") or isinstance(given, str):
         raise ValueError(f"box {shown(given)}: needs x0, y0, x1, y1")
     return not any(one is None or isinstance(one, Box) or hasattr(one, "__len__") for one in given)
 

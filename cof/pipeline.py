@@ -184,9 +184,8 @@ class CoF:
         steps = self._both_stages(batch, variants, rows)
         none: list[Answer | None] = [None] * len(batch)
         plain = batch.plain if any(one.plain for one in variants) else none
-        heads = list(zip(questions, batch.views, strict=True))
-        lists = [zip(heads, one, plain, strict=True) for one in steps]
-        return [[result_of(*head, *step, said) for head, step, said in one] for one in lists]
+        lists = [zip(questions, batch.views, one, plain, strict=True) for one in steps]
+        return [[result_of(ask, see, *step, said) for ask, see, step, said in one] for one in lists]
 
     def _both_stages(
         self,
