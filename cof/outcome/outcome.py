@@ -220,9 +220,9 @@ class Outcome:
 
     def _repr_png_(self) -> bytes:
         """The plot, for notebooks."""
-        written = io.BytesIO()
-        self.plot().savefig(written, format="png", dpi=100)
-        return written.getvalue()
+        buffer = io.BytesIO()
+        self.plot().savefig(buffer, format="png", dpi=100)
+        return buffer.getvalue()
 
     def check(self) -> None:
         """Raise AnswerError where there is no answer to ask about."""
