@@ -125,6 +125,7 @@ def bench_of(run: Run) -> tuple[ModuleType, Any]:
     """The run's benchmark, and the benchmark's Config."""
     data = dict(run.config["bench"])
     module = plugins.load("bench", data.pop("name"))
+    data.pop("sha256", None)
     data.pop("limit", None)
     return module, build(module.Config, data, "bench")
 
