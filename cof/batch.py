@@ -1,23 +1,41 @@
-"""One batch on its way through the stages; everything that its questions share is computed once."""
+"""What a stage is given: the rows of one batch; what they share is computed once.
+
+A coarse stage is `locate(batch, config) -> regions`, a fine stage `refine(batch, focuses, config)
+-> answers`; both find here whatever they may need, and neither has to know who else asks.
+"""
 
 from __future__ import annotations
 
-import importlib
+import math
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
 
-from cof.models.base import Limits, Model
-from cof.refine import highlight, plain
-from cof.regions.boxes import BoxConfig
-from cof.regions.mask import focus, token_mask
-from cof.types import Answer, Focus, Question, Region, Result, View
+from cof.models.base import Encoded, Limits, Mix, Model
+from cof.types import Answer, Question, View
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from torch import Tensor
 
-    from cof.store.replies import ReplyCache
+TIE = 1e-5
+"""Nats. Two options nearer than this are in an order that rounding made: in float32 the loss of one
+and the same option moves by up to 3e-6 with the company of its batch (32 questions of MiniVStar,
+lambda 1 to 50). The options of real questions lie tenths apart."""
+
+
+class Prompt(NamedTuple):
+    """One prompt of a batch.
+
+    Attributes:
+        row: whose question it is.
+        option: the answer to weigh, None to generate one.
+    """
+
+    row: int
+    option: str | None
 
 
 @dataclass(frozen=True)
@@ -27,125 +45,128 @@ class Batch:
     Attributes:
         model: the multi-modal LLM.
         questions: B questions.
-        images: the B RGB images they are about.
+        images: the B images they are about, RGB, as they are shown.
         views: the B images as the model saw them; one object for one image.
+        limits: how answers are decoded.
     """
 
     model: Model
     questions: Sequence[Question]
     images: Sequence[Image]
     views: Sequence[View]
+    limits: Limits = field(default_factory=Limits)
+    _whole: Batch | None = None
+    _rows: tuple[int, ...] = ()
 
     @classmethod
-    def look(cls, model: Model, questions: Sequence[Question], images: Sequence[Image]) -> Batch:
+    def of(
+        cls,
+        model: Model,
+        questions: Sequence[Question],
+        images: Sequence[Image],
+        limits: Limits | None = None,
+    ) -> Batch:
         """Show each image to the model once, however many questions are about it."""
-        unique = {id(image): image for image in images}
-        seen = dict(zip(unique, model.look(list(unique.values())), strict=True))
-        return cls(model, questions, images, [seen[id(image)] for image in images])
+        return cls(model, questions, images, _look(model, images), limits or Limits())
 
-    def locate(self, config: Any, cache: ReplyCache | None = None) -> list[Region]:
-        """The coarse stage, for the questions whose reply is not in the cache."""
-        stage = _stage(config)
-        if cache is None or not getattr(stage, "CACHEABLE", False):
-            return stage.locate(self.model, self.questions, self.views, config)  # type: ignore[no-any-return]
-        return cache.regions(self.model, stage, self.questions, self.images, self.views, config)
+    def __len__(self) -> int:
+        """B."""
+        return len(self.questions)
 
-    def focus(self, regions: Sequence[Region], rules: BoxConfig) -> list[Focus]:
-        """Pure geometry: from each region to the visual tokens to highlight."""
-        pairs = zip(regions, self.views, strict=True)
-        return [focus(region, view, rules) for region, view in pairs]
+    def look(self, images: Sequence[Image]) -> list[View]:
+        """Other images through the model's eyes: crops, drawings. One object is seen once."""
+        return _look(self.model, images)
 
-    def plain(self, limits: Limits) -> list[Answer]:
-        """The model's own answers."""
-        return plain.refine(self.model, self.questions, self.views, (), plain.Config(), limits)
+    def take(self, rows: Sequence[int]) -> Batch:
+        """The batch of some rows, in the order given; a row may be taken several times."""
+        return replace(
+            self,
+            questions=[self.questions[row] for row in rows],
+            images=[self.images[row] for row in rows],
+            views=[self.views[row] for row in rows],
+            _whole=self,
+            _rows=tuple(rows),
+        )
 
-    def refine(
-        self,
-        focuses: Sequence[Sequence[Focus]],
-        configs: Sequence[Any],
-        limits: Limits,
-        rows: int | None = None,
-    ) -> list[list[Answer]]:
-        """The fine stage of several variants, at most `rows` rows (None: all) in one pass."""
-        count = max(1, rows // len(self.questions)) if rows else len(configs)
-        answers: list[list[Answer]] = []
-        for start in range(0, len(configs), count):
-            chosen = slice(start, start + count)
-            answers += self._refine(focuses[chosen], configs[chosen], limits)
-        return answers
+    @cached_property
+    def plain(self) -> list[Answer]:
+        """The model's own answers, without any region; computed once, whoever asks first."""
+        if self._whole is not None:
+            return [self._whole.plain[row] for row in self._rows]
+        return self.reply(self.encode())
 
-    def _refine(
-        self, focuses: Sequence[Sequence[Focus]], configs: Sequence[Any], limits: Limits
-    ) -> list[list[Answer]]:
-        """In one batch where the stage knows how, else variant by variant."""
-        asked = (self.model, self.questions, self.views)
-        stages = [_stage(config) for config in configs]
-        if len(configs) > 1 and all(stage is highlight for stage in stages):
-            return highlight.refine_many(*asked, focuses, configs, limits)
-        variants = zip(stages, focuses, configs, strict=True)
-        return [stage.refine(*asked, spots, one, limits) for stage, spots, one in variants]
+    @cached_property
+    def prompts(self) -> list[Prompt]:
+        """One a question; one an option of a question whose options are weighed (`choose`)."""
+        return [
+            Prompt(row, option)
+            for row, question in enumerate(self.questions)
+            for option in (question.options if question.choose else (None,))
+        ]
 
-    def results(
-        self,
-        regions: Sequence[Region],
-        focuses: Sequence[Focus],
-        answers: Sequence[Answer],
-        plains: Sequence[Answer] | None,
-    ) -> list[Result]:
-        """One result a question, in order."""
-        said: Sequence[Answer | None] = plains or [None] * len(self.questions)
-        rows = zip(self.questions, self.views, regions, focuses, answers, said, strict=True)
-        return [_result(*row) for row in rows]
+    def encode(
+        self, views: Sequence[View] | None = None, texts: Sequence[str] | None = None
+    ) -> Encoded:
+        """The batch's prompts, in the order of `prompts`.
+
+        Args:
+            views: B others than the batch's own (of `look`).
+            texts: B others than the questions' own.
+        """
+        shown = self.views if views is None else views
+        asked = [question.text for question in self.questions] if texts is None else texts
+        rows = [prompt.row for prompt in self.prompts]
+        return self.model.encode([shown[row] for row in rows], [asked[row] for row in rows])
+
+    def reply(self, encoded: Encoded, mix: Mix | None = None) -> list[Answer]:
+        """One answer a question: generated, or the likeliest of its options.
+
+        Args:
+            encoded: of `encode`; a highlight that is on applies to it.
+            mix: what becomes of the scores of each decoding step.
+
+        Raises:
+            ValueError: questions that choose and questions that do not; `mix` where options are
+                weighed.
+        """
+        prompts = self.prompts
+        options = [prompt.option for prompt in prompts if prompt.option is not None]
+        if not options:
+            return self.model.generate(encoded, self.limits, mix=mix)
+        if len(options) != len(prompts):
+            raise ValueError("a batch holds questions that choose and questions that do not")
+        if mix is not None:
+            raise ValueError("scores of decoding steps cannot be mixed where options are weighed")
+        started = time.perf_counter()
+        weighed = self.model.score(encoded, options)
+        share = (time.perf_counter() - started) / len(weighed)
+        timed = [replace(answer, seconds=share) for answer in weighed]
+        groups = groupby(zip(prompts, timed, strict=True), key=lambda pair: pair[0].row)
+        return [_likeliest([answer for _, answer in group]) for _, group in groups]
 
 
-def check(model: Model, config: Any) -> None:
-    """Let a stage hold its config against the model, if it knows how.
+def _look(model: Model, images: Sequence[Image]) -> list[View]:
+    unique = {id(image): image for image in images}
+    seen = dict(zip(unique, model.look(list(unique.values())), strict=True))
+    return [seen[id(image)] for image in images]
 
-    Raises:
-        ConfigError: a setting that this model cannot have.
+
+def _likeliest(weighed: Sequence[Answer]) -> Answer:
+    """The option of the lowest mean token loss.
+
+    Where the two lowest are within `TIE` no option is chosen: the text is empty, which is wrong
+    under every rule, and no order of the options decides. A question fails with any of its options.
     """
-    holds = getattr(_stage(config), "check", None)
-    if holds is not None:
-        holds(model, config)
+    seconds = sum(answer.seconds for answer in weighed)
+    error = next((answer.error for answer in weighed if answer.error), "")
+    if error:
+        return Answer("", seconds=seconds, error=error)
+    best, *others = sorted(weighed, key=_loss)
+    if others and _loss(others[0]) - _loss(best) <= TIE:
+        return Answer("", seconds=seconds)
+    return replace(best, tokens=(), seconds=seconds)
 
 
-def _stage(config: Any) -> Any:
-    """The plug-in that owns a config: the module in which its class is written."""
-    return importlib.import_module(type(config).__module__)
-
-
-def _result(
-    question: Question, view: View, region: Region, spot: Focus, answer: Answer, said: Answer | None
-) -> Result:
-    """A pass that failed leaves nothing behind but its error; the other one stays."""
-    located = not region.error
-    return Result(
-        question=question,
-        region=region if located else None,
-        focus_boxes=spot.boxes if located else (),
-        cells=_indices(spot.mask) if located else (),
-        tokens=len(spot.mask),
-        status=spot.status,
-        cof=answer if located and not answer.error else None,
-        plain=said if said and not said.error else None,
-        error=_error(region, answer, said),
-        target=_indices(token_mask(question.boxes, view.cells)),
-    )
-
-
-def _error(region: Region, answer: Answer, said: Answer | None) -> str:
-    """Which passes failed and why; without a region there is no CoF pass that could."""
-    found = {
-        "coarse pass": region.error,
-        "CoF pass": "" if region.error else answer.error,
-        "plain pass": said.error if said else "",
-    }
-    reasons: dict[str, list[str]] = {}
-    for name, why in found.items():
-        if why:
-            reasons.setdefault(why, []).append(name)
-    return "; ".join(f"{' and '.join(names)}: {why}" for why, names in reasons.items())
-
-
-def _indices(mask: Tensor) -> tuple[int, ...]:
-    return tuple(mask.nonzero().flatten().tolist())
+def _loss(answer: Answer) -> float:
+    """Mean negative log-likelihood a token, in nats."""
+    return -math.fsum(answer.logprobs) / max(len(answer.logprobs), 1)

@@ -7,22 +7,23 @@ runner calls `answer_batch`, and `answer_many` where several settings share a ba
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cof.batch import Batch, check
+from cof.batch import Batch
 from cof.config import plugins
 from cof.errors import AnswerError
 from cof.exif import upright
 from cof.images import load_image, to_rgb
 from cof.locate import prompt
-from cof.models.base import Config, Limits, Model
-from cof.outcome import Outcome
+from cof.models.base import Limits, Model
+from cof.outcome import Outcome, result_of
 from cof.prompts import check_question
 from cof.refine import highlight
 from cof.regions.boxes import BoxConfig
-from cof.types import Box, Focus, Question, Region, Result
+from cof.regions.mask import focus
+from cof.types import Answer, Box, Focus, Question, Region, Result
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -62,7 +63,9 @@ class CoF:
         self, model: Model, settings: Settings | None = None, cache: ReplyCache | None = None
     ) -> None:
         self.model, self.settings, self.cache = model, settings or Settings(), cache
-        check(model, self.settings.refine)
+        holds = getattr(plugins.owner("refine", self.settings.refine), "check_model", None)
+        if holds is not None:
+            holds(model, self.settings.refine)
 
     @classmethod
     def from_pretrained(
@@ -77,7 +80,7 @@ class CoF:
             ModelError: no such model; unknown device or dtype.
         """
         family = plugins.load("models", loading.pop("family", "llava"))
-        return cls(family.load(Config(path=path, **loading)), settings)
+        return cls(family.load(family.Config(path=path, **loading)), settings)
 
     def __call__(
         self,
@@ -107,16 +110,19 @@ class CoF:
             name, picture = str(image), load_image(image, exif="apply")
         else:
             name, picture = "image", to_rgb(upright(image))
-        settings = replace(self.settings, plain=plain)
-        batch = Batch.look(self.model, [Question(id="0", image=name, text=question)], [picture])
+        asked = [Question(id="0", image=name, text=question)]
+        batch = Batch.of(self.model, asked, [picture], self.settings.limits)
         if box is None:
-            regions = batch.locate(settings.locate, self.cache)
+            regions = locate(batch, self.settings.locate, self.cache)
         else:
             regions = [Region((box if isinstance(box, Box) else Box(*box),), "given")]
-        focuses, results = _finish(batch, [regions], [settings])
-        if results[0][0].error:
-            raise AnswerError(results[0][0].error)
-        return Outcome(picture, batch.views[0], regions[0], focuses[0][0], results[0][0])
+        focuses = [focus(regions[0], batch.views[0], self.settings.boxes)]
+        answers = refine(batch, [focuses], [self.settings.refine])[0]
+        parts = zip(batch.views, regions, focuses, answers, strict=True)
+        result = result_of(asked[0], *next(parts), batch.plain[0] if plain else None)
+        if result.error:
+            raise AnswerError(result.error)
+        return Outcome(picture, batch.views[0], regions[0], focuses[0], result)
 
     def answer_batch(self, questions: Sequence[Question], images: Sequence[Image]) -> list[Result]:
         """Take B questions and their RGB images (one object an image) through both stages.
@@ -145,22 +151,66 @@ class CoF:
         """
         if len({one.limits for one in variants}) != 1:
             raise ValueError("variants of a batch must have the same limits")
-        batch = Batch.look(self.model, questions, images)
+        batch = Batch.of(self.model, questions, images, variants[0].limits)
         stages = dict.fromkeys(one.locate for one in variants)
-        found = {stage: batch.locate(stage, self.cache) for stage in stages}
-        return _finish(batch, [found[one.locate] for one in variants], variants, rows)[1]
+        found = {stage: locate(batch, stage, self.cache) for stage in stages}
+        regions = [found[one.locate] for one in variants]
+        focuses = [
+            [focus(region, view, one.boxes) for region, view in zip(some, batch.views, strict=True)]
+            for some, one in zip(regions, variants, strict=True)
+        ]
+        answers = refine(batch, focuses, [one.refine for one in variants], rows)
+        none: list[Answer | None] = [None] * len(batch)
+        plain = batch.plain if any(one.plain for one in variants) else none
+        parts = zip(regions, focuses, answers, strict=True)
+        lists = [zip(questions, batch.views, *part, plain, strict=True) for part in parts]
+        return [[result_of(*row) for row in one] for one in lists]
 
 
-def _finish(
+def locate(batch: Batch, config: Any, cache: ReplyCache | None = None) -> list[Region]:
+    """The coarse stage that a config belongs to; only for replies that are not in the cache."""
+    stage = plugins.owner("locate", config)
+    if cache is None or not getattr(stage, "CACHEABLE", False):
+        return stage.locate(batch, config)  # type: ignore[no-any-return]
+    return cache.regions(batch, stage, config)
+
+
+def refine(
     batch: Batch,
-    regions: Sequence[Sequence[Region]],
-    variants: Sequence[Settings],
+    focuses: Sequence[Sequence[Focus]],
+    configs: Sequence[Any],
     rows: int | None = None,
-) -> tuple[list[list[Focus]], list[list[Result]]]:
-    """From regions to answers: per variant the B focuses and the B results."""
-    limits = variants[0].limits
-    focuses = [batch.focus(found, one.boxes) for found, one in zip(regions, variants, strict=True)]
-    plains = batch.plain(limits) if any(one.plain for one in variants) else None
-    answers = batch.refine(focuses, [one.refine for one in variants], limits, rows)
-    parts = zip(regions, focuses, answers, strict=True)
-    return focuses, [batch.results(*part, plains) for part in parts]
+) -> list[list[Answer]]:
+    """The fine stages of V variants; a stage with `refine_many` gets several of its own at once.
+
+    Args:
+        batch: B questions.
+        focuses: per variant the B focuses.
+        configs: per variant the config of its stage.
+        rows: most rows (questions times variants) in one pass; None puts all into one.
+
+    Returns:
+        Per variant the B answers.
+    """
+    count = max(1, rows // len(batch)) if rows else len(configs)
+    answers: dict[int, list[Answer]] = {}
+    for stage, numbers in _by_stage(configs):
+        many = getattr(stage, "refine_many", None)
+        step = count if many else 1
+        for start in range(0, len(numbers), step):
+            some = numbers[start : start + step]
+            if many and len(some) > 1:
+                said = many(batch, [focuses[n] for n in some], [configs[n] for n in some])
+            else:
+                said = [stage.refine(batch, focuses[n], configs[n]) for n in some]
+            answers |= dict(zip(some, said, strict=True))
+    return [answers[number] for number in range(len(configs))]
+
+
+def _by_stage(configs: Sequence[Any]) -> list[tuple[Any, list[int]]]:
+    """Each fine stage, with the places of its configs."""
+    found: dict[int, tuple[Any, list[int]]] = {}
+    for number, config in enumerate(configs):
+        stage = plugins.owner("refine", config)
+        found.setdefault(id(stage), (stage, []))[1].append(number)
+    return list(found.values())

@@ -8,11 +8,18 @@ the frame that its text uses (LLaVA-1.5 answers in the padded square).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Quad = tuple[float, float, float, float]
+"""(x0, y0, x1, y1), x right, y down, in whatever frame; not checked, may reach beyond the image."""
+
+NOWHERE: Quad = (-1.0, -1.0, -1.0, -1.0)
+"""Rectangle of a visual token without a place: no area, so that no box shares any with it."""
 
 FocusStatus = Literal["boxes", "no_box", "whole", "empty"]
 """How a region became a mask: `boxes` lit some visual tokens; `no_box` nothing was parsed;
@@ -79,22 +86,23 @@ class View:
     """One image as the model sees it; computed once, used by both stages and every question.
 
     Attributes:
-        features: float [T, D], the projected visual tokens, on the model's device.
+        features: the image's visual tokens and whatever a family keeps with them; for stages
+            opaque. Images of one batch may have different numbers of visual tokens.
         cells: float [T, 4], rectangle (x0, y0, x1, y1) of the original image that each token
-            covers, in fractions of it. Padding lies outside [0, 1]; nothing is clipped.
+            covers, in fractions of it. Padding lies outside [0, 1]; nothing is clipped. A token
+            without a place (newline, class, padding) has `NOWHERE`.
         grid: (rows, columns) where the T tokens are one row-major grid, else None.
         size: (width, height) of the original image in pixels.
-        prefix: keys and values of everything up to the image's end, shared by all questions
-            about the images of one `look`; None where a model does not share.
-        row: this image's row in `prefix`.
+        shown: (width, height) in pixels that the model saw: the unit of replies in pixels.
+        shared: what the family's prompts about this image have in common; the family's business.
     """
 
-    features: Tensor
+    features: Any
     cells: Tensor
     grid: tuple[int, int] | None
     size: tuple[int, int]
-    prefix: Any = None
-    row: int = 0
+    shown: tuple[int, int] | None = None
+    shared: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +118,7 @@ class Region:
         everything: every visual token is wanted, padding included (the control `whole`).
         error: why the stage found nothing that counts, "" where it did its work; then there are no
             boxes, and the question has no answer with a highlight.
+        notes: what the stage wants to have recorded beside it, as JSON has it.
     """
 
     boxes: tuple[Box, ...]
@@ -119,6 +128,7 @@ class Region:
     seconds: float = 0.0
     everything: bool = False
     error: str = ""
+    notes: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +156,22 @@ class Answer:
         seconds: wall time spent on this question, its share of the batch.
         error: why the pass failed (numbers that are not finite, a prompt that is too long), "" if
             it did not; with an error text and tokens are empty, and mean nothing.
+        logprobs: log-probability of each of `tokens` given those before it, in nats, under the
+            scores that it was chosen by; () where they were not computed (beams, sampling).
+        notes: what the stage wants to have recorded beside it, as JSON has it.
     """
 
     text: str
     tokens: tuple[int, ...] = ()
     seconds: float = 0.0
     error: str = ""
+    logprobs: tuple[float, ...] = ()
+    notes: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def logprob(self) -> float | None:
+        """Log-probability of the whole answer, in nats; None where it was not computed."""
+        return sum(self.logprobs) if self.logprobs else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +191,9 @@ class Result:
         plain: the same model's answer without it, None where it failed or was not asked for.
         error: which passes failed and why, "" where none did.
         target: indices of the visual tokens that share area with the question's true boxes.
+        grid: (rows, columns) of the visual tokens where they are one row-major grid, else None.
+        frame: the rectangle that the grid covers, in fractions of the image; None without a grid.
+        lit: without a grid, the rectangle that each of `cells` covers, in fractions of the image.
     """
 
     question: Question
@@ -183,3 +206,6 @@ class Result:
     plain: Answer | None = None
     error: str = field(default="")
     target: tuple[int, ...] = ()
+    grid: tuple[int, int] | None = None
+    frame: Quad | None = None
+    lit: tuple[Quad, ...] = ()

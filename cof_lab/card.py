@@ -14,7 +14,7 @@ from cof.analyse.tables import Number
 from cof.files import write_whole
 from cof_lab.questions import WORD_KINDS, YES_NO_KINDS
 
-Report = dict[str, dict[str, dict[str, Estimate]]]
+Examination = dict[str, dict[str, dict[str, Estimate]]]
 SURE = ("existence", "color", "OCR", "what_color", "what_shape", "what_digit")
 HARD = ("position", "count")
 
@@ -44,7 +44,7 @@ def shown(score: Estimate) -> str:
     return str(Number(score, digits=3))
 
 
-def gates(report: Report) -> list[Gate]:
+def gates(report: Examination) -> list[Gate]:
     """The release gates, declared before training; the plain model on the test split, no CoF."""
     found = [
         Gate(f"hit@.5 of its own boxes, {name}", low, 1.0, report[name]["hit"]["all"])
@@ -60,7 +60,7 @@ def gates(report: Report) -> list[Gate]:
     return found
 
 
-def write_card(path: Path, report: Report, reworded: Report, scenes: int) -> None:
+def write_card(path: Path, report: Examination, reworded: Examination, scenes: int) -> None:
     """Fill the part between the two marks of a model card (the rest is written by hand).
 
     The same numbers go to card.json beside it, with all digits.
@@ -77,7 +77,7 @@ def write_card(path: Path, report: Report, reworded: Report, scenes: int) -> Non
 START, END = "<!-- measured: cof tiny card -->", "<!-- end of measured -->"
 
 
-def _plain(report: Report) -> dict[str, Any]:
+def _plain(report: Examination) -> dict[str, Any]:
     return {
         difficulty: {
             name: {kind: dataclasses.asdict(score) for kind, score in kinds.items()}
@@ -87,7 +87,7 @@ def _plain(report: Report) -> dict[str, Any]:
     }
 
 
-def _body(report: Report, reworded: Report, scenes: int) -> Iterator[str]:
+def _body(report: Examination, reworded: Examination, scenes: int) -> Iterator[str]:
     yield (
         f"{scenes} test scenes of each difficulty; mean [95 % interval over scenes]; too few: "
         f"under {FEWEST} scenes, or all alike."
@@ -113,7 +113,7 @@ def _body(report: Report, reworded: Report, scenes: int) -> Iterator[str]:
         yield f"| {gate.what} | {allowed} | {shown(gate.score)} | {gate.score.n} | {verdict} |"
 
 
-def _table(report: Report, name: str) -> Iterator[str]:
+def _table(report: Examination, name: str) -> Iterator[str]:
     yield "| | " + " | ".join(report) + " |\n|---|" + "---|" * len(report)
     for kind in (*YES_NO_KINDS, *WORD_KINDS, "all"):
         cells = [report[d][name].get(kind) for d in report]

@@ -26,7 +26,7 @@ ORIGINAL = (
 )
 
 
-def export(
+def export_checkpoint(
     model: LlavaForConditionalGeneration,
     tokenizer: PreTrainedTokenizerFast,
     folder: Path,

@@ -21,9 +21,9 @@ from typing import Any
 
 from cof.analyse import localisation
 from cof.analyse.attention import LINES
-from cof.analyse.passes import side
-from cof.config import plugins
-from cof.config import schema as configs
+from cof.analyse.passes import scored_pass
+from cof.config import plugins, schema
+from cof.config.schema import RunConfig
 from cof.errors import ConfigError, DataError
 from cof.evaluate.probe import measure
 from cof.evaluate.runner import run_cells
@@ -111,51 +111,52 @@ def _run_regime(checkpoint: Path, out: Path, regime: str, config: LabConfig) -> 
         mini = MiniConfig(seed=config.seed, size=config.size, difficulty=regime)
         mme.write(data, mini, config.kinds)
     base = _base(checkpoint, data, config)
-    first = [_cell(base, "own", 1.0)]
-    first += [_cell(base, name, weight) for name in ("own", "truth", "whole") for weight in WEIGHTS]
-    first += [_cell(base, name, MAIN, wider) for name in ("own", "truth") for wider in EXPANDS]
-    runs = run_cells([configs.resolve(cell) for cell in first])
+    first = [_setting(base, "own", 1.0)]
+    first += [_setting(base, name, w) for name in ("own", "truth", "whole") for w in WEIGHTS]
+    first += [_setting(base, name, MAIN, wider) for name in ("own", "truth") for wider in EXPANDS]
+    runs = run_cells(first)
     own = runs[0].path
-    second = [_cell(base, name, w, of=own) for name in ("random", "shuffled") for w in WEIGHTS]
-    runs += run_cells([configs.resolve(cell) for cell in second])
+    second = [_setting(base, name, w, of=own) for name in ("random", "shuffled") for w in WEIGHTS]
+    runs += run_cells(second)
     truth = next(one for one in runs if one.path.name == _name("truth", MAIN, 1.0))
     _write_attention(truth, out / f"{regime}_attention.csv", config.attention)
     _write_credits(runs, out / f"{regime}.csv")
 
 
-def _base(checkpoint: Path, data: Path, config: LabConfig) -> dict[str, Any]:
-    return {
-        "model": {"name": "llava", "path": str(checkpoint)},
-        "bench": {"name": "mme", "root": str(data)},
-        "boxes": {"rules": "clean"},
-        "limits": {"max_new_tokens": 16},
-        "batch_size": config.batch_size,
-        "out": str(data.parent),
-        "cache": str(data.parent / "replies.sqlite"),
-    }
+def _base(checkpoint: Path, data: Path, config: LabConfig) -> RunConfig:
+    return schema.resolve(
+        {
+            "model": {"name": "llava", "path": str(checkpoint)},
+            "bench": {"name": "mme", "root": str(data)},
+            "boxes": {"rules": "clean"},
+            "limits": {"max_new_tokens": 16},
+            "batch_size": config.batch_size,
+            "out": str(data.parent),
+            "cache": str(data.parent / "replies.sqlite"),
+        }
+    )
 
 
 def _name(region: str, weight: float, expand: float) -> str:
     return f"{region} λ={weight:g}" + (f" α={expand:g}" if expand != 1 else "")
 
 
-def _cell(
-    base: dict[str, Any], region: str, weight: float, expand: float = 1.0, of: Path | None = None
-) -> dict[str, Any]:
-    locate = {"name": REGIONS[region]} | ({"of": str(of)} if of else {})
-    return {
-        **base,
+def _setting(
+    base: RunConfig, region: str, weight: float, expand: float = 1.0, of: Path | None = None
+) -> RunConfig:
+    changes = {
         "name": _name(region, weight, expand),
-        "locate": locate,
-        "boxes": {**base["boxes"], "expand": expand},
-        "refine": {"name": "highlight", "weight": weight},
+        "locate": REGIONS[region],
+        "boxes.expand": expand,
+        "refine.weight": weight,
     }
+    return base.with_(changes | ({"locate.of": str(of)} if of else {}))
 
 
 def _write_credits(runs: Sequence[Run], path: Path) -> None:
     """One line a question: id, image, subtask, its own boxes and their IoU, every pass's credit."""
-    columns: dict[str, Sequence[float]] = {"plain": side(runs[0], "plain").credits}
-    columns |= {run.path.name: side(run, "cof").credits for run in runs}
+    columns: dict[str, Sequence[float]] = {"plain": scored_pass(runs[0], "plain").credits}
+    columns |= {run.path.name: scored_pass(run, "cof").credits for run in runs}
     rows = []
     for place, result in enumerate(runs[0].results):
         question = result.question
@@ -171,10 +172,10 @@ def _write_attention(run: Run, path: Path, limit: int) -> None:
     """Attention of evenly spaced questions on their true regions, one line a question and layer."""
     lit = [result for result in run.results if result.cells]
     chosen = [lit[k * len(lit) // limit] for k in range(limit)] if len(lit) > limit else lit
-    config = configs.resolve(run.config)
+    config = schema.resolve(run.config)
     model = plugins.load("models", config.names["model"]).load(config.model)
     rows = []
-    exif = configs.exif_of(run.config)
+    exif = schema.exif_of(run.config)
     masses = measure(model, chosen, Path(config.bench.root), config.refine, exif)
     for result, mass in zip(chosen, masses, strict=True):
         lines = zip(mass.before, mass.after, mass.image_before, mass.image_after, strict=True)

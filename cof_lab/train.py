@@ -40,7 +40,9 @@ class TrainConfig:
     vision: Schedule = field(default_factory=lambda: Schedule(3000, 32))
     language: Schedule = field(default_factory=lambda: Schedule(2400, 8, decay=0.5))
     teaching: LanguageConfig = field(default_factory=LanguageConfig)
-    precision: Literal["float32", "bfloat16"] = "float32"  # of matrix products, see half.py
+    precision: Literal["float32", "bfloat16"] = (
+        "float32"  # of matrix products, see cof_lab.mixed_precision
+    )
 
 
 PRESETS: dict[str, TrainConfig] = {
@@ -74,7 +76,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def preset(
+def preset_config(
     name: str,
     variant: str = "default",
     seed: int = 0,
@@ -82,7 +84,8 @@ def preset(
 ) -> TrainConfig:
     """A preset with a declared variant: 'default', 'gap' or 'control'.
 
-    precision: of matrix products; bfloat16 pays on CPUs that multiply it natively (`half.py`).
+    precision: of matrix products; bfloat16 pays on CPUs that multiply it natively
+        (`cof_lab.mixed_precision`).
     """
     config = PRESETS[name]
     teaching = replace(config.teaching, **VARIANTS[variant])
@@ -108,7 +111,7 @@ def _begin_coordinates(model: LlavaForConditionalGeneration, ids: Tensor, seed: 
         layer.weight[ids] = coordinate_table(layer.weight.shape[1], spread, 2 * seed + salt)
 
 
-def train(
+def train_model(
     config: TrainConfig, folder: Path, device: str = "cpu", stop_at: int | None = None
 ) -> None:
     """Train both stages in `folder`, or go on where it stands.

@@ -97,7 +97,7 @@ class Workload:
         encoded = self.encode(count)
         if not active:
             return self.model.generate(encoded, Limits(FINE))
-        with self.model.highlight(self._plan(encoded)):
+        with self.model.highlighted(self._plan(encoded)):
             return self.model.generate(encoded, Limits(FINE))
 
     def published(self, coarse: int = COARSE) -> object:
@@ -130,7 +130,7 @@ class Workload:
     def encode(self, count: int) -> Encoded:
         """The first `count` images with the same question, nothing shared."""
         encoded = self.model.encode(self.model.look(self.images[:count]), [QUESTIONS[0]] * count)
-        return replace(encoded, prefix=None, rows=())
+        return replace(encoded, shared=None)
 
     def _mask(self) -> torch.Tensor:
         return token_mask([forced.BOX], self.model.look(self.images[:1])[0].cells)

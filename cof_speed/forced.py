@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cof.models.base import Limits, Model
+from cof.batch import Batch
+from cof.models.base import Limits
 from cof.prompts import grounding_question
-from cof.types import Box, Question, Region, View
+from cof.types import Box, Region
 
 BOX = Box(0.45, 0.45, 0.62, 0.6)
 
@@ -19,10 +19,9 @@ class Config:
     tokens: int = 25
 
 
-def locate(
-    model: Model, questions: Sequence[Question], views: Sequence[View], config: Config
-) -> list[Region]:
+def locate(batch: Batch, config: Config) -> list[Region]:
     """Decode `tokens` tokens a question and return the same box for all."""
-    asked = [grounding_question(question.text) for question in questions]
-    replies = model.generate(model.encode(views, asked), Limits(config.tokens))
+    asked = [grounding_question(question.text) for question in batch.questions]
+    encoded = batch.model.encode(batch.views, asked)
+    replies = batch.model.generate(encoded, Limits(config.tokens))
     return [Region((BOX,), "forced", reply.text) for reply in replies]

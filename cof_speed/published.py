@@ -52,9 +52,9 @@ def answer(
         The answer's tokens.
     """
     first = model.encode(model.look([image]), [grounding_question(question)])
-    _decode(model, first, torch.zeros(first.embeds.shape[1]), coarse)
+    _decode(model, first, torch.zeros(first.keys), coarse)
     second = model.encode(model.look([image]), [question])
-    by_key = torch.zeros(second.embeds.shape[1])
+    by_key = torch.zeros(second.keys)
     by_key[second.visual[0]] = bias.float().cpu()
     return _decode(model, second, by_key, fine)
 
@@ -62,7 +62,7 @@ def answer(
 @torch.inference_mode()
 def _decode(model: Llava, encoded: Encoded, by_key: Tensor, steps: int) -> list[int]:
     """Greedy decoding of one row with an additive mask made by hand."""
-    cache, embeds, tokens = DynamicCache(), encoded.embeds, []
+    cache, embeds, tokens = DynamicCache(), model.embeds(encoded), []
     length, dtype, device = embeds.shape[1], embeds.dtype, embeds.device
     lowest = torch.finfo(dtype).min
     bias = torch.cat([by_key, torch.zeros(steps)]).to(device, dtype)

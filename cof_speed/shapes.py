@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from cof.models.base import Config
 from cof.models.common.checkpoint import Checkpoint
+from cof.models.llava import Config
 from cof.models.llava.inputs import Inputs
 from cof.models.llava.model import Llava
 from cof.models.llava.pixels import CLIP_MEAN, CLIP_STD, Pixels

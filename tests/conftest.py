@@ -28,7 +28,7 @@ def full_golden():
 @pytest.fixture(scope="session")
 def llava(golden):
     """The tiny random LLaVA in the original layout, float32 on the CPU."""
-    from cof.models.base import Config
+    from cof.models.llava import Config
     from cof.models.llava.model import load
 
     return load(Config(str(golden / "checkpoint"), device="cpu", dtype="float32"))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cof import load_run
-from cof.config import schema as config
+from cof.config import schema
 from cof.evaluate.runner import _score
 from cof.store import manifest, origin
 from cof.store.dataset import fingerprint, read_questions
@@ -55,7 +55,7 @@ def make_run(
     Its regions hit the box TRUE, which is every question's true box, two times out of three.
     """
     sections = {"bench": {"name": "mme", "root": str(data)}, "out": str(root), "name": name}
-    checked = config.resolve({**sections, **settings})
+    checked = schema.resolve({**sections, **settings})
     folder = RunFolder(root / name)
     folder.path.mkdir(parents=True)
     folder.write_config(checked.as_dict())

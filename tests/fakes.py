@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from cof.models.base import Counters, Encoded, Limits, Model
+from cof.models.base import Counters, Encoded, Frame, Limits, Mix, Model
 from cof.types import Answer, Box, Question, Region, Result, View
 
 GRID = 4
@@ -92,7 +92,8 @@ class StubModel(Model):
     """
 
     def __init__(self, reply: str = '{"box": [0.25, 0.25, 0.5, 0.5]}') -> None:
-        self.name, self.frame, self.reply = "stub", "image", reply
+        self.name, self.frame, self.reply = "stub", Frame("image"), reply
+        self.dtype = "float32"
         self.layers, self.heads, self.counters = 2, 2, Counters()
         self.seen: list[Seen] = []
         self.highlights: list[Any] = []
@@ -119,10 +120,11 @@ class StubModel(Model):
             embeds[number, length - len(row) :, 0] = row
             mask[number, length - len(row) :] = 1
         tokens = torch.arange(GRID * GRID)
-        return Encoded(embeds, mask, tuple(length - len(row) + tokens for row in rows))
+        visual = tuple(length - len(row) + tokens for row in rows)
+        return Encoded({"embeds": embeds}, mask, visual, keys=length)
 
     @contextlib.contextmanager
-    def highlight(self, highlight: Any) -> Iterator[None]:
+    def highlighted(self, highlight: Any) -> Iterator[None]:
         self.highlights.append(highlight)
         try:
             yield
@@ -130,9 +132,13 @@ class StubModel(Model):
             self.highlights.pop()
 
     def generate(
-        self, encoded: Encoded, limits: Limits, done: Callable[[str], bool] | None = None
+        self,
+        encoded: Encoded,
+        limits: Limits,
+        done: Callable[[str], bool] | None = None,
+        mix: Mix | None = None,
     ) -> list[Answer]:
-        rows = enumerate(encoded.embeds)
+        rows = enumerate(encoded.inputs["embeds"])
         return [self._generate(number, row[:, 0].tolist(), limits) for number, row in rows]
 
     def _generate(self, number: int, row: list[float], limits: Limits) -> Answer:
@@ -143,11 +149,8 @@ class StubModel(Model):
         tokens = tuple(ord(char) for char in text)[: limits.max_new_tokens]
         return Answer("".join(map(chr, tokens)), tokens, 0.001)
 
-    def to_image(self, corners: Sequence[float], size: tuple[int, int]) -> Box | None:
-        try:
-            return Box(*corners)
-        except ValueError:
-            return None
+    def identity(self) -> dict[str, Any]:
+        return {"name": self.name, "reply": self.reply}
 
     def describe(self) -> dict[str, Any]:
         return {"name": self.name}

@@ -15,7 +15,7 @@ from openpyxl import Workbook
 from PIL import Image
 
 from cof.bench import gqa, mmbench, mme, pope, refcoco, textvqa, vstar
-from cof.bench.common.completeness import check
+from cof.bench.common.completeness import check_folder
 from cof.errors import DataError
 from cof.locate._boxes_file import read_boxes
 
@@ -289,7 +289,7 @@ def test_boxes_files(tmp_path, data):
 def test_hashes(tmp_path, root, value):
     dump(tmp_path / "sha256.json", value)
     Path(tmp_path / "testdev_balanced_questions.json").write_text(json.dumps(GQA))
-    check(gqa, gqa.Config(str(tmp_path)))
+    check_folder(gqa, gqa.Config(str(tmp_path)))
 
 
 CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=6)

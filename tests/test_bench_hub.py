@@ -113,7 +113,7 @@ def test_parquet_files_in_the_lmms_lab_form(tmp_path):
     )
     card = f"---\nconfigs:\n- config_name: Full\n  data_files:\n{text}---\n"
     (tmp_path / "source" / "README.md").write_text(card)
-    hub.fetch("pope", tmp_path / "out", str(tmp_path / "source"))
+    hub.fetch_benchmark("pope", tmp_path / "out", str(tmp_path / "source"))
     bench = plugins.load("bench", "pope")
     assert len(bench.read(bench.Config(str(tmp_path / "out")))) == 6
 
@@ -121,12 +121,12 @@ def test_parquet_files_in_the_lmms_lab_form(tmp_path):
 def test_a_missing_package_is_named_with_the_way_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(DataError, match=r"lmms-lab/POPE: .* pip install 'cof\[hub\]'"):
-        hub.fetch("pope", tmp_path / "out")
+        hub.fetch_benchmark("pope", tmp_path / "out")
 
 
 def test_an_unknown_name_lists_what_there_is(tmp_path):
     with pytest.raises(ConfigError, match="there is: mme, pope, mmbench, vstar"):
-        hub.fetch("imagenet", tmp_path)
+        hub.fetch_benchmark("imagenet", tmp_path)
 
 
 @pytest.mark.parametrize("name", ["mme", "textvqa", "refcoco", "gqa"])
@@ -136,4 +136,4 @@ def test_rows_write_no_file_outside_the_folder(name, tmp_path, monkeypatch):
     bad = [{**row, key: "../../x"} for row in rows]
     monkeypatch.setattr(hub, "read_hub", lambda *asked: bad)
     with pytest.raises(DataError, match=r"lmms-lab/.*: '../../x.*' is not the name of a file"):
-        hub.fetch(name, tmp_path / "out")
+        hub.fetch_benchmark(name, tmp_path / "out")

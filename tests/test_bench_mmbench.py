@@ -15,6 +15,7 @@ from mme_folders import write_jsonl
 from openpyxl import load_workbook
 from PIL import Image
 
+from cof.batch import Batch
 from cof.bench import mmbench
 from cof.bench.common import choice
 from cof.cli import main
@@ -109,8 +110,8 @@ def test_the_coarse_stage_is_asked_about_the_question_and_not_about_its_hint(roo
     questions = questions_of(root, rotate=True)
     assert {q.core for q in questions} == {"What colour?", ""}
     model = StubModel()
-    views = model.look([Image.new("RGB", (8, 6))] * 2)
-    prompt.locate(model, [questions[0], questions[-1]], views, prompt.Config())
+    pictures = [Image.new("RGB", (8, 6))] * 2
+    prompt.locate(Batch.of(model, [questions[0], questions[-1]], pictures), prompt.Config())
     asked = [seen.prompt.split("\n")[0] for seen in model.seen]
     assert asked == ["What colour?", "Is it so?"]  # the published rule, where there is no hint
     record = to_record(0, Result(questions[0]))

@@ -9,7 +9,7 @@ from fakes import StubPipeline
 
 from cof.bench import pope
 from cof.cli import main
-from cof.config import schema as config
+from cof.config import schema
 from cof.evaluate import runner
 from cof_lab.mini.common import MiniConfig
 from cof_lab.mini.write import write_all
@@ -37,7 +37,7 @@ def make_run(mini, tmp_path, monkeypatch):
     )
 
     def make(name, **options):
-        settings = config.resolve(
+        settings = schema.resolve(
             {
                 "bench": {"name": name, "root": str(mini / FOLDERS[name]), **options},
                 "refine": {"name": "plain"},

@@ -9,6 +9,7 @@ from fakes import StubModel
 from mme_folders import write_jsonl
 from PIL import Image
 
+from cof.batch import Batch
 from cof.bench import textvqa
 from cof.bench.common.vqa_words import normalise
 from cof.errors import DataError
@@ -167,8 +168,7 @@ def test_the_coarse_stage_is_asked_about_the_question_where_the_tokens_stand_fir
     assert asked[-1].text == "Reference OCR token: A, b\nWhat does sign 0 say?" + SUFFIX
     assert asked[-1].core == "What does sign 0 say?"
     model = StubModel()
-    views = model.look([Image.new("RGB", (8, 6))])
-    prompt.locate(model, asked[-1:], views, prompt.Config())
+    prompt.locate(Batch.of(model, asked[-1:], [Image.new("RGB", (8, 6))]), prompt.Config())
     assert model.seen[0].prompt.startswith("What does sign 0 say?\n")
     answers, _ = textvqa.export(asked, ["stop"] * 12, root / "out")
     found = textvqa.read_answers(answers, textvqa.Config(str(root)))

@@ -7,7 +7,7 @@ from mme_folders import write_jsonl
 from PIL import Image
 
 from cof.bench import pope, refcoco, vstar
-from cof.config import schema as configs
+from cof.config import schema
 from cof.errors import ConfigError, DataError
 
 SIZE = (640, 480)
@@ -83,7 +83,7 @@ def test_one_small_box_among_others_is_no_fraction(tmp_path):
 def test_an_unknown_unit_is_refused(tmp_path):
     bench = {"name": "refcoco", "root": str(tmp_path), "unit": "inches"}
     with pytest.raises(ConfigError, match=r"bench.unit: .*'pixels', 'fraction' or 'per_mille'"):
-        configs.resolve({"bench": bench})
+        schema.resolve({"bench": bench})
 
 
 @pytest.mark.parametrize(

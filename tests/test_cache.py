@@ -59,26 +59,28 @@ def test_only_what_is_missing_is_asked(cached, batch):
 def test_keys_tell_everything_apart_that_changes_a_reply(cached, batch, monkeypatch):
     questions, images = batch
     model, config, cache = cached.model, prompt.Config(), cached.cache
-    base = cache.key(model, config, questions[0], images[0])
+    base = cache.key(model, prompt, config, questions[0], images[0])
     others = [
-        cache.key(model, config, questions[1], images[0]),
-        cache.key(model, config, questions[0], images[2]),
-        cache.key(model, config, replace(questions[0], core="Who?"), images[0]),
-        cache.key(model, prompt.Config(max_new_tokens=9), questions[0], images[0]),
-        cache.key(model, prompt.Config(prompt="Where? {question}"), questions[0], images[0]),
+        cache.key(model, prompt, config, questions[1], images[0]),
+        cache.key(model, prompt, config, questions[0], images[2]),
+        cache.key(model, prompt, config, replace(questions[0], core="Who?"), images[0]),
+        cache.key(model, prompt, prompt.Config(max_new_tokens=9), questions[0], images[0]),
+        cache.key(
+            model, prompt, prompt.Config(prompt="Where? {question}"), questions[0], images[0]
+        ),
     ]
     monkeypatch.setattr(model, "conv", "llava_v1")
-    others.append(cache.key(model, config, questions[0], images[0]))
+    others.append(cache.key(model, prompt, config, questions[0], images[0]))
     monkeypatch.undo()
     assert len({base, *others}) == 7
-    assert base == cache.key(model, config, questions[0], images[0].copy())
+    assert base == cache.key(model, prompt, config, questions[0], images[0].copy())
 
 
 WRITER = """
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from cof.cache import ReplyCache
+from cof.store.replies import ReplyCache
 cache, who = ReplyCache(Path(sys.argv[1])), sys.argv[2]
 stage = SimpleNamespace(__name__="cof.locate.prompt")
 for i in range(50):

@@ -9,8 +9,8 @@ from click.testing import CliRunner
 from fake_runs import make_run, right_with
 from fakes import make_mme
 
-from cof.analyse.compare import category_table, compare, compare_with_first, text
-from cof.analyse.passes import Side, align, labels, side, sides
+from cof.analyse.compare import category_table, compare, compare_with_first, comparison_text
+from cof.analyse.passes import ScoredPass, align, labels, scored_pass, scored_passes
 from cof.analyse.significance import holm, mcnemar, permutation
 from cof.analyse.statistics import FEW
 from cof.cli import main
@@ -46,7 +46,7 @@ def invoke(*arguments):
 
 def make_side(name, credits, **asked):
     questions = [Question(f"q{i}", f"{i}.png", asked.get("text", "?")) for i in range(len(credits))]
-    return Side(name, tuple(questions), tuple(credits))
+    return ScoredPass(name, tuple(questions), tuple(credits))
 
 
 class TestCompare:
@@ -60,7 +60,7 @@ class TestCompare:
         assert (got.before.n, got.images, got.categories) == (5, 5, {})
 
     def test_the_categories_add_up_to_the_whole(self, runs):
-        got = compare(side(runs[0], "cof"), side(runs[2], "cof"), 0)
+        got = compare(scored_pass(runs[0], "cof"), scored_pass(runs[2], "cof"), 0)
         assert list(got.categories) == ["existence", "color"]
         parts = got.categories.values()
         assert sum(len(part.gained) for part in parts) == len(got.gained)
@@ -68,26 +68,26 @@ class TestCompare:
         assert weighted / got.before.n == pytest.approx(got.difference.value)
 
     def test_the_order_of_the_second_run_plays_no_part(self, runs):
-        first, second = side(runs[0], "cof"), side(runs[1], "cof")
+        first, second = scored_pass(runs[0], "cof"), scored_pass(runs[1], "cof")
         turned = second.take(range(len(second.questions) - 1, -1, -1))
         assert compare(first, turned, 0) == compare(first, second, 0)
 
     def test_swapping_the_sides_turns_everything_round(self, runs):
-        there = compare(side(runs[0], "cof"), side(runs[1], "cof"), 0)
-        back = compare(side(runs[1], "cof"), side(runs[0], "cof"), 0)
+        there = compare(scored_pass(runs[0], "cof"), scored_pass(runs[1], "cof"), 0)
+        back = compare(scored_pass(runs[1], "cof"), scored_pass(runs[0], "cof"), 0)
         assert (there.gained, there.lost) == (back.lost, back.gained)
         assert there.difference.value == pytest.approx(-back.difference.value)
         assert there.difference.low == pytest.approx(-back.difference.high)
 
     def test_several_are_corrected_together(self, runs):
-        found = compare_with_first([side(run, "cof") for run in runs], 0)
+        found = compare_with_first([scored_pass(run, "cof") for run in runs], 0)
         assert [one.p_holm for one in found] == pytest.approx(holm([one.p for one in found]))
         least = min(found, key=lambda one: one.p)
         assert least.p_holm == pytest.approx(2 * least.p)
         assert [one.p for one in found] != [one.p_mcnemar for one in found]
 
     def test_categories_are_a_family_of_their_own(self, runs):
-        got = compare(side(runs[0], "cof"), side(runs[1], "cof"), 0)
+        got = compare(scored_pass(runs[0], "cof"), scored_pass(runs[1], "cof"), 0)
         parts = got.categories.values()
         assert [one.p_holm for one in parts] == pytest.approx(holm([one.p for one in parts]))
         rows = category_table(got).rows
@@ -95,7 +95,7 @@ class TestCompare:
         assert [row[7] for row in rows] == [got.p, *(one.p for one in parts)]
 
     def test_long_lists_are_cut_and_counted(self):
-        shown = text(compare(make_side("a", [0] * 15), make_side("b", [1] * 15), 0))
+        shown = comparison_text(compare(make_side("a", [0] * 15), make_side("b", [1] * 15), 0))
         assert "gained 15: q0, q1, " in shown
         assert "q9 and 5 more (--json lists all)" in shown
         assert "lost 0: none" in shown
@@ -141,7 +141,7 @@ class TestSides:
         twin = make_run(root / "b", data, right_with(1, 1), "r0")
         assert labels(runs) == ["r0", "r1", "r2"]
         assert labels([runs[0], twin]) == [f"{root.name}/r0", "b/r0"]
-        assert [one.name for one in sides([(runs[0], "plain"), (runs[0], "cof")])] == [
+        assert [one.name for one in scored_passes([(runs[0], "plain"), (runs[0], "cof")])] == [
             "r0 plain",
             "r0 cof",
         ]
@@ -149,23 +149,23 @@ class TestSides:
     def test_an_unfinished_run_says_how_much_is_missing(self, root, data):
         cut = make_run(root, data, right_with(1, 1), "cut", keep=72)
         with pytest.raises(RunError, match=r"cut: 8 of 80 questions have no record yet"):
-            side(cut, "cof")
-        assert side(cut, "cof", allow_missing=True).missing == 8
+            scored_pass(cut, "cof")
+        assert scored_pass(cut, "cof", allow_missing=True).missing == 8
 
     def test_no_plain_pass(self, root, data):
         alone = make_run(root, data, right_with(1, 1), "alone", plain=False)
         with pytest.raises(RunError, match=r"alone: was made without the plain pass"):
-            side(alone, "plain")
+            scored_pass(alone, "plain")
 
     def test_the_hash_is_that_of_the_made_up_folder_name(self, root, data, monkeypatch):
         from fakes import StubPipeline
 
-        from cof.config import schema as config
+        from cof.config import schema
         from cof.evaluate import runner
 
         monkeypatch.setattr(runner, "build_pipeline", lambda settings: StubPipeline())
         made = runner.run(
-            config.resolve({"bench": {"name": "mme", "root": str(data)}, "out": str(root / "made")})
+            schema.resolve({"bench": {"name": "mme", "root": str(data)}, "out": str(root / "made")})
         )
         assert made.path.name.endswith(f"-{run_hash(made)}")
 
@@ -183,7 +183,7 @@ class TestCommand:
     def test_json_has_every_id_and_digit(self, runs):
         done = invoke(runs[0].path, runs[2].path, "--json")
         (got,) = json.loads(done.stdout)
-        expected = compare(side(runs[0], "cof"), side(runs[2], "cof"), 0)
+        expected = compare(scored_pass(runs[0], "cof"), scored_pass(runs[2], "cof"), 0)
         assert got["gained"] == list(expected.gained)
         assert got["difference"]["low"] == expected.difference.low < expected.difference.value
         assert got["p"] == expected.p

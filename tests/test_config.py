@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from committed import unpacked
 
-from cof.config import schema as config
+from cof.config import identity, schema
 from cof.config.yaml import parse_yaml
 from cof.errors import ConfigError
 
@@ -18,7 +18,7 @@ FULL = {"dtype": "float32", "device": "cpu"}
 
 
 def hash_of(settings, model=HALF):
-    return config.content_hash(settings.as_dict(), model)
+    return identity.content_hash(settings.as_dict(), model)
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def file(tmp_path):
 
 
 def test_what_is_left_out_has_its_default(file):
-    got = config.load(file)
+    got = schema.load(file)
     assert got.names == {
         "model": "llava",
         "bench": "mme",
@@ -42,8 +42,8 @@ def test_what_is_left_out_has_its_default(file):
 
 
 def test_the_resolved_config_reads_back_unchanged(file):
-    got = config.load(file, ["refine.layers=[0, 3]", "model.device_map=auto", "bench.limit=3"])
-    again = config.resolve(json.loads(json.dumps(got.as_dict())))
+    got = schema.load(file, ["refine.layers=[0, 3]", "model.device_map=auto", "bench.limit=3"])
+    again = schema.resolve(json.loads(json.dumps(got.as_dict())))
     assert again == got
     assert hash_of(again) == hash_of(got)
 
@@ -63,21 +63,49 @@ def test_the_resolved_config_reads_back_unchanged(file):
     ],
 )
 def test_an_override_changes_its_key_alone(file, override, read):
-    before, after = config.load(file), config.load(file, [override])
+    before, after = schema.load(file), schema.load(file, [override])
     assert read(after)
     key = override.partition("=")[0]
-    one, two = config.flatten(before.as_dict()), config.flatten(after.as_dict())
+    one, two = identity.flatten(before.as_dict()), identity.flatten(after.as_dict())
     assert [name for name in one if one[name] != two[name]] in ([key], [])
 
 
 def test_the_last_of_two_overrides_wins(file):
-    assert config.load(file, ["refine.weight=3", "refine.weight=4"]).refine.weight == 4
+    assert schema.load(file, ["refine.weight=3", "refine.weight=4"]).refine.weight == 4
 
 
 def test_another_plugin_keeps_only_the_keys_that_it_has(file):
-    assert asdict(config.load(file, ["refine.name=plain"]).refine) == {}
+    assert asdict(schema.load(file, ["refine.name=plain"]).refine) == {}
     with pytest.raises(ConfigError, match=r"^refine\.weight: unknown key"):
-        config.load(file, ["refine.name=plain", "refine.weight=3"])
+        schema.load(file, ["refine.name=plain", "refine.weight=3"])
+
+
+class TestChanges:
+    def test_are_what_overrides_of_the_file_are(self, file):
+        changes = {"refine.weight": 3.0, "locate": "random", "boxes.expand": 2.0, "name": "x"}
+        overrides = ["refine.weight=3", "locate.name=random", "boxes.expand=2", "name=x"]
+        assert schema.load(file).with_(changes) == schema.load(file, overrides)
+
+    def test_name_the_plugin_before_its_keys_in_any_order(self, file):
+        found = schema.load(file).with_({"locate.area": 0.5, "locate.name": "centre"})
+        assert (found.names["locate"], found.locate.area) == ("centre", 0.5)
+
+    def test_leave_another_plugin_its_own_defaults_and_what_was_chosen(self, file):
+        base = schema.load(file, ["locate.name=shuffled", "locate.of=a", "locate.seed=3"])
+        assert base.with_({"locate": "random"}).locate.of == "a"
+        found = schema.load(file, ["locate.name=random"])
+        with pytest.raises(ConfigError, match=r"^locate\.of: has no default"):
+            found.with_({"locate": "shuffled"})
+
+    def test_of_nothing_are_the_same_config(self, file):
+        base = schema.load(file, ["refine.layers=[0, 3]", "bench.limit=3"])
+        assert base.with_({}) == base
+
+    def test_are_checked(self, file):
+        with pytest.raises(ConfigError, match=r"^refine\.wieght: unknown key"):
+            schema.load(file).with_({"refine.wieght": 2})
+        with pytest.raises(ConfigError, match=r"there is: .*oracle"):
+            schema.load(file).with_({"locate": "nowhere"})
 
 
 @pytest.mark.parametrize(
@@ -111,7 +139,7 @@ def test_another_plugin_keeps_only_the_keys_that_it_has(file):
 )
 def test_what_is_wrong_is_named(file, override, message):
     with pytest.raises(ConfigError, match=message) as error:
-        config.load(file, [override])
+        schema.load(file, [override])
     assert "\n" not in str(error.value)
 
 
@@ -130,12 +158,12 @@ def test_a_bad_file_is_named(tmp_path, text, message):
     path = tmp_path / "bad.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
-        config.load(path)
+        schema.load(path)
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"no\.yaml: cannot be read"):
-        config.load(tmp_path / "no.yaml")
+        schema.load(tmp_path / "no.yaml")
 
 
 @pytest.mark.parametrize(
@@ -146,83 +174,83 @@ def test_a_missing_file_is_named(tmp_path):
     ],
 )
 def test_where_things_are_is_not_in_the_hash(file, override):
-    assert hash_of(config.load(file, [override])) == hash_of(config.load(file))
+    assert hash_of(schema.load(file, [override])) == hash_of(schema.load(file))
 
 
 @pytest.mark.parametrize(("stage", "key"), [("file", "path"), ("random", "of"), ("shuffled", "of")])
 def test_where_regions_are_is_not_in_the_hash(file, stage, key):
     one, two = (
-        config.load(file, [f"locate.name={stage}", f"locate.{key}={place}"]) for place in "ab"
+        schema.load(file, [f"locate.name={stage}", f"locate.{key}={place}"]) for place in "ab"
     )
     assert hash_of(one) == hash_of(two)
 
 
 def test_the_batch_size_counts_in_half_precision_alone(file):
-    one, two = (config.load(file, [f"batch_size={size}"]) for size in (1, "auto"))
+    one, two = (schema.load(file, [f"batch_size={size}"]) for size in (1, "auto"))
     assert hash_of(one) != hash_of(two)
     assert hash_of(one, FULL) == hash_of(two, FULL)
     assert hash_of(one, FULL) != hash_of(one)
 
 
 def test_names_that_mean_one_device_and_dtype_are_one_setting(file):
-    named = config.load(file, ["model.device=cuda:1", "model.dtype=float16"])
-    assert hash_of(named) == hash_of(config.load(file))
+    named = schema.load(file, ["model.device=cuda:1", "model.dtype=float16"])
+    assert hash_of(named) == hash_of(schema.load(file))
     assert hash_of(named, {**HALF, "device": "cpu"}) != hash_of(named)
-    compiled = config.load(file, ["model.compile=true"])
-    assert hash_of(compiled) != hash_of(config.load(file))
+    compiled = schema.load(file, ["model.compile=true"])
+    assert hash_of(compiled) != hash_of(schema.load(file))
 
 
 @pytest.mark.parametrize("path", OLD, ids=lambda path: "/".join(path.parts[-3:-1]))
 def test_every_key_that_committed_configs_lack_has_its_old_value_listed(path):
     """Else a new key would change the identity of every run; the fix is a line in `LATER`."""
     old = parse_yaml(path)
-    now = config.flatten(config.resolve(old).as_dict())
-    added = now.keys() - config.flatten(old).keys()
-    assert added <= config.LATER.keys()
-    made = config.resolve(old).as_dict()
+    now = identity.flatten(schema.resolve(old).as_dict())
+    added = now.keys() - identity.flatten(old).keys()
+    assert added <= schema.LATER.keys()
+    made = schema.resolve(old).as_dict()
     for key in added:
         section, _, name = key.partition(".")
-        made[section][name] = config.LATER[key]
-    assert config.content_hash(old, FULL) == config.content_hash(made, FULL)
+        made[section][name] = schema.LATER[key]
+    assert identity.content_hash(old, FULL) == identity.content_hash(made, FULL)
 
 
 def test_a_key_that_older_configs_lack_counts_only_off_its_old_value(file):
-    old = config.load(file).as_dict()
+    old = schema.load(file).as_dict()
     del old["images"]
-    for key, value in config.LATER.items():
+    for key, value in schema.LATER.items():
         section, _, name = key.partition(".")
         new = {**old, section: {**old.get(section, {}), name: value}}
-        assert config.content_hash(new, HALF) == config.content_hash(old, HALF)
+        assert identity.content_hash(new, HALF) == identity.content_hash(old, HALF)
         new[section][name] = "another"
-        assert config.content_hash(new, HALF) != config.content_hash(old, HALF)
+        assert identity.content_hash(new, HALF) != identity.content_hash(old, HALF)
 
 
 @pytest.mark.parametrize("override", ["refine.weight=2.5", "plain=false", "batch_size=2", "seed=1"])
 def test_what_changes_results_is_in_the_hash(file, override):
-    one, two = config.load(file), config.load(file, [override])
+    one, two = schema.load(file), schema.load(file, [override])
     assert hash_of(one) != hash_of(two)
-    (line,) = config.differences(one.as_dict(), two.as_dict())
+    (line,) = identity.differences(one.as_dict(), two.as_dict())
     assert line.startswith(override.partition("=")[0] + ": ")
 
 
 def test_the_hash_does_not_depend_on_the_order_of_keys(file, tmp_path):
     other = tmp_path / "other.yaml"
     other.write_text("refine: {weight: 2.0, name: highlight}\nbench: {root: data, name: mme}\n")
-    assert hash_of(config.load(other)) == hash_of(config.load(file))
+    assert hash_of(schema.load(other)) == hash_of(schema.load(file))
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.name)
 def test_every_example_loads(path):
-    config.load(path)
+    schema.load(path)
 
 
 def test_forkme_spells_out_every_key():
     path = EXAMPLES / "forkme.yaml"
-    assert config.flatten(parse_yaml(path)) == config.flatten(config.load(path).as_dict())
+    assert identity.flatten(parse_yaml(path)) == identity.flatten(schema.load(path).as_dict())
 
 
 def test_the_published_settings():
-    got = config.load(EXAMPLES / "mme_llava13b_published.yaml")
+    got = schema.load(EXAMPLES / "mme_llava13b_published.yaml")
     assert (got.refine.weight, got.refine.perturb, got.refine.scope) == (4.5, 1.0, "all")
     assert (got.boxes.rules, got.boxes.expand, got.boxes.square) == ("reference", 1.0, True)
     assert (got.limits.max_new_tokens, got.limits.num_beams, got.limits.temperature) == (128, 1, 0)
@@ -236,12 +264,12 @@ def test_published_rules_read_replies_that_no_early_stop_has_cut(file, rules, st
     given = [f"boxes.rules={rules}", *([f"locate.stop={stop}"] if stop else [])]
     if rules == "reference" and stop in ("boxes", None):
         with pytest.raises(ConfigError, match=r"locate.stop: 'boxes' .* to first or never"):
-            config.load(file, given)
+            schema.load(file, given)
     else:
-        found = config.load(file, given)
+        found = schema.load(file, given)
         assert (found.boxes.rules, found.locate.stop) == (rules, stop or "boxes")
 
 
 def test_published_rules_need_no_stop_where_no_reply_is_read(file):
-    found = config.load(file, ["locate.name=oracle", "boxes.rules=reference"])
+    found = schema.load(file, ["locate.name=oracle", "boxes.rules=reference"])
     assert found.boxes.rules == "reference"

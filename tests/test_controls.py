@@ -7,9 +7,9 @@ from click.testing import CliRunner
 from fakes import StubModel, make_mme
 
 from cof.cli import main
-from cof.config import schema as config
+from cof.config import schema
 from cof.errors import DataError, RunError
-from cof.evaluate.controls import CONTROLS, Report, run_controls
+from cof.evaluate.controls import CONTROLS, ControlsPage, run_controls
 from cof.evaluate.runner import Options, run
 
 IMAGES = 6
@@ -56,11 +56,11 @@ def test_the_questions_and_plain_answers_are_the_same_everywhere(file):
     done = run_controls(file, [])
     assert len({tuple(r.question for r in one.results) for one in done.runs.values()}) == 1
     assert len({tuple(r.plain.text for r in one.results) for one in done.runs.values()}) == 1
-    assert Report(done).grid.plain_changes() == 0
+    assert ControlsPage(done).grid.plain_changes() == 0
 
 
 def test_the_table_sets_each_control_beside_plain_and_own(file):
-    table = Report(run_controls(file, [])).table()
+    table = ControlsPage(run_controls(file, [])).table()
     rows = {row[0]: row for row in table.rows}
     assert list(rows) == ["plain", "own", *CONTROLS]
     cells = {name: dict(zip(table.head, row, strict=True)) for name, row in rows.items()}
@@ -86,7 +86,7 @@ def test_a_control_that_the_benchmark_cannot_have_is_left_out_and_said(file, tmp
     (tmp_path / "mme" / "regions.jsonl").unlink()
     done = run_controls(file, ["bench.limit=1"])
     assert list(done.runs) == ["own", "whole", "random", "centre"]
-    notes = "\n".join(Report(done).notes())
+    notes = "\n".join(ControlsPage(done).notes())
     assert "Left out: oracle (locate.name=oracle: mme has no ground-truth boxes" in notes
     assert "Left out: shuffled (" in notes
 
@@ -120,20 +120,20 @@ def test_other_questions_have_a_folder_of_their_own(file, tmp_path):
 
 @pytest.mark.parametrize(("stage", "key"), [("file", "path"), ("random", "of"), ("shuffled", "of")])
 def test_a_changed_boxes_file_is_not_mixed_into_an_old_run(file, tmp_path, stage, key):
-    own = run(config.load(file, [f"out={tmp_path / 'own'}"]))
+    own = run(schema.load(file, [f"out={tmp_path / 'own'}"]))
     overrides = [f"locate.name={stage}", f"locate.{key}={own.path}", f"name={stage}"]
-    first = run(config.load(file, overrides))
+    first = run(schema.load(file, overrides))
     assert len(first.manifest["dataset"]["regions"]) == 64
     records = own.path / "records.jsonl"
     lines = [json.loads(line) for line in records.read_text().splitlines()]
     lines[3]["seconds"]["cof"] += 1  # says nothing about boxes
     records.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert run(config.load(file, overrides)) == first
+    assert run(schema.load(file, overrides)) == first
     lines[3]["region"]["boxes"] = [[0.1, 0.1, 0.4, 0.4]]
     records.write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(RunError, match=r"another dataset \(regions: \w{12} there, \w{12} here\)"):
-        run(config.load(file, overrides))
-    again = run(config.load(file, overrides), Options(overwrite=True))
+        run(schema.load(file, overrides))
+    again = run(schema.load(file, overrides), Options(overwrite=True))
     assert again.manifest["dataset"]["regions"] != first.manifest["dataset"]["regions"]
 
 
@@ -148,5 +148,5 @@ def test_cof_eval_refuses_a_stage_before_it_loads_a_model(file, tmp_path, monkey
     (tmp_path / "mme" / "regions.jsonl").unlink()
     monkeypatch.setattr("cof.models.llava.load", None)
     with pytest.raises(DataError, match="mme has no ground-truth boxes"):
-        run(config.load(file, ["locate.name=oracle"]))
+        run(schema.load(file, ["locate.name=oracle"]))
     assert not (tmp_path / "runs").exists()

@@ -155,4 +155,4 @@ def test_the_installed_decoder_is_called_without_a_warning(llava):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         llava.greedy(encoded, 2)
-        llava.losses(encoded, ["yes, it is"])
+        llava.score(encoded, ["yes, it is"])

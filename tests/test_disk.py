@@ -13,7 +13,7 @@ from fakes import StubPipeline, make_mme
 
 from cof import load_run
 from cof.cli import LazyGroup, main
-from cof.config import schema as config
+from cof.config import schema
 from cof.evaluate import runner
 from cof.evaluate.runner import run
 from cof.files import DiskError
@@ -104,7 +104,7 @@ class TestRuns:
 
         def make(name):
             top = {"out": str(tmp_path / "runs"), "name": name, "batch_size": 4}
-            return config.resolve({"bench": bench, "refine": {"name": "plain"}, **top})
+            return schema.resolve({"bench": bench, "refine": {"name": "plain"}, **top})
 
         return make
 

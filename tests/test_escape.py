@@ -15,7 +15,7 @@ from cof import load_run
 from cof.analyse import escape, gallery
 from cof.analyse.figures import forest
 from cof.analyse.page import write_page
-from cof.analyse.report import Options, write_report
+from cof.analyse.report import ReportOptions, write_report
 from cof.analyse.statistics import Estimate
 from cof.analyse.tables import Table, percent, points
 from cof.types import Answer, Question, Result
@@ -120,7 +120,7 @@ def test_a_whole_report_of_a_run_with_an_evil_name(tmp_path):
     made = make_run(tmp_path / "runs", make_mme(tmp_path / "mme", 4), right_with(0.5, 0.7))
     place = tmp_path / "![x](y) <img src=x>"
     shutil.copytree(made.path, place)
-    page, *_ = write_report([load_run(place)], tmp_path / "out", Options(csv=True, gallery=1))
+    page, *_ = write_report([load_run(place)], tmp_path / "out", ReportOptions(csv=True, gallery=1))
     for file in (page, tmp_path / "out" / "gallery.md"):
         text = file.read_text(encoding="utf-8")
         assert "<img" not in text

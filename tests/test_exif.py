@@ -11,10 +11,11 @@ from click.testing import CliRunner
 from fakes import StubModel
 from PIL import Image
 
+import cof
 from cof.analyse.gallery import _draw
 from cof.bench import refcoco, vstar
 from cof.cli import main
-from cof.config import schema as config
+from cof.config import identity, schema
 from cof.errors import DataError
 from cof.exif import turned
 from cof.images import header, load_image
@@ -22,7 +23,7 @@ from cof.pipeline import CoF
 from cof.store.dataset import read_questions
 from cof.types import Box
 
-COF = Path(config.__file__).parent
+COF = Path(cof.__file__).parent
 TAGS = range(1, 9)
 SIZE = (40, 24)
 BOX = (10, 4, 30, 12)  # pixels
@@ -130,7 +131,7 @@ def stored(request, tmp_path):
 
 def settings(name, root, exif=None):
     images = {"images": {"exif": exif}} if exif else {}
-    return config.resolve({"bench": {"name": name, "root": str(root)}, **images})
+    return schema.resolve({"bench": {"name": name, "root": str(root)}, **images})
 
 
 def oracle(name, root, exif=None):
@@ -140,7 +141,7 @@ def oracle(name, root, exif=None):
     images = [load_image(root / q.image, exif=chosen.images.exif) for q in questions]
     for question, image in zip(questions, images, strict=True):
         assert close(question.boxes[0], white(image))
-    located = config.resolve({**chosen.as_dict(), "locate": {"name": "oracle"}})
+    located = schema.resolve({**chosen.as_dict(), "locate": {"name": "oracle"}})
     from cof.evaluate.answering import settings_of
 
     results = CoF(StubModel(), settings_of(located)).answer_batch(questions, images)
@@ -226,15 +227,15 @@ def test_the_command_line_asks_upright(tmp_path, monkeypatch):
 def test_the_rule_is_part_of_the_config_and_of_its_hash(tmp_path):
     one, other = settings("mme", tmp_path), settings("mme", tmp_path, "apply")
     assert one.as_dict()["images"] == {"exif": "ignore"}
-    assert config.resolve(one.as_dict()) == one
+    assert schema.resolve(one.as_dict()) == one
     cpu = {"dtype": "float32", "device": "cpu"}
-    hashes = [config.content_hash(run.as_dict(), cpu) for run in (one, other)]
+    hashes = [identity.content_hash(run.as_dict(), cpu) for run in (one, other)]
     assert hashes[0] != hashes[1]
     old = {key: value for key, value in one.as_dict().items() if key != "images"}
-    assert config.resolve(old) == one
-    assert config.exif_of(old) == "apply", "runs before there was the key turned their pictures"
-    assert config.exif_of(other.as_dict()) == "apply"
-    assert config.exif_of(one.as_dict()) == "ignore"
+    assert schema.resolve(old) == one
+    assert schema.exif_of(old) == "apply", "runs before there was the key turned their pictures"
+    assert schema.exif_of(other.as_dict()) == "apply"
+    assert schema.exif_of(one.as_dict()) == "ignore"
 
 
 def test_the_gallery_opens_pictures_as_the_run_did(tmp_path, monkeypatch):

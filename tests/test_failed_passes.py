@@ -20,9 +20,10 @@ from cof.errors import RunError
 from cof.evaluate import runner
 from cof.images import load_image
 from cof.locate import oracle, prompt
-from cof.models.base import Config, Limits
+from cof.models.base import Limits
 from cof.models.common.checks import Watch, finite
 from cof.models.common.embedded import embedded_model_path
+from cof.models.llava import Config
 from cof.models.llava.model import load
 from cof.pipeline import CoF, Settings
 from cof.refine import highlight
@@ -184,7 +185,7 @@ def test_a_broken_row_does_not_touch_the_rows_beside_it(how, choose, tiny, batch
     def spoil(pictures):
         views = look(pictures)
         views[1].features[3, 0] = NAN
-        views[1].prefix.embeds[1, -1, 0] = NAN
+        views[1].shared.prefix.embeds[1, -1, 0] = NAN
         return views
 
     monkeypatch.setattr(tiny, "look", spoil)
@@ -256,11 +257,19 @@ def test_a_late_nan_fails_too_and_one_behind_the_end_does_not(tiny, batch, monke
     assert [one.tokens for one in found[1:]] == [one.tokens for one in healthy[1:]]
 
 
+def losses(model, encoded, texts):
+    """Mean token losses; NaN for a row that failed."""
+    return [
+        float("nan") if one.error else -sum(one.logprobs) / len(one.logprobs)
+        for one in model.score(encoded, texts)
+    ]
+
+
 def test_padding_behind_a_short_option_may_be_anything(tiny, batch, monkeypatch):
     questions, images = batch
     encoded = tiny.encode(tiny.look(images[:2]), [question.text for question in questions[:2]])
     options = ["red", "It is a red circle to the left of the star"]
-    expected = tiny.losses(encoded, options)
+    expected = losses(tiny, encoded, options)
     head = tiny.network.lm_head.forward
 
     def spoil(hidden):
@@ -269,8 +278,8 @@ def test_padding_behind_a_short_option_may_be_anything(tiny, batch, monkeypatch)
         return logits
 
     monkeypatch.setattr(tiny.network.lm_head, "forward", spoil)
-    assert tiny.losses(encoded, options) == expected
-    later = tiny.losses(encoded, options[::-1])
+    assert losses(tiny, encoded, options) == expected
+    later = losses(tiny, encoded, options[::-1])
     assert [torch.tensor(loss).isnan().item() for loss in later] == [True, False]
 
 
@@ -287,7 +296,7 @@ def test_a_loss_is_none_where_any_logit_is_not_finite(bad, tiny, batch, monkeypa
         return logits
 
     monkeypatch.setattr(tiny.network.lm_head, "forward", spoil)
-    sound, broken = tiny.losses(encoded, ["red", "blue"])
+    sound, broken = losses(tiny, encoded, ["red", "blue"])
     assert torch.tensor([sound, broken]).isnan().tolist() == [False, True]
 
 
@@ -436,9 +445,9 @@ class TestComparisons:
         assert "Traceback" not in done.stderr
 
     def test_report_without_any_score_raises_for_its_reader(self, data, tmp_path):
-        from cof.analyse.passes import side
+        from cof.analyse.passes import scored_pass
 
         run = make_run(tmp_path, data, self.broken(6))
-        assert side(run, "plain").failures == 0
+        assert scored_pass(run, "plain").failures == 0
         with pytest.raises(RunError, match="there is no score"):
-            side(run, "cof")
+            scored_pass(run, "cof")

@@ -9,7 +9,7 @@ import pytest
 from fakes import StubPipeline, make_mme
 from PIL import Image
 
-from cof.config import schema as config
+from cof.config import schema
 from cof.errors import DataError, RunError
 from cof.evaluate import runner
 from cof.evaluate.memory import Fitted
@@ -47,7 +47,7 @@ def ask(tmp_path, monkeypatch):
     def with_pipeline(pipeline, name="r", size="auto", **top):
         monkeypatch.setattr(runner, "build_pipeline", lambda config: pipeline)
         return run(
-            config.resolve(
+            schema.resolve(
                 {
                     "bench": {"name": "mme", "root": str(data)},
                     "refine": {"name": "plain"},

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cof import load_run
 from cof.cli import main
-from cof.config import schema as config
+from cof.config import identity, schema
 from cof.config.yaml import parse_value, parse_yaml
 from cof.errors import CofError, ConfigError, RunError
 from cof.evaluate.sweep import parse_settings
@@ -69,15 +69,15 @@ class TestConfigs:
                 data.setdefault(section, {})[name] = value
             else:
                 data[key] = value
-        got = checked(config.resolve, data)
+        got = checked(schema.resolve, data)
         if got is not None:
-            again = config.resolve(got.as_dict())
-            assert config.content_hash(again.as_dict(), {}) == config.content_hash(
+            again = schema.resolve(got.as_dict())
+            assert identity.content_hash(again.as_dict(), {}) == identity.content_hash(
                 got.as_dict(), {}
             )
             assert all(
                 math.isfinite(value)
-                for value in config.flatten(got.as_dict()).values()
+                for value in identity.flatten(got.as_dict()).values()
                 if isinstance(value, float)
             )
 
@@ -92,7 +92,7 @@ class TestConfigs:
         path.write_bytes(text.encode(errors="surrogatepass"))
         checked(parse_yaml, path)
         path.write_text(json.dumps(BASE))
-        checked(config.load, path, [text])
+        checked(schema.load, path, [text])
         checked(parse_settings, [text])
 
     @given(
@@ -101,7 +101,7 @@ class TestConfigs:
     @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     def test_any_override(self, file, key, text):
         file.write_text(json.dumps(BASE))
-        checked(config.load, file, [f"{key}={text}"])
+        checked(schema.load, file, [f"{key}={text}"])
 
 
 BOMB = "a: &a [1, 2, 3, 4, 5, 6, 7, 8, 9]\n" + "".join(
@@ -162,7 +162,7 @@ class TestExplosions:
         assert (done.exit_code, len(done.stderr.splitlines())) == (2, 1), done.output
         assert len(done.stderr) < 1000
         with pytest.raises(ConfigError):
-            config.load(file, [override])
+            schema.load(file, [override])
 
     @pytest.mark.parametrize(
         "grid",
@@ -186,7 +186,7 @@ class TestExplosions:
     def test_an_alias_that_stays_small_is_read(self, tmp_path):
         path = tmp_path / "c.yaml"
         path.write_text("bench: &b {name: mme, root: x}\nrefine: {layers: &l [1], heads: *l}\n")
-        assert config.load(path).refine.heads == (1,)
+        assert schema.load(path).refine.heads == (1,)
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
     *("errors", "types", "files", "prompts", "exif", "images"),  # what everything speaks of
-    *("regions", "attention", "models", "refine"),  # the method
+    *("regions", "attention", "models", "batch", "refine"),  # the method
     *("config", "bench", "store", "locate"),  # what is asked, and where it lies
-    *("batch", "plot", "outcome", "pipeline"),  # the two stages read aloud
+    *("plot", "outcome", "pipeline"),  # the two stages read aloud
     *("analyse", "evaluate", "cli"),  # records to numbers, runs, commands
 )
 """Parts of `cof`, lowest first: a part imports from itself and from those before it."""

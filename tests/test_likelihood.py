@@ -8,6 +8,7 @@ import torch
 from fakes import StubModel
 from PIL import Image
 
+from cof.batch import Batch
 from cof.bench import vstar
 from cof.errors import ModelError
 from cof.images import load_image
@@ -15,7 +16,6 @@ from cof.locate import oracle
 from cof.models.base import Limits
 from cof.pipeline import CoF, Settings
 from cof.refine import highlight, plain
-from cof.refine._reply import best, reply, rows_of
 from cof.regions.boxes import BoxConfig
 from cof.regions.mask import focus
 from cof.types import Answer, Box, Question, Region
@@ -75,9 +75,9 @@ def slow_loss(llava, view, question, option, bias=None):
 
 @torch.inference_mode()
 def test_losses_equal_an_unpadded_forward_of_each_option(llava, views):
-    rows = rows_of(questions())
-    encoded = llava.encode([views[k] for k, _ in rows], [TEXTS[k] for k, _ in rows])
-    found = llava.losses(encoded, [option for _, option in rows])
+    rows = batch(llava, views).prompts
+    encoded = batch(llava, views).encode()
+    found = losses(llava, encoded, rows)
     for (k, option), loss in zip(rows, found, strict=True):
         assert loss == pytest.approx(slow_loss(llava, views[k], TEXTS[k], option), abs=1e-4)
     assert len({round(loss, 4) for loss in found}) == len(found)
@@ -86,15 +86,15 @@ def test_losses_equal_an_unpadded_forward_of_each_option(llava, views):
 @torch.inference_mode()
 @pytest.mark.parametrize("scope", ["all", "text"])
 def test_losses_under_a_highlight(llava, views, scope):
-    rows = rows_of(questions())
+    rows = batch(llava, views).prompts
     spots = focuses(views)
-    encoded = llava.encode([views[k] for k, _ in rows], [TEXTS[k] for k, _ in rows])
+    encoded = batch(llava, views).encode()
     plan = highlight.plan(
         encoded, [spots[k].mask for k, _ in rows], highlight.Config(weight=20.0, scope=scope)
     )
-    plain_losses = llava.losses(encoded, [option for _, option in rows])
-    with llava.highlight(plan):
-        found = llava.losses(encoded, [option for _, option in rows])
+    plain_losses = losses(llava, encoded, rows)
+    with llava.highlighted(plan):
+        found = losses(llava, encoded, rows)
     assert max(abs(a - b) for a, b in zip(found, plain_losses, strict=True)) > 1e-3
     if scope == "all":
         for (k, option), loss in zip(rows, found, strict=True):
@@ -105,13 +105,13 @@ def test_losses_under_a_highlight(llava, views, scope):
 
 def test_stages_answer_with_the_likeliest_option(llava, views):
     asked, spots = questions(), focuses(views)
-    answers = plain.refine(llava, asked, views, spots, plain.Config(), Limits())
+    answers = plain.refine(batch(llava, views, asked), spots, plain.Config())
     for k, answer in enumerate(answers):
         losses = {o: slow_loss(llava, views[k], TEXTS[k], o) for o in OPTIONS}
         assert answer.text == min(losses, key=losses.get)
         assert answer.seconds > 0
     configs = [highlight.Config(weight=w) for w in (1.0, 20.0)]
-    many = highlight.refine_many(llava, asked, views, [spots, spots], configs, Limits())
+    many = highlight.refine_many(batch(llava, views, asked), [spots, spots], configs)
     assert [a.text for a in many[0]] == [a.text for a in answers], "weight 1 is the plain model"
     for k, answer in enumerate(many[1]):
         bias = spots[k].mask.float() * math.log(20.0)
@@ -123,8 +123,7 @@ def test_the_order_of_options_does_not_matter(llava, views):
     spots, asked = focuses(views), questions()
     turned = [replace(question, options=question.options[::-1]) for question in asked]
     first, second = (
-        plain.refine(llava, some, views, spots, plain.Config(), Limits())
-        for some in (asked, turned)
+        plain.refine(batch(llava, views, some), spots, plain.Config()) for some in (asked, turned)
     )
     assert [a.text for a in first] == [a.text for a in second]
 
@@ -143,10 +142,10 @@ def test_vstar_by_likelihood_through_the_pipeline(llava, tmp_path):
 
 def test_questions_that_do_not_choose_are_generated(llava, views):
     asked = questions(choose=False)
-    assert rows_of(asked) == [(0, None), (1, None)]
+    assert batch(llava, views, asked).prompts == [(0, None), (1, None)]
     encoded = llava.encode(views, TEXTS)
     expected = llava.generate(encoded, Limits(8))
-    found = plain.refine(llava, asked, views, focuses(views), plain.Config(), Limits(8))
+    found = plain.refine(batch(llava, views, asked, Limits(8)), focuses(views), plain.Config())
     assert [a.tokens for a in found] == [a.tokens for a in expected]
 
 
@@ -161,10 +160,14 @@ def test_questions_that_do_not_choose_are_generated(llava, views):
         ((3.0, 2.0, 3.0), "b"),  # the others may be equal
     ],
 )
-def test_a_tie_for_the_lowest_loss_chooses_nothing(losses, text):
-    options = "abc"
-    replies = [(Answer(o, seconds=1.0), loss) for o, loss in zip(options, losses, strict=True)]
-    assert best([(0, option) for option in options], replies) == [Answer(text, seconds=3.0)]
+def test_a_tie_for_the_lowest_loss_chooses_nothing(losses, text, monkeypatch):
+    model = StubModel()
+    weighed = [Answer(o, (1, 2), 1.0, "", (-x, -x)) for o, x in zip("abc", losses, strict=True)]
+    monkeypatch.setattr(model, "score", lambda encoded, texts: weighed)
+    asked = Question("q", "i", "?", options=("a", "b", "c"), choose=True)
+    (found,) = Batch.of(model, [asked], [Image.new("RGB", (8, 8))]).plain
+    assert found.text == text
+    assert found.logprobs == ((-2.0, -2.0) if text else ())
 
 
 def test_equal_logits_choose_no_option_whatever_its_place(llava, views, monkeypatch):
@@ -177,8 +180,8 @@ def test_equal_logits_choose_no_option_whatever_its_place(llava, views, monkeypa
         for k, one in enumerate(questions())
     ]
     spots = focuses(views)
-    said = plain.refine(llava, asked, views, spots, plain.Config(), Limits())
-    said += highlight.refine(llava, asked, views, spots, highlight.Config(), Limits())
+    said = plain.refine(batch(llava, views, asked), spots, plain.Config())
+    said += highlight.refine(batch(llava, views, asked), spots, highlight.Config())
     assert [answer.text for answer in said] == [""] * 4
     assert not any(answer.error for answer in said)
     scores = vstar.score(asked, [answer.text for answer in said[:2]])
@@ -190,8 +193,21 @@ def llava_head(llava):
 
 
 def test_what_cannot_be_weighed_is_said():
-    model = StubModel()
+    picture = Image.new("RGB", (8, 8))
+    chooses, speaks = questions()[0], questions(choose=False)[1]
     with pytest.raises(ModelError, match="stub: this model family cannot weigh"):
-        reply(model, None, ["red"], Limits())
+        _ = Batch.of(StubModel(), [chooses], [picture]).plain
     with pytest.raises(ValueError, match="questions that choose and questions that do not"):
-        reply(model, None, ["red", None], Limits())
+        _ = Batch.of(StubModel(), [chooses, speaks], [picture] * 2).plain
+
+
+def batch(model, views, asked=None, limits=None):
+    """Both questions about the images that the model has seen already."""
+    pictures = [Image.new("RGB", view.size) for view in views]
+    return Batch(model, asked or questions(), pictures, views, limits or Limits())
+
+
+def losses(model, encoded, rows):
+    """Mean token loss of each option."""
+    said = model.score(encoded, [option for _, option in rows])
+    return [-sum(one.logprobs) / len(one.logprobs) for one in said]

@@ -86,11 +86,11 @@ def test_a_batch_is_its_rows(llava, views):
     config = highlight.Config(4.5)
     options = {"output_logits": True, "return_dict_in_generate": True}
     batch = llava.encode(views, QUESTIONS)
-    with llava.highlight(highlight.plan(batch, masks, config)):
+    with llava.highlighted(highlight.plan(batch, masks, config)):
         together = llava.generate_raw(batch, Limits(4), **options)
     for row in range(3):
         alone = llava.encode(views[row : row + 1], QUESTIONS[row : row + 1])
-        with llava.highlight(highlight.plan(alone, masks[row : row + 1], config)):
+        with llava.highlighted(highlight.plan(alone, masks[row : row + 1], config)):
             single = llava.generate_raw(alone, Limits(4), **options)
         ours = torch.stack(together.logits, 1)[row]
         assert torch.allclose(ours, torch.cat(single.logits), atol=1e-4)
@@ -100,7 +100,7 @@ def test_a_batch_is_its_rows(llava, views):
 def test_visual_positions_hold_the_features(llava, views):
     encoded = llava.encode(views, QUESTIONS)
     for row, view in enumerate(views):
-        assert torch.equal(encoded.embeds[row, encoded.visual[row]], view.features)
+        assert torch.equal(encoded.inputs["inputs_embeds"][row, encoded.visual[row]], view.features)
 
 
 def test_text_scope_leaves_visual_queries_alone(llava, views):
@@ -110,7 +110,7 @@ def test_text_scope_leaves_visual_queries_alone(llava, views):
     plan = highlight.plan(encoded, [mask], highlight.Config(3.0, "text"))
     assert plan.queries is not None
     assert not plan.queries[0, encoded.visual[0]].any()
-    assert plan.queries[0].sum() == encoded.embeds.shape[1] - 576
+    assert plan.queries[0].sum() == encoded.keys - 576
 
 
 def test_perturb_multiplies_the_masked_embeddings_only(llava, views):
@@ -119,9 +119,10 @@ def test_perturb_multiplies_the_masked_embeddings_only(llava, views):
     mask[5] = True
     spot = encoded.visual[0][5]
     moved = highlight.perturbed(encoded, [mask], 0.01)
-    assert torch.equal(moved.embeds[0, spot], encoded.embeds[0, spot] * 0.01)
-    rest = torch.arange(encoded.embeds.shape[1]) != spot
-    assert torch.equal(moved.embeds[0, rest], encoded.embeds[0, rest])
+    before, after = llava.embeds(encoded), llava.embeds(moved)
+    assert torch.equal(after[0, spot], before[0, spot] * 0.01)
+    rest = torch.arange(encoded.keys) != spot
+    assert torch.equal(after[0, rest], before[0, rest])
 
 
 def test_sampling_is_seeded(llava, views):

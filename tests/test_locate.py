@@ -8,7 +8,8 @@ import pytest
 from fakes import StubModel
 from PIL import Image
 
-from cof.config import schema as config
+from cof.batch import Batch
+from cof.config import schema
 from cof.errors import ConfigError, DataError
 from cof.locate import centre, file, oracle, random, shuffled, whole
 from cof.regions.boxes import shared_area
@@ -23,8 +24,8 @@ def question(number, image=None, boxes=(SMALL,)):
 
 def boxes(stage, questions, settings=None):
     model = StubModel()
-    views = model.look([Image.new("RGB", (8, 8))] * len(questions))
-    regions = stage.locate(model, questions, views, settings or stage.Config())
+    batch = Batch.of(model, questions, [Image.new("RGB", (8, 8))] * len(questions))
+    regions = stage.locate(batch, settings or stage.Config())
     assert {region.source for region in regions} == {stage.__name__.rpartition(".")[2]}
     assert not model.seen
     return [region.boxes for region in regions]
@@ -50,14 +51,14 @@ class TestOracle:
         assert boxes(oracle, [question(0), question(1, boxes=())]) == [(SMALL,), ()]
 
     def test_a_benchmark_without_boxes_is_refused_by_name(self):
-        oracle.check("mme", [question(0), question(1, boxes=())], oracle.Config())
+        oracle.check_dataset("mme", [question(0), question(1, boxes=())], oracle.Config())
         with pytest.raises(DataError, match=r"mme has no ground-truth boxes .* 1 questions"):
-            oracle.check("mme", [question(0, boxes=())], oracle.Config())
+            oracle.check_dataset("mme", [question(0, boxes=())], oracle.Config())
 
 
 def test_whole_wants_everything():
-    view = StubModel().look([Image.new("RGB", (8, 8))])
-    (region,) = whole.locate(StubModel(), [question(0)], view, whole.Config())
+    batch = Batch.of(StubModel(), [question(0)], [Image.new("RGB", (8, 8))])
+    (region,) = whole.locate(batch, whole.Config())
     assert region.everything
 
 
@@ -108,7 +109,7 @@ class TestRandom:
 
     def test_no_truth_is_refused(self):
         with pytest.raises(DataError, match=r"pope has no .* locate\.of=RUN_FOLDER"):
-            random.check("pope", [question(0, boxes=())], random.Config())
+            random.check_dataset("pope", [question(0, boxes=())], random.Config())
 
 
 class TestShuffled:
@@ -180,11 +181,11 @@ class TestFile:
 
     def test_a_folder_without_records(self, tmp_path):
         with pytest.raises(DataError, match="a folder without records"):
-            file.check("mme", ASKED, file.Config(str(tmp_path)))
+            file.check_dataset("mme", ASKED, file.Config(str(tmp_path)))
 
     def test_missing_questions_are_counted_and_named(self, kept):
         with pytest.raises(DataError, match="no boxes for 2 of 8 questions, the first is 'q6'"):
-            file.check("mme", [*ASKED, question(6), question(7)], file.Config(kept))
+            file.check_dataset("mme", [*ASKED, question(6), question(7)], file.Config(kept))
         with pytest.raises(DataError, match="no boxes for question 'q6'"):
             boxes(file, [question(6)], file.Config(kept))
 
@@ -208,11 +209,11 @@ class TestFile:
         path = Path(kept)
         path.write_text(path.read_text() + line + "\n")
         with pytest.raises(DataError, match=message):
-            file.check("mme", ASKED, file.Config(kept))
+            file.check_dataset("mme", ASKED, file.Config(kept))
 
     def test_truth_of_a_plain_file_is_refused(self, kept):
         with pytest.raises(DataError, match="truth is only kept by a run's records"):
-            file.check("mme", ASKED, file.Config(kept, truth=True))
+            file.check_dataset("mme", ASKED, file.Config(kept, truth=True))
 
     def test_a_file_that_changed_is_read_again(self, kept):
         before = boxes(file, ASKED[:1], file.Config(kept))
@@ -222,10 +223,10 @@ class TestFile:
 
     def test_no_file(self):
         with pytest.raises(DataError, match="gone: cannot be read"):
-            file.check("mme", ASKED, file.Config("gone"))
+            file.check_dataset("mme", ASKED, file.Config("gone"))
 
 
 @pytest.mark.parametrize("name", ["file", "shuffled"])
 def test_a_path_is_asked_for(name):
     with pytest.raises(ConfigError, match=r"locate\.(path|of): has no default"):
-        config.resolve({"bench": {"name": "mme", "root": "x"}, "locate": {"name": name}})
+        schema.resolve({"bench": {"name": "mme", "root": "x"}, "locate": {"name": name}})

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cof.bench import mme
-from cof.config import schema as config
+from cof.config import schema
 from cof.evaluate.answering import settings_of
 from cof.images import load_image
 from cof.models.llava.model import load
@@ -40,7 +40,7 @@ def settings(tmp_path_factory):
     root = tmp_path_factory.mktemp("official") / "MiniMME"
     mini_mme.write(root, MiniConfig(size=60, difficulty="fine"))
     model = ["model.path=cof-tiny", "model.dtype=float32", "model.device=cpu"]
-    return config.load(PUBLISHED, [*model, f"bench.root={json.dumps(str(root))}"])
+    return schema.load(PUBLISHED, [*model, f"bench.root={json.dumps(str(root))}"])
 
 
 @pytest.fixture(scope="module")

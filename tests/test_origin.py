@@ -13,7 +13,7 @@ from fakes import StubModel, StubPipeline, make_mme
 
 from cof import load_run
 from cof.cli import main
-from cof.config import schema as config
+from cof.config import schema
 from cof.errors import RunError
 from cof.evaluate import runner
 from cof.evaluate.controls import run_controls
@@ -45,7 +45,7 @@ def settings(tmp_path, weights):
     def make(**top):
         bench = {"name": "mme", "root": str(data)}
         base = {"bench": bench, "refine": {"name": "plain"}, "batch_size": 4, "name": "r"}
-        return config.resolve({**base, "out": str(tmp_path / "runs"), **top})
+        return schema.resolve({**base, "out": str(tmp_path / "runs"), **top})
 
     return make
 
@@ -310,7 +310,7 @@ class TestPlaces:
         copy = shutil.copytree(golden / "checkpoint", tmp_path / "elsewhere")
         base = {"bench": {"name": "mme", "root": "x"}}
         one, two = (
-            config.resolve({**base, "model": {"path": str(path), "dtype": "float16"}})
+            schema.resolve({**base, "model": {"path": str(path), "dtype": "float16"}})
             for path in (golden / "checkpoint", copy)
         )
         assert origin.identify(one) == origin.identify(two)
@@ -335,7 +335,7 @@ class TestBatchSize:
         bench = {"name": "mme", "root": str(root / "mme"), "limit": 10}
         limits = {"max_new_tokens": 24}
         base = {"bench": bench, "limits": limits, "out": str(root), "name": f"size{size}"}
-        return run(config.resolve({**base, "batch_size": size, **top}))
+        return run(schema.resolve({**base, "batch_size": size, **top}))
 
     @pytest.mark.parametrize("size", [3, 8, "auto"])
     def test_records_are_the_same(self, alone, size):

@@ -164,8 +164,8 @@ def test_layers_and_heads_are_held_against_the_model(llava, narrow):
 def test_reference_rules_read_the_whole_reply(llava):
     """A box in integers ends a clean reply; the published pattern goes on looking."""
     reply = "[0, 0, 0.5, 1] roughly; more exactly the region is [0.10, 0.20, 0.30, 0.40]"
-    assert not prompt._first_box(reply[:40])
-    assert prompt._first_box(reply)
+    assert not prompt.first_box(reply[:40])
+    assert prompt.first_box(reply)
 
 
 def test_ask_prints_both_answers(command, picture):

@@ -11,7 +11,7 @@ from test_highlight import BATCH, LENGTH, build, prompt  # noqa: F401
 
 from cof.attention import attach, highlighted, record_attention
 from cof.cli import main
-from cof.config import schema as config
+from cof.config import schema
 from cof.evaluate.probe import attention_mass
 from cof.evaluate.runner import run
 from cof.refine.highlight import Config, plan
@@ -116,7 +116,7 @@ class TestMass:
         from dataclasses import replace
 
         batch, masks = encoded
-        alone = replace(batch, prefix=None, rows=())
+        alone = replace(batch, shared=None)
         shared = attention_mass(llava, batch, masks)
         assert shared.shape == (2, llava.decoder.config.num_hidden_layers)
         assert torch.allclose(shared, attention_mass(llava, alone, masks), atol=5e-5)
@@ -158,7 +158,7 @@ class TestCommand:
             settings = {"bench": bench, "out": str(tmp_path), "name": "r", "plain": False}
             settings |= {"locate": {"name": "centre"}, "limits": {"max_new_tokens": 1}}
             settings |= {"model": {"path": llava.name}}
-            return run(config.resolve({**settings, **parts})).path
+            return run(schema.resolve({**settings, **parts})).path
 
         return make
 

@@ -11,9 +11,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from cof.errors import ModelError
-from cof.models.base import Config
 from cof.models.common.checkpoint import find
-from cof.models.llava import inputs
+from cof.models.llava import Config, inputs
 from cof.models.llava import model as llava
 from cof.models.llava.inputs import read_inputs
 from cof.models.llava.pixels import CLIP_MEAN
@@ -352,7 +351,7 @@ def test_quantised_weights_are_loaded_highlighted_and_described(tmp_path):
     encoded = model.encode(model.look([Image.new("RGB", (30, 20))]), ["Is it red?"])
     plan = highlight.plan(encoded, [torch.arange(100) < 20], highlight.Config(4.5))
     plain = model.greedy(encoded, 1, keep_logits=True)[0].logits[0]
-    with model.highlight(plan):
+    with model.highlighted(plan):
         lit = model.greedy(encoded, 1, keep_logits=True)[0].logits[0]
     assert torch.isfinite(lit).all()
     assert not torch.allclose(lit, plain, atol=1e-3)

@@ -11,7 +11,8 @@ from cof.bench import vstar
 from cof.bench.common.choice import ask
 from cof.cli import main
 from cof.errors import AnswerError, DataError
-from cof.models.base import Config, Limits
+from cof.models.base import Limits
+from cof.models.llava import Config
 from cof.models.llava.model import load
 from cof.pipeline import CoF, Settings
 from cof.prompts import DESCRIBED, SHORT_ANSWER
@@ -134,9 +135,9 @@ def test_what_a_benchmark_puts_around_a_question_is_not_asking(question, blank):
 
 
 def test_a_benchmark_with_an_empty_question_is_refused_by_its_id(tmp_path, monkeypatch):
-    from cof.config import schema as config
+    from cof.config import schema
 
-    settings = config.resolve({"bench": {"name": "vstar", "root": str(tmp_path)}})
+    settings = schema.resolve({"bench": {"name": "vstar", "root": str(tmp_path)}})
     asked = [Question("a", "i", "What?"), Question("b/7", "i", " ")]
     monkeypatch.setattr(vstar, "read", lambda options: asked)
     with pytest.raises(DataError, match=r"the question 'b/7' is empty$"):

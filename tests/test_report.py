@@ -19,16 +19,16 @@ from cof.analyse import gallery
 from cof.analyse.figures import Curve, Panel, curves, forest, name_of, save
 from cof.analyse.localisation import iou
 from cof.analyse.metrics import paired, published
-from cof.analyse.report import Options, write_report
+from cof.analyse.report import ReportOptions, write_report
 from cof.analyse.sections import coarse_table, scores_table
 from cof.analyse.statistics import FEW, Estimate
 from cof.analyse.tables import Number, Table, metric, percent, points
 from cof.cli import main
-from cof.config import schema as config
+from cof.config import schema
 from cof.errors import DataError, RunError
 from cof.evaluate.runner import _score, run
 from cof.store.folder import run_hash
-from cof.types import Answer, Result
+from cof.types import NOWHERE, Answer, Question, Result
 from cof_lab.mini import grounding
 from cof_lab.mini.common import MiniConfig
 
@@ -66,7 +66,7 @@ def runs(root, data):
 @pytest.fixture(scope="module")
 def report(root, runs):
     out = root / "report"
-    written = write_report(runs, out, Options(latex=True, csv=True, gallery=2))
+    written = write_report(runs, out, ReportOptions(latex=True, csv=True, gallery=2))
     assert all(path.is_file() for path in written)
     return out
 
@@ -84,7 +84,7 @@ class TestFromRecordsAlone:
             shutil.copytree(one.path, copy)
             (copy / "scores.json").unlink()
             copies.append(load_run(copy))
-        write_report(copies, root / "second", Options(latex=True, csv=True, gallery=2))
+        write_report(copies, root / "second", ReportOptions(latex=True, csv=True, gallery=2))
         assert contents(root / "second") == contents(report)
 
     def test_scores_json_is_rebuilt_byte_for_byte(self, root, runs):
@@ -94,7 +94,7 @@ class TestFromRecordsAlone:
         shutil.copytree(runs[0].path, copy)
         before = (copy / "scores.json").read_bytes()
         (copy / "scores.json").unlink()
-        _score(RunFolder(copy), config.resolve(runs[0].config))
+        _score(RunFolder(copy), schema.resolve(runs[0].config))
         assert (copy / "scores.json").read_bytes() == before
 
     def test_published_metrics_are_those_of_scores_json(self, runs):
@@ -177,7 +177,7 @@ class TestPage:
     @pytest.mark.slow
     def test_a_brief_one_has_only_tables_over_all_runs(self, root, runs):
         out = root / "brief"
-        write_report(runs, out, Options(csv=True, gallery=0, brief=True))
+        write_report(runs, out, ReportOptions(csv=True, gallery=0, brief=True))
         names = {path.stem for path in (out / "tables").iterdir()}
         assert not [name for name in names if "categories" in name or "scores" in name]
         assert {"1-settings", "1-against-first", "1-coarse", "1-effect"} <= names
@@ -187,7 +187,7 @@ class TestPage:
     def test_runs_over_other_questions_have_their_own_section(self, root, data, runs):
         bench = {"name": "mme", "root": str(data), "limit": 4}
         other = make_run(root / "runs", data, right_with(1, 1), "other", bench=bench)
-        write_report([runs[0], other], root / "two", Options(gallery=0))
+        write_report([runs[0], other], root / "two", ReportOptions(gallery=0))
         page = (root / "two" / "report.md").read_text(encoding="utf-8")
         assert re.findall("^## (.*)$", page, re.M) == [
             "mme: 80 questions, 40 images",
@@ -197,7 +197,7 @@ class TestPage:
 
     def test_a_run_without_the_plain_pass(self, root, data):
         alone = make_run(root / "runs", data, right_with(1, 0.7), "alone", plain=False)
-        write_report([alone], root / "alone", Options())
+        write_report([alone], root / "alone", ReportOptions())
         page = (root / "alone" / "report.md").read_text(encoding="utf-8")
         assert "difference" not in page
         assert "perception" in page
@@ -214,10 +214,10 @@ class TestGallery:
         moved = root / "moved"
         data.rename(moved)
         try:
-            write_report(runs[:1], root / "without", Options(gallery=1))
+            write_report(runs[:1], root / "without", ReportOptions(gallery=1))
             page = (root / "without" / "report.md").read_text(encoding="utf-8")
             assert re.search(r"No gallery: .*\.png", page)
-            write_report(runs[:1], root / "with", Options(gallery=1, images=moved))
+            write_report(runs[:1], root / "with", ReportOptions(gallery=1, images=moved))
             assert (root / "with" / "gallery.md").is_file()
         finally:
             moved.rename(data)
@@ -233,7 +233,18 @@ class TestGallery:
 
     def test_a_model_that_is_no_grid_is_said(self, runs):
         with pytest.raises(DataError, match=r"17 tokens in the frame 'image' are no square grid"):
-            gallery.cells(runs[0], 17, (8, 6))
+            gallery.cells(runs[0], Result(Question("q", "i", "?"), tokens=17), (8, 6))
+
+    def test_tokens_are_drawn_where_the_record_says(self, runs):
+        quads = ((0.0, 0.0, 0.5, 0.5), (0.5, 0.0, 1.0, 0.25))
+        asked = Question("q", "i", "?")
+        loose = Result(asked, tokens=5, cells=(1, 4), lit=quads)
+        found = gallery.cells(runs[0], loose, (8, 6))
+        assert found[[1, 4]].tolist() == [list(quad) for quad in quads]
+        assert set(map(tuple, found[[0, 2, 3]].tolist())) == {NOWHERE}
+        grid = Result(asked, tokens=6, grid=(2, 3), frame=(0.0, -0.5, 1.0, 1.5))
+        found = gallery.cells(runs[0], grid, (8, 6))
+        assert found[3].tolist() == pytest.approx([0.0, 0.5, 1 / 3, 1.5])
 
 
 class TestTables:
@@ -348,9 +359,9 @@ def test_a_benchmark_of_the_coarse_stage_has_its_own_metrics_and_no_difference(
     grounding.write(tmp_path / "data", MiniConfig(size=3))
     monkeypatch.setattr("cof.models.llava.load", lambda settings: StubModel())
     overrides = [f"bench.root={tmp_path / 'data'}", f"out={tmp_path / 'runs'}", "name=r"]
-    done = run(config.load(CONFIGS / "grounding.yaml", overrides))
-    twin = run(config.load(CONFIGS / "grounding.yaml", [*overrides, "name=s", "locate.stop=never"]))
-    written = write_report([done, twin], tmp_path / "report", Options(csv=True))
+    done = run(schema.load(CONFIGS / "grounding.yaml", overrides))
+    twin = run(schema.load(CONFIGS / "grounding.yaml", [*overrides, "name=s", "locate.stop=never"]))
+    written = write_report([done, twin], tmp_path / "report", ReportOptions(csv=True))
     page = written[0].read_text(encoding="utf-8")
     assert "## refcoco: 3 questions, 3 images" in page
     assert re.search(r"\| metric +\| +n \| +coarse stage \|", page)

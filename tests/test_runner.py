@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cof import load_run
 from cof.cli import main
-from cof.config import schema as config
+from cof.config import identity, schema
 from cof.errors import DataError, ModelError, RunError
 from cof.evaluate import runner
 from cof.evaluate.runner import Options, run
@@ -47,7 +47,7 @@ def pipelines(monkeypatch):
 @pytest.fixture
 def settings(data, tmp_path, pipelines):
     def make(**top):
-        return config.resolve(
+        return schema.resolve(
             {
                 "bench": {"name": "mme", "root": str(data), "limit": top.pop("limit", None)},
                 "refine": {"name": "plain"},
@@ -90,9 +90,9 @@ class TestRun:
 
     def test_the_folder_says_what_ran(self, settings, data):
         got = run(settings(), Options(command="cof eval x.yaml"))
-        assert config.resolve(got.config) == settings()
+        assert schema.resolve(got.config) == settings()
         kept = got.manifest
-        assert kept["config_hash"] == config.content_hash(got.config, kept["identity"])
+        assert kept["config_hash"] == identity.content_hash(got.config, kept["identity"])
         assert kept["dataset"] == fingerprint(read_questions(settings()), data)
         assert (kept["dataset"]["question_count"], kept["dataset"]["image_count"]) == (10, 5)
         assert (kept["model"], kept["command"]) == ({"name": "stub"}, "cof eval x.yaml")
@@ -191,10 +191,9 @@ class TestRealStages:
         assert asked == [10, 0]
 
     def test_the_tiny_llava_runs_and_resumes(self, ask, golden):
-        from cof.models import base
-        from cof.models.llava import model as llava
+        from cof.models import llava
 
-        model = llava.load(base.Config(str(golden / "checkpoint"), device="cpu", dtype="float32"))
+        model = llava.load(llava.Config(str(golden / "checkpoint"), device="cpu", dtype="float32"))
         tiny = {"limits": {"max_new_tokens": 4}, "model": {"path": str(golden / "checkpoint")}}
         whole = ask(model, **tiny)
         before = compared(whole.path)

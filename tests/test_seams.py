@@ -4,11 +4,11 @@ import pytest
 from fakes import StubPipeline, make_mme
 from PIL import Image
 
-from cof.analyse.passes import side
+from cof.analyse.passes import scored_pass
 from cof.analyse.scores import summary, table
 from cof.bench import refcoco, textvqa
 from cof.bench.common.units import Annotated, Claim, pixels
-from cof.config import schema as config
+from cof.config import identity, schema
 from cof.errors import ConfigError, DataError, RunError
 from cof.evaluate import runner
 from cof.evaluate.runner import Options, run
@@ -25,7 +25,7 @@ def settings(tmp_path, monkeypatch):
 
     def make(**top):
         base = {"bench": {"name": "mme", "root": str(data)}, "refine": {"name": "plain"}}
-        return config.resolve({**base, "name": "r", "out": str(tmp_path / "runs"), **top})
+        return schema.resolve({**base, "name": "r", "out": str(tmp_path / "runs"), **top})
 
     return make
 
@@ -33,7 +33,7 @@ def settings(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("temperature", "same"), [(0.0, True), (0.7, False)])
 def test_sampled_answers_depend_on_the_batch_in_float32_too(settings, temperature, same):
     runs = [settings(limits={"temperature": temperature}, batch_size=size) for size in (1, 8)]
-    one, other = (config.content_hash(each.as_dict(), FULL) for each in runs)
+    one, other = (identity.content_hash(each.as_dict(), FULL) for each in runs)
     assert (one == other) is same
 
 
@@ -94,13 +94,13 @@ def test_data_without_labels_have_no_accuracy(settings, monkeypatch):
     stripped = [Result(question) for question in unlabelled]
     bare = type(done)(done.path, done.config, done.manifest, tuple(stripped), done.scores)
     with pytest.raises(RunError, match="no right answers"):
-        side(bare, "cof")
+        scored_pass(bare, "cof")
 
 
 def test_a_unit_that_would_not_be_used_is_refused(tmp_path):
     (tmp_path / "grounding.jsonl").write_text("{}\n")
     bench = {"name": "refcoco", "root": str(tmp_path), "unit": "per_mille"}
-    chosen = config.resolve({"bench": bench}).bench
+    chosen = schema.resolve({"bench": bench}).bench
     with pytest.raises(DataError, match="unit=per_mille is for"):
         refcoco.read(chosen)
 

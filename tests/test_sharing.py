@@ -61,7 +61,7 @@ def test_highlighted_passes_reuse_what_is_untouched(llava, views, masks, scope):
     encoded = llava.encode(views, QUESTIONS)
     plan = highlight.plan(encoded, masks, highlight.Config(4.5, scope))
     assert plan.untouched() == (FIRST_VISUAL + 50 if scope == "all" else FIRST_VISUAL + 576)
-    with llava.highlight(plan):
+    with llava.highlighted(plan):
         ours, theirs = shared(llava, encoded), stock(llava, encoded)
     assert torch.allclose(ours, theirs, atol=8e-5)
 
@@ -69,7 +69,7 @@ def test_highlighted_passes_reuse_what_is_untouched(llava, views, masks, scope):
 def test_the_whole_prefix_under_scope_all_would_be_wrong(llava, views, masks, monkeypatch):
     encoded = llava.encode(views, QUESTIONS)
     plan = highlight.plan(encoded, masks, highlight.Config(4.5))
-    with llava.highlight(plan):
+    with llava.highlighted(plan):
         theirs = stock(llava, encoded)
         monkeypatch.setattr(Highlight, "untouched", lambda self: FIRST_VISUAL + 576)
         ours = shared(llava, encoded)
@@ -79,7 +79,7 @@ def test_the_whole_prefix_under_scope_all_would_be_wrong(llava, views, masks, mo
 def test_a_prefix_first_used_inside_a_highlight_is_plain(llava, images, masks):
     first, second = llava.look(images[:1]), llava.look(images[:1])
     one, two = llava.encode(first, QUESTIONS[:1]), llava.encode(second, QUESTIONS[:1])
-    with llava.highlight(highlight.plan(one, masks[:1], highlight.Config(4.5))):
+    with llava.highlighted(highlight.plan(one, masks[:1], highlight.Config(4.5))):
         shared(llava, one)
     assert torch.equal(shared(llava, one), shared(llava, two))
 
@@ -89,18 +89,18 @@ def test_several_weights_of_one_question_in_one_batch(llava, views, masks):
     three = llava.encode([views[0]] * 3, [QUESTIONS[0]] * 3)
     plan = highlight.plan(three, [masks[0]] * 3, highlight.Config(2.0))
     plan = Highlight(plan.bias / torch.tensor(2.0).log() * torch.tensor(weights).log()[:, None])
-    with llava.highlight(plan):
+    with llava.highlighted(plan):
         together = shared(llava, three)
     one = llava.encode(views[:1], QUESTIONS[:1])
     for row, weight in enumerate(weights):
-        with llava.highlight(highlight.plan(one, masks[:1], highlight.Config(weight))):
+        with llava.highlighted(highlight.plan(one, masks[:1], highlight.Config(weight))):
             assert torch.allclose(together[row], shared(llava, one)[0], atol=8e-5)
 
 
 def test_finished_rows_leave_the_batch_and_the_rest_is_token_exact(llava, views, masks):
     """Rows end at different lengths; the highlight follows the rows that stay."""
     encoded = llava.encode(views, QUESTIONS)
-    with llava.highlight(highlight.plan(encoded, masks, highlight.Config(4.5))):
+    with llava.highlighted(highlight.plan(encoded, masks, highlight.Config(4.5))):
         full = [row.tokens for row in llava.greedy(encoded, 12)]
         ends = {full[0][1], full[1][3]}
         llava.__dict__["stops"] = frozenset(ends)
@@ -113,7 +113,7 @@ def test_finished_rows_leave_the_batch_and_the_rest_is_token_exact(llava, views,
         assert tokens == row[:end]
     assert len({len(tokens) for tokens in short}) > 1
     untouched = FIRST_VISUAL + 50
-    prefill = 3 * (encoded.embeds.shape[1] - untouched)
+    prefill = 3 * (encoded.keys - untouched)
     assert spent < prefill + 3 * 11
 
 
@@ -150,7 +150,7 @@ def test_coarse_replies_end_at_their_boxes_with_the_same_boxes(golden):
     for reply in sorted(replies):
         for done, parse in (
             (prompt.boxes_complete, parse_boxes),
-            (prompt._first_box, parse_reference),
+            (prompt.first_box, parse_reference),
         ):
             cut = next((reply[:n] for n in range(len(reply) + 1) if done(reply[:n])), reply)
             stopped += cut != reply
@@ -207,11 +207,11 @@ def test_compiled_decoding_on_a_static_cache_is_the_same(llava, views, masks, sc
     encoded = llava.encode(views, QUESTIONS)
     plan = highlight.plan(encoded, masks, highlight.Config(4.5, scope))
     plain = shared(llava, encoded)
-    with llava.highlight(plan):
+    with llava.highlighted(plan):
         lit = shared(llava, encoded)
     llava.compile, llava.compile_options = True, {"backend": "eager", "dynamic": False}
     try:
-        with llava.highlight(plan):
+        with llava.highlighted(plan):
             assert torch.allclose(shared(llava, encoded), lit, atol=5e-5)
         assert torch.allclose(shared(llava, encoded), plain, atol=5e-5)
     finally:

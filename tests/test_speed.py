@@ -35,7 +35,7 @@ def test_the_published_way_gives_our_answers(llava):
     mask = token_mask([forced.BOX], view.cells)
     question = "What color is it?"
     encoded = llava.encode([view], [question])
-    with llava.highlight(highlight.plan(encoded, [mask], highlight.Config(4.5))):
+    with llava.highlighted(highlight.plan(encoded, [mask], highlight.Config(4.5))):
         ours = llava.generate(encoded, Limits(6))[0].tokens
     with published.eager(llava):
         theirs = published.answer(llava, image, question, mask * log_weight(4.5), 3, 6)

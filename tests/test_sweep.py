@@ -14,11 +14,11 @@ from cof import load_run
 from cof.analyse.grid import Grid, names_of
 from cof.analyse.settings import as_file_name, differing, show
 from cof.cli import main
-from cof.config import schema as config
+from cof.config import identity, schema
 from cof.errors import ConfigError, RunError
 from cof.evaluate import answering
 from cof.evaluate.runner import Options, run_cells
-from cof.evaluate.sweep import Axis, parse_axis, parse_settings, sweep
+from cof.evaluate.sweep import Axis, parse_axis, parse_settings, run_sweep
 from cof.store.folder import RunFolder
 from cof.store.records import comparable
 
@@ -56,8 +56,8 @@ def model(monkeypatch):
     return made
 
 
-def run_sweep(file, *settings, options=None):
-    return sweep(file, *parse_settings(settings), options)
+def swept(file, *settings, options=None):
+    return run_sweep(file, *parse_settings(settings), options)
 
 
 def records(run):
@@ -114,7 +114,7 @@ class TestAxes:
     )
     def test_what_cannot_be_swept(self, file, settings, message):
         with pytest.raises(ConfigError, match=message):
-            run_sweep(file, *settings)
+            swept(file, *settings)
 
     def test_names_of_folders(self):
         assert as_file_name({"weight": 1.0, "expand": 1.5}) == "weight=1,expand=1.5"
@@ -124,12 +124,12 @@ class TestAxes:
 
 class TestCells:
     def test_a_folder_a_cell_as_cof_eval_writes_it(self, file, model):
-        done = run_sweep(file, "weight=1,2", "expand=1,1.5,3")
+        done = swept(file, "weight=1,2", "expand=1,1.5,3")
         names = [f"weight={w},expand={a}" for w in (1, 2) for a in (1, 1.5, 3)]
         assert [run.path.name for run in done.runs] == names
         for run in done.runs:
             assert len(run.results) == 2 * IMAGES
-            hashed = config.content_hash(run.config, run.manifest["identity"])
+            hashed = identity.content_hash(run.config, run.manifest["identity"])
             assert run.manifest["config_hash"] == hashed
             assert run.scores["questions"] == 2 * IMAGES
             assert (run.path / "answers" / "cof").is_dir()
@@ -137,31 +137,31 @@ class TestCells:
         assert answers == [{"No"}] * 3 + [{"Yes"}] * 3
 
     def test_vision_plain_and_coarse_stage_run_once(self, file, model):
-        run_sweep(file, "weight=1,2,3", "expand=1,1.5", "scope=all,text")
+        swept(file, "weight=1,2,3", "expand=1,1.5", "scope=all,text")
         questions, cells, batches = 2 * IMAGES, 12, 3
         assert model.looked <= IMAGES + batches - 1  # an image may fall into two batches
         assert model.count(coarse=True) == questions
         assert model.count(coarse=False) == questions * (1 + cells)
 
     def test_a_cell_is_the_run_of_its_config_alone(self, file, model, tmp_path):
-        done = run_sweep(file, "weight=2,4", "locate=prompt,whole")
+        done = swept(file, "weight=2,4", "locate=prompt,whole")
         for cell in done.runs:
-            alone = config.resolve({**cell.config, "out": str(tmp_path / "alone")})
+            alone = schema.resolve({**cell.config, "out": str(tmp_path / "alone")})
             assert records(run_cells([alone])[0]) == records(cell)
 
     def test_coarse_stages_differ_within_a_batch(self, file, model):
-        done = run_sweep(file, "locate=prompt,whole,centre", "weight=2,3")
+        done = swept(file, "locate=prompt,whole,centre", "weight=2,3")
         lit = [len(run.results[0].cells) for run in done.runs]
         assert lit == [1, 1, 16, 16, 4, 4]
         assert model.count(coarse=True) == 2 * IMAGES
         assert model.count(coarse=False) == 2 * IMAGES * 7
 
     def test_a_finished_sweep_asks_nothing_and_more_values_ask_for_themselves(self, file, model):
-        first = run_sweep(file, "weight=1,2")
+        first = swept(file, "weight=1,2")
         model.seen.clear()
-        assert run_sweep(file, "weight=1,2").runs == first.runs
+        assert swept(file, "weight=1,2").runs == first.runs
         assert not model.seen
-        more = run_sweep(file, "weight=1,2,3")
+        more = swept(file, "weight=1,2,3")
         assert more.folder == first.folder
         assert more.runs[:2] == first.runs
         assert model.count(coarse=True) == 0  # the replies were kept
@@ -169,7 +169,7 @@ class TestCells:
 
     def test_other_questions_have_a_folder_of_their_own(self, file, model, tmp_path):
         other = f"bench.root={make_mme(tmp_path / 'other', IMAGES + 1)}"
-        folders = {run_sweep(file, "weight=1,2", *more).folder for more in ([], [other])}
+        folders = {swept(file, "weight=1,2", *more).folder for more in ([], [other])}
         assert len(folders) == 2
 
     def test_rows_bound_a_fine_pass(self, file, model, monkeypatch):
@@ -181,17 +181,17 @@ class TestCells:
             return encode(self, views, questions)
 
         monkeypatch.setattr(CountingModel, "encode", watched)
-        run_sweep(file, "weight=1,2,3,4,5", options=Options(rows=9))
+        swept(file, "weight=1,2,3,4,5", options=Options(rows=9))
         assert max(sizes) == 8  # two settings of four questions
         assert model.count(coarse=False) == 2 * IMAGES * 6
 
     def test_models_and_decodings_that_differ_do_not_share(self, file, model):
-        done = run_sweep(file, "limits.max_new_tokens=1,3", "weight=1,2")
+        done = swept(file, "limits.max_new_tokens=1,3", "weight=1,2")
         texts = [run.results[0].cof.text for run in done.runs]
         assert texts == ["N", "Y", "No", "Yes"]
 
     def test_settings_over_other_questions_are_refused(self, file, model):
-        settings = [config.load(file, [f"bench.limit={n}", f"name=r{n}"]) for n in (1, 2)]
+        settings = [schema.load(file, [f"bench.limit={n}", f"name=r{n}"]) for n in (1, 2)]
         with pytest.raises(ConfigError, match="must ask the same questions"):
             run_cells(settings)
 
@@ -201,7 +201,7 @@ class TestResume:
 
     @pytest.mark.slow
     def test_any_cut_is_completed_exactly(self, file, model, monkeypatch):
-        whole = run_sweep(file, *self.SETTINGS)
+        whole = swept(file, *self.SETTINGS)
         expected = [records(run) for run in whole.runs]
         files = [run.path / "records.jsonl" for run in whole.runs]
         lines = [path.read_bytes().splitlines(keepends=True) for path in files]
@@ -214,7 +214,7 @@ class TestResume:
             for run, path, count, text in zip(whole.runs, files, cut, lines, strict=True):
                 path.write_bytes(b"".join(text[:count]) + b'{"index": ')
                 (run.path / "scores.json").unlink()
-            again = run_sweep(file, *self.SETTINGS)
+            again = swept(file, *self.SETTINGS)
             assert [records(run) for run in again.runs] == expected
             assert [run.scores for run in again.runs] == [run.scores for run in whole.runs]
         assert set(answered) == {3}  # always in the company of all cells
@@ -231,34 +231,34 @@ class TestResume:
         with monkeypatch.context() as patch:
             patch.setattr(RunFolder, "append", stop)
             with pytest.raises(KeyboardInterrupt):
-                run_sweep(file, *self.SETTINGS)
-        done = run_sweep(file, *self.SETTINGS)
+                swept(file, *self.SETTINGS)
+        done = swept(file, *self.SETTINGS)
         assert [len(run.results) for run in done.runs] == [10] * 3
         assert all(not run.manifest["resumed"] for run in done.runs)
 
     def test_a_broken_image_fails_in_every_cell_alone(self, file, model, tmp_path):
         (tmp_path / "mme" / "color" / "0001.png").write_bytes(b"x")
-        done = run_sweep(file, *self.SETTINGS)
+        done = swept(file, *self.SETTINGS)
         assert [len(run.failed) for run in done.runs] == [2] * 3
         with pytest.raises(RunError, match=r"0001\.png.*\(--strict\)"):
-            run_sweep(file, *self.SETTINGS, options=Options(strict=True, overwrite=True))
+            swept(file, *self.SETTINGS, options=Options(strict=True, overwrite=True))
         assert len(load_run(done.runs[0].path).results) < 10
 
     def test_mended_images_are_asked_again(self, file, model, tmp_path):
         image = tmp_path / "mme" / "color" / "0001.png"
         kept = image.read_bytes()
         image.write_bytes(b"x")
-        run_sweep(file, *self.SETTINGS)
+        swept(file, *self.SETTINGS)
         image.write_bytes(kept)
-        done = run_sweep(file, *self.SETTINGS, options=Options(retry_failed=True))
+        done = swept(file, *self.SETTINGS, options=Options(retry_failed=True))
         assert [len(run.failed) for run in done.runs] == [0] * 3
 
     def test_another_dataset_is_refused(self, file, model, tmp_path):
-        run_sweep(file, *self.SETTINGS, "name=s")
+        swept(file, *self.SETTINGS, "name=s")
         text = tmp_path / "mme" / "color" / "0001.txt"
         text.write_text(text.read_text().replace("thing", "thong"))
         with pytest.raises(RunError, match=r"weight=1: made with another dataset"):
-            run_sweep(file, *self.SETTINGS, "name=s")
+            swept(file, *self.SETTINGS, "name=s")
 
 
 class TestGrid:

@@ -8,10 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from cof.models import base
-from cof.models.llava import model as llava
+from cof.models import llava
 from cof_lab.examine import iou, load, overlaps
-from cof_lab.export import export, original_name
+from cof_lab.export import export_checkpoint, original_name
 from cof_lab.model import ModelConfig, build, llava_config
 from cof_lab.render import crop, render
 from cof_lab.tokenizer import BOS, EOS, IMAGE, PAD, train_tokenizer
@@ -28,8 +27,8 @@ def layouts(tmp_path_factory):
     )
     model = build(llava_config(sizes, IMAGE, BOS, EOS, PAD), 1)
     folder = tmp_path_factory.mktemp("layouts")
-    export(model, tokenizer, folder / "new")
-    export(model, tokenizer, folder / "old", "original")
+    export_checkpoint(model, tokenizer, folder / "new")
+    export_checkpoint(model, tokenizer, folder / "old", "original")
     return folder
 
 
@@ -42,9 +41,9 @@ def image(k: int) -> Image.Image:
 def test_both_layouts_give_the_same_logits(layouts):
     logits = []
     for name in ("new", "old"):
-        model = llava.load(base.Config(path=str(layouts / name), device="cpu"))
+        model = llava.load(llava.Config(path=str(layouts / name), device="cpu"))
         encoded = model.encode(model.look([image(4)]), ["What color is the shape marked 7?"])
-        logits.append(model.network(inputs_embeds=encoded.embeds).logits)
+        logits.append(model.network(inputs_embeds=encoded.inputs["inputs_embeds"]).logits)
     assert torch.equal(*logits)
 
 

@@ -12,7 +12,7 @@ from cof_lab.loop import Schedule, fit
 from cof_lab.model import ModelConfig, build, llava_config
 from cof_lab.optim import OptimConfig, orthogonalise
 from cof_lab.tokenizer import BOS, EOS, IMAGE, PAD, train_tokenizer
-from cof_lab.train import PRESETS, TrainConfig, load_trained, read_config, train
+from cof_lab.train import PRESETS, TrainConfig, load_trained, read_config, train_model
 from cof_lab.vision import VisionStage
 
 SMALL = ModelConfig(vision_width=32, vision_layers=1, vision_heads=2, width=48, mlp=64)
@@ -34,9 +34,9 @@ def one_thread():
 
 @pytest.mark.slow
 def test_interrupted_equals_uninterrupted(tmp_path, one_thread):
-    train(TINY, tmp_path / "whole")
-    train(TINY, tmp_path / "parts", stop_at=2)
-    train(TINY, tmp_path / "parts")
+    train_model(TINY, tmp_path / "whole")
+    train_model(TINY, tmp_path / "parts", stop_at=2)
+    train_model(TINY, tmp_path / "parts")
     a, b = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in a)
@@ -48,10 +48,10 @@ def test_interrupted_equals_uninterrupted(tmp_path, one_thread):
 @pytest.mark.slow
 def test_half_products_resume_to_the_bit_and_are_read_back(tmp_path, one_thread):
     half = dataclasses.replace(TINY, precision="bfloat16")
-    train(half, tmp_path / "whole")
-    train(half, tmp_path / "parts", stop_at=2)
-    train(half, tmp_path / "parts")
-    train(TINY, tmp_path / "full")
+    train_model(half, tmp_path / "whole")
+    train_model(half, tmp_path / "parts", stop_at=2)
+    train_model(half, tmp_path / "parts")
+    train_model(TINY, tmp_path / "full")
     a, b, c = (weights(tmp_path / name) for name in ("whole", "parts", "full"))
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert not all(torch.equal(a[name], c[name]) for name in a)
@@ -60,20 +60,20 @@ def test_half_products_resume_to_the_bit_and_are_read_back(tmp_path, one_thread)
 
 @pytest.mark.slow
 def test_a_run_keeps_its_tokenizer_and_refuses_another(tmp_path, monkeypatch):
-    train(TINY, tmp_path, stop_at=1)
+    train_model(TINY, tmp_path, stop_at=1)
     before = load_trained(tmp_path)[1].get_vocab()
     smaller = train_tokenizer(500)
     monkeypatch.setattr("cof_lab.train.train_tokenizer", lambda size: smaller)
     assert load_trained(tmp_path)[1].get_vocab() == before  # though the code's world has changed
     with pytest.raises(ValueError, match=r"tokenizer\.json differs"):
-        train(TINY, tmp_path)
+        train_model(TINY, tmp_path)
 
 
 def test_a_folder_belongs_to_one_configuration(tmp_path):
-    train(TINY, tmp_path, stop_at=1)
+    train_model(TINY, tmp_path, stop_at=1)
     assert read_config(tmp_path) == TINY
     with pytest.raises(ValueError, match="another run"):
-        train(dataclasses.replace(TINY, seed=1), tmp_path)
+        train_model(dataclasses.replace(TINY, seed=1), tmp_path)
 
 
 @pytest.mark.slow

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 from cof.analyse import escape
-from cof.analyse.passes import Side, align
+from cof.analyse.passes import ScoredPass, align
 from cof.analyse.significance import holm, mcnemar, permutation
 from cof.analyse.statistics import Estimate, difference, mean
 from cof.analyse.tables import INTERVALS, TESTED, Cell, Table, percent, plural, points
@@ -18,20 +17,20 @@ class Comparison:
     """`second` against `first`; credits are fractions.
 
     Attributes:
-        first: name of the side that is compared with.
-        second: name of the side that is judged.
+        first: name of the pass that is compared with.
+        second: name of the pass that is judged.
         before: mean credit of the first.
         after: mean credit of the second.
         difference: of the two, paired; the interval is over images.
         gained: ids of questions with more credit in the second.
         lost: ids of questions with less.
         p: of the sign-flip permutation test over images.
-        p_holm: p corrected for the family that was compared with the same first side; of a
+        p_holm: p corrected for the family that was compared with the same first pass; of a
             category, for all categories.
         p_mcnemar: of McNemar's exact test on gained against lost, as if questions were independent.
         images: clusters behind interval and test.
-        left_out: questions of the data that not both sides have an answer to.
-        failed: questions of the first and of the second side that failed and count as wrong there:
+        left_out: questions of the data that not both passes have an answer to.
+        failed: questions of the first and of the second pass that failed and count as wrong there:
             so many of those gained or lost may be failures.
         categories: the same for each of the benchmark's own groups, where it has several.
     """
@@ -53,15 +52,15 @@ class Comparison:
 
 
 def compare(
-    first: Side,
-    second: Side,
+    first: ScoredPass,
+    second: ScoredPass,
     seed: int,
     allow_missing: bool = False,
     by_category: bool = True,
 ) -> Comparison:
-    """Compare two sides, with `by_category` also each of the benchmark's groups.
+    """Compare two passes, with `by_category` also each of the benchmark's groups.
 
-    `left_out` is exact where one side's data holds the other's (the same, or a `limit`), else the
+    `left_out` is exact where one pass's data holds the other's (the same, or a `limit`), else the
     least that it can be: a question without a record has no id to know it by.
 
     Raises:
@@ -81,10 +80,10 @@ def compare(
 
 
 def compare_with_first(
-    sides: Sequence[Side], seed: int, allow_missing: bool = False, by_category: bool = True
+    passes: Sequence[ScoredPass], seed: int, allow_missing: bool = False, by_category: bool = True
 ) -> list[Comparison]:
-    """Every side against the first one; their p-values are corrected by Holm's method."""
-    found = [compare(sides[0], side, seed, allow_missing, by_category) for side in sides[1:]]
+    """Every pass against the first one; their p-values are corrected by Holm's method."""
+    found = [compare(passes[0], one, seed, allow_missing, by_category) for one in passes[1:]]
     return corrected(found)
 
 
@@ -94,7 +93,7 @@ def corrected(found: Sequence[Comparison]) -> list[Comparison]:
     return [replace(one, p_holm=p) for one, p in zip(found, values, strict=True)]
 
 
-def _pair(first: Side, second: Side, seed: int) -> Comparison:
+def _pair(first: ScoredPass, second: ScoredPass, seed: int) -> Comparison:
     images = first.images
     gained, lost = changes(first, second)
     p = permutation(first.credits, second.credits, images, seed)
@@ -114,16 +113,11 @@ def _pair(first: Side, second: Side, seed: int) -> Comparison:
     )
 
 
-def changes(first: Side, second: Side) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Ids of questions with more, and with less, credit in the second of two aligned sides."""
+def changes(first: ScoredPass, second: ScoredPass) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Ids of questions with more, and with less, credit in the second of two aligned passes."""
     rows = list(zip(first.questions, first.credits, second.credits, strict=True))
     gained = tuple(question.id for question, before, after in rows if after > before)
     return gained, tuple(question.id for question, before, after in rows if after < before)
-
-
-def as_json(one: Comparison) -> dict[str, Any]:
-    """Everything in it, as plain data; credits are fractions."""
-    return asdict(one)
 
 
 EVIDENCE = ("gained", "lost", TESTED, "p (Holm)", "p (McNemar)")
@@ -141,7 +135,7 @@ def category_table(one: Comparison, names: tuple[str, str] = ("first", "second")
 
     Args:
         one: the comparison.
-        names: what the columns call its sides.
+        names: what the columns call its passes.
     """
     rows = {"all": one, **one.categories}
     body = [
@@ -161,7 +155,7 @@ def category_table(one: Comparison, names: tuple[str, str] = ("first", "second")
 
 
 def family_table(found: Sequence[Comparison], name: str = "comparisons") -> Table:
-    """One row a comparison with the same first side."""
+    """One row a comparison with the same first pass."""
     head = ("", "n", "%", "difference, points", *EVIDENCE)
     rows: list[tuple[Cell, ...]] = [
         (found[0].first, found[0].before.n, percent(found[0].before), *[None] * 6)
@@ -178,7 +172,7 @@ SHOWN = 10
 """Most ids of gained and lost questions in a text; JSON has all."""
 
 
-def text(one: Comparison) -> str:
+def comparison_text(one: Comparison) -> str:
     """A comparison for the terminal."""
     lines = [
         category_table(one).text(),
@@ -197,7 +191,7 @@ def text(one: Comparison) -> str:
 
 
 def family_text(found: Sequence[Comparison]) -> str:
-    """Several comparisons with one first side, for the terminal."""
+    """Several comparisons with one first pass, for the terminal."""
     left_out = {one.second: one.left_out for one in found if one.left_out}
     notes = [
         f"left out for {name}: {plural(count, 'question')}" for name, count in left_out.items()

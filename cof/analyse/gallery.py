@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 from cof.analyse import escape
 from cof.analyse.compare import changes
 from cof.analyse.figures import name_of, save, stamp
-from cof.analyse.passes import side
+from cof.analyse.passes import scored_pass
 from cof.config.schema import exif_of
 from cof.errors import DataError
 from cof.files import write_whole
 from cof.images import load_image
-from cof.regions.boxes import Quad, centre_crop, padded_square
+from cof.regions.boxes import centre_crop, padded_square
 from cof.store.folder import Run, run_hash
 from cof.store.manifest import latest
-from cof.types import Focus, Result
+from cof.types import NOWHERE, Focus, Quad, Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,7 +53,7 @@ def write_gallery(
 
 def _run(run: Run, out: Path, count: int, root: Path) -> Iterator[str]:
     """The page's lines for one run; draws as it goes."""
-    gained, lost = changes(side(run, "plain", True), side(run, "cof", True))
+    gained, lost = changes(scored_pass(run, "plain", True), scored_pass(run, "cof", True))
     results = {result.question.id: result for result in run.results}
     for kind, ids in (("gained", gained), ("lost", lost)):
         shown = ids[:count]
@@ -102,7 +102,7 @@ def _draw(run: Run, result: Result, root: Path) -> Figure:
         image,
         result.question.text,
         Focus(mask, result.focus_boxes, result.status),
-        cells(run, result.tokens, image.size),
+        cells(run, result, image.size),
         result.cof.text if result.cof else "",
         boxes=region.boxes if region else (),
         plain=result.plain.text if result.plain else None,
@@ -112,17 +112,29 @@ def _draw(run: Run, result: Result, root: Path) -> Figure:
     return figure
 
 
-def cells(run: Run, tokens: int, size: tuple[int, int]) -> Tensor:
-    """Rectangles of the visual tokens, [T, 4], of a model whose tokens are a square grid.
+def cells(run: Run, result: Result, size: tuple[int, int]) -> Tensor:
+    """Rectangles of the visual tokens, [T, 4]; without a grid only those highlighted have a place.
+
+    A record made before they were kept is drawn by its run's frame, if its tokens are a square.
 
     Raises:
-        DataError: another kind of model.
+        DataError: such a record of another kind of model.
     """
+    import torch
+
     from cof.regions.mask import grid_cells
 
-    name, side_length = latest(run.manifest)["model"].get("frame"), math.isqrt(tokens)
-    if name not in _FRAMES or side_length**2 != tokens:
-        raise DataError(f"{run.path}: {tokens} tokens in the frame {name!r} are no square grid")
+    if result.grid is not None and result.frame is not None:
+        return grid_cells(result.grid, result.frame)
+    if result.lit:
+        found = torch.tensor([NOWHERE] * result.tokens, dtype=torch.float64)
+        found[list(result.cells)] = torch.tensor(result.lit, dtype=torch.float64)
+        return found
+    name, side_length = latest(run.manifest)["model"].get("frame"), math.isqrt(result.tokens)
+    if name not in _FRAMES or side_length**2 != result.tokens:
+        raise DataError(
+            f"{run.path}: {result.tokens} tokens in the frame {name!r} are no square grid"
+        )
     return grid_cells((side_length, side_length), _frame(name, size))
 
 

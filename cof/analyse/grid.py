@@ -16,11 +16,11 @@ from cof.analyse.compare import EVIDENCE, Comparison, compare, corrected, eviden
 from cof.analyse.figures import Curve, Panel, curves, forest, name_of
 from cof.analyse.metrics import published
 from cof.analyse.page import write_page
-from cof.analyse.passes import align, labels, side
+from cof.analyse.passes import align, labels, scored_pass
 from cof.analyse.settings import differing, sign, values
 from cof.analyse.statistics import Estimate
 from cof.analyse.tables import INTERVALS, Cell, Table, metric, percent, plural, points
-from cof.config.schema import flatten
+from cof.config.identity import flatten
 from cof.store.folder import Run, run_hash
 
 if TYPE_CHECKING:
@@ -59,10 +59,10 @@ class Grid:
         left_out: Mapping[str, str] | None = None,
     ) -> None:
         self.runs, self.seed, self.left_out = list(runs), seed, left_out or {}
-        plains = [side(run, "plain") for run in runs]
+        plains = [scored_pass(run, "plain") for run in runs]
         for other in plains[1:]:
             align(plains[0], other)
-        pairs = zip(plains, (side(run, "cof") for run in runs), strict=True)
+        pairs = zip(plains, (scored_pass(run, "cof") for run in runs), strict=True)
         found = [compare(*pair, seed, by_category=by_category) for pair in pairs]
         self.found: list[Comparison] = corrected(found)
         self.keys = differing([run.config for run in runs])

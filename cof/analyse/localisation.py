@@ -123,7 +123,7 @@ def effect_by_hit(
     found = {}
     for name, places in groups.items():
         if places:
-            first, second = ([side[i] for i in places] for side in (before, after))
+            first, second = ([credits[i] for i in places] for credits in (before, after))
             images = [results[i].question.image for i in places]
             p = permutation(first, second, images, seed)
             found[name] = (difference(first, second, images), p)

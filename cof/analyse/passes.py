@@ -17,7 +17,7 @@ from cof.types import Question
 
 
 @dataclass(frozen=True)
-class Side:
+class ScoredPass:
     """What is compared.
 
     Attributes:
@@ -44,7 +44,7 @@ class Side:
         """The image of each question: what intervals cluster by."""
         return [question.image for question in self.questions]
 
-    def take(self, places: Sequence[int]) -> Side:
+    def take(self, places: Sequence[int]) -> ScoredPass:
         """Some of the questions."""
         questions = tuple(self.questions[place] for place in places)
         return replace(
@@ -52,10 +52,12 @@ class Side:
         )
 
 
-def sides(passes: Sequence[tuple[Run, Pass]], allow_missing: bool = False) -> list[Side]:
-    """Several passes of runs, each with a name of its own; see `side`."""
+def scored_passes(
+    passes: Sequence[tuple[Run, Pass]], allow_missing: bool = False
+) -> list[ScoredPass]:
+    """Several passes of runs, each with a name of its own; see `scored_pass`."""
     names = labels([run for run, _ in passes])
-    found = [side(run, which, allow_missing) for run, which in passes]
+    found = [scored_pass(run, which, allow_missing) for run, which in passes]
     return [
         replace(one, name=f"{name} {which}")
         for one, name, (_, which) in zip(found, names, passes, strict=True)
@@ -72,7 +74,7 @@ def labels(runs: Sequence[Run]) -> list[str]:
     return [short[run.path.absolute()] for run in runs]
 
 
-def side(run: Run, which: Pass, allow_missing: bool = False) -> Side:
+def scored_pass(run: Run, which: Pass, allow_missing: bool = False) -> ScoredPass:
     """One pass of a run.
 
     Raises:
@@ -94,7 +96,7 @@ def side(run: Run, which: Pass, allow_missing: bool = False) -> Side:
     credits = tuple(float(bench.credit(question, text, config)) for question, text in pairs)
     said = zip(questions, texts, strict=True)
     failed = frozenset(question.id for question, text in said if text is None)
-    return Side(f"{run.path.name} {which}", questions, credits, missing, failed)
+    return ScoredPass(f"{run.path.name} {which}", questions, credits, missing, failed)
 
 
 def texts_of(run: Run, which: Pass) -> list[str | None]:
@@ -127,7 +129,9 @@ def bench_of(run: Run) -> tuple[ModuleType, Any]:
     return module, build(module.Config, data, "bench")
 
 
-def align(first: Side, second: Side, allow_missing: bool = False) -> tuple[Side, Side, int]:
+def align(
+    first: ScoredPass, second: ScoredPass, allow_missing: bool = False
+) -> tuple[ScoredPass, ScoredPass, int]:
     """The questions that both have, in the order of the first, and how many were left out.
 
     Raises:

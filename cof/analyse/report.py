@@ -22,7 +22,7 @@ from cof.analyse.compare import category_table, compare_with_first, family_table
 from cof.analyse.figures import forest, name_of, save
 from cof.analyse.gallery import write_gallery
 from cof.analyse.grid import Grid, names_of
-from cof.analyse.passes import has_both, side
+from cof.analyse.passes import has_both, scored_pass
 from cof.analyse.tables import Table, plural
 from cof.errors import DataError
 from cof.files import write_whole
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Options:
+class ReportOptions:
     """What is written.
 
     Attributes:
@@ -71,13 +71,15 @@ class Section:
     notes: list[str] = field(default_factory=list)
 
 
-def write_report(runs: Sequence[Run], out: Path, options: Options | None = None) -> list[Path]:
+def write_report(
+    runs: Sequence[Run], out: Path, options: ReportOptions | None = None
+) -> list[Path]:
     """Write the report into a folder; returns the files, report.md first.
 
     Raises:
         RunError: a run without records, or one that is not finished.
     """
-    options = options or Options()
+    options = options or ReportOptions()
     found = [_section(group, number, options) for number, group in enumerate(_groups(runs), 1)]
     gallery, note = _gallery(runs, out, options)
     lines = ["# Report", "", "Made by `cof report` from the records of the runs below.", ""]
@@ -99,7 +101,7 @@ def _groups(runs: Sequence[Run]) -> list[list[Run]]:
     return list(groups.values())
 
 
-def _section(runs: Sequence[Run], number: int, options: Options) -> Section:
+def _section(runs: Sequence[Run], number: int, options: ReportOptions) -> Section:
     names, seed = names_of(runs), options.seed
     questions = [result.question for result in runs[0].results]
     section = Section(
@@ -107,14 +109,16 @@ def _section(runs: Sequence[Run], number: int, options: Options) -> Section:
         f"{plural(len(images_of(questions)), 'image')}"
     )
     for run in runs:
-        side(run, "cof")  # refuses a run that is not finished
+        scored_pass(run, "cof")  # refuses a run that is not finished
     paired = {name: run for run, name in zip(runs, names, strict=True) if has_both(run)}
     if paired:
         _settings(section, paired, options)
     if len(runs) > 1:
-        sides = [replace(side(run, "cof"), name=n) for run, n in zip(runs, names, strict=True)]
+        scored = [
+            replace(scored_pass(run, "cof"), name=n) for run, n in zip(runs, names, strict=True)
+        ]
         section.tables.append(
-            family_table(compare_with_first(sides, seed, by_category=False), "against-first")
+            family_table(compare_with_first(scored, seed, by_category=False), "against-first")
         )
     for run, name in [] if options.brief else zip(runs, names, strict=True):
         table = sections.scores_table(run, name, seed)
@@ -130,7 +134,7 @@ def _section(runs: Sequence[Run], number: int, options: Options) -> Section:
     return section
 
 
-def _settings(section: Section, runs: Mapping[str, Run], options: Options) -> None:
+def _settings(section: Section, runs: Mapping[str, Run], options: ReportOptions) -> None:
     """Each run against its own plain answers: in all, by category, and drawn."""
     grid = Grid(list(runs.values()), options.seed, by_category=not options.brief)
     section.tables.append(grid.table)
@@ -146,7 +150,7 @@ def _settings(section: Section, runs: Mapping[str, Run], options: Options) -> No
             section.figures[f"categories-{_slug(name)}"] = figure
 
 
-def _gallery(runs: Sequence[Run], out: Path, options: Options) -> tuple[list[Path], str]:
+def _gallery(runs: Sequence[Run], out: Path, options: ReportOptions) -> tuple[list[Path], str]:
     """Its files, and the line of the report that says where it is or why there is none."""
     paired = [run for run in runs if has_both(run)]
     if not (options.gallery and paired):
@@ -158,7 +162,7 @@ def _gallery(runs: Sequence[Run], out: Path, options: Options) -> tuple[list[Pat
     return [page], f"[Questions gained and lost]({page.name})"
 
 
-def _files(found: Sequence[Section], out: Path, options: Options) -> list[Path]:
+def _files(found: Sequence[Section], out: Path, options: ReportOptions) -> list[Path]:
     """Tables and figures as files of their own."""
     written = []
     for section in found:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from cof.analyse import localisation
 from cof.analyse.failures import by_pass
 from cof.analyse.metrics import paired, published
-from cof.analyse.passes import bench_of, has_both, side
+from cof.analyse.passes import bench_of, has_both, scored_pass
 from cof.analyse.scores import STATUSES
 from cof.analyse.significance import holm
 from cof.analyse.statistics import Estimate, mean
@@ -66,7 +66,7 @@ def effect_table(runs: Sequence[Run], names: Sequence[str], seed: int) -> Table:
     """CoF's effect where its region was right, where it was wrong, where no truth is known."""
     found = []
     for run in runs:
-        before, after = (side(run, which, True).credits for which in ("plain", "cof"))  # type: ignore[arg-type]
+        before, after = (scored_pass(run, which, True).credits for which in ("plain", "cof"))  # type: ignore[arg-type]
         found.append(localisation.effect_by_hit(run.results, before, after, seed))
     ps = iter(holm([p for groups in found for _, p in groups.values()]))
     shown = [

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cof.config.schema import KINDS, NOT_RESULTS, flatten
+from cof.config.identity import NOT_RESULTS, flatten
+from cof.config.sections import KINDS
 
 SHORT = {
     "weight": "refine.weight",

@@ -1,22 +1,6 @@
 """Benchmarks, one file each: reader, scorer and exporter.
 
-A benchmark is a module with a frozen dataclass `Config` (its `root` and options) and
-
-    VERSION: str                                          # of the reader and scorer, recorded
-    def read(config) -> list[Question]                    # image paths relative to config.root
-    def credit(question, answer, config=None) -> float    # 0..1 for one answer, for statistics
-    def score(questions, answers, config=None) -> dict    # the published metrics, all digits
-    def table(scores) -> list[tuple[str, float, int]]     # rows (name, points, n) to print
-    def export(questions, answers, folder, config=None) -> list[Path]  # published answer formats
-    def read_answers(path, config, allow_missing) -> Answers    # foreign files, for `cof score`
-
-where a row of the table is not in points of 0 to 100 (MME's sums),
-
-    def ranges(scores) -> dict[str, tuple[float, float]]  # name -> its bounds
-
-and, where the benchmark scores the coarse stage and not the answer (RefCOCO),
-
-    def region_answer(region) -> str                      # what stands for the answer
+A benchmark is a module with what `Contract` names, and what it likes of `MayHave`.
 
 `Question.text` already ends with the prompt suffix that the published numbers were made with, and
 `Question.id` is unique and the same on every machine. `score` is a pure function of its lists
@@ -28,13 +12,82 @@ seen to. Scoring what `export` wrote gives what `score` gave. `table` speaks in 
 papers print: shares times 100.
 
 Everything that is wrong with a file is a `cof.errors.DataError` that names it, with the line where
-there is one. `base.py` reads and writes files, `_rows.py` takes values out of JSON and refuses
-others, `_answers.py` puts answers to questions, `_units.py` judges boxes in pixels. A file's name
+there is one. `common/` has what benchmarks share: reading and writing files, values out of JSON,
+answers put to questions, boxes in pixels. A file's name
 that a data file gives goes through `Row.inside`. Boxes are annotated on pictures as they are
 stored, and pictures are shown so (`images.exif: ignore`); `cof.store.dataset` turns both otherwise.
-
-For `cof data check`: `SOURCE` (where to get it), `expected(config)` (published numbers of questions
-a category, "" for all), and where known `KNOWN_MD5` (file name -> MD5).
-
-A module that lacks one of these functions, or `SOURCE`, is refused when it is loaded.
 """
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from cof.bench import gqa, mmbench, mme, pope, refcoco, textvqa, vstar
+    from cof.bench.common.answers import Answers
+    from cof.types import Question, Region
+
+
+class Contract(Protocol):
+    """What a benchmark is."""
+
+    @property
+    def Config(self) -> type[Any]:  # noqa: N802
+        """A frozen dataclass: its `root` and options."""
+
+    @property
+    def VERSION(self) -> str:  # noqa: N802
+        """Of the reader and scorer; recorded."""
+
+    @property
+    def SOURCE(self) -> str:  # noqa: N802
+        """Where to get it."""
+
+    def read(self, config: Any) -> list[Question]:
+        """Every question; image paths relative to `config.root`."""
+
+    def expected(self, config: Any) -> Mapping[str, tuple[int, ...]]:
+        """Published numbers of questions a category, "" for all."""
+
+    def credit(self, question: Question, answer: str | None, config: Any = None) -> float:
+        """0..1 for one answer, for statistics."""
+
+    def score(
+        self, questions: Sequence[Question], answers: Sequence[str | None], config: Any = None
+    ) -> dict[str, Any]:
+        """The published metrics, all digits."""
+
+    def table(self, scores: dict[str, Any]) -> list[tuple[str, float, int]]:
+        """Rows (name, points, n) to print."""
+
+    def export(
+        self,
+        questions: Sequence[Question],
+        answers: Sequence[str],
+        folder: Path,
+        config: Any = None,
+    ) -> list[Path]:
+        """Write answers in the published formats."""
+
+    def read_answers(self, path: Path, config: Any, allow_missing: bool = False) -> Answers:
+        """Foreign answer files, for `cof score`."""
+
+
+class MayHave(Protocol):
+    """What a benchmark may also have."""
+
+    def ranges(self, scores: dict[str, Any]) -> dict[str, tuple[float, float]]:
+        """Bounds of the rows of `table` that are not in points of 0 to 100 (MME's sums)."""
+
+    def region_answer(self, region: Region) -> str:
+        """What stands for the answer where the coarse stage is scored (RefCOCO)."""
+
+    @property
+    def KNOWN_MD5(self) -> Mapping[str, str]:  # noqa: N802
+        """File name -> MD5, for `cof data check`."""
+
+
+if TYPE_CHECKING:
+    _HELD: tuple[Contract, ...] = (gqa, mmbench, mme, pope, refcoco, textvqa, vstar)

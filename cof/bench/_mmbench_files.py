@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cof.bench._mmbench_table import Line, read_table
+from cof.bench._mmbench_table import TableLine, read_table
 from cof.bench.common.answers import Answers, Given, align, llava_answer
 from cof.bench.common.choice import LETTERS, ask
 from cof.bench.common.files import read_jsonl
@@ -35,14 +35,16 @@ _CHINESE_NAME = re.compile(r"(?<![a-z])cn(?![a-z])|ccbench", re.IGNORECASE)
 _CHINESE = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
 
 
-def is_chinese(path: Path, lines: Sequence[Line]) -> bool:
+def is_chinese(path: Path, lines: Sequence[TableLine]) -> bool:
     """Whether a table asks in Chinese, by its name or by most of its questions."""
     asked = [line.cells.get("question", "") for line in lines]
     count = sum(_CHINESE.search(text) is not None for text in asked)
     return _CHINESE_NAME.search(path.stem) is not None or 2 * count > len(asked)
 
 
-def questions(line: Line, image: str, rotate: bool, chinese: bool = False) -> Iterator[Question]:
+def questions(
+    line: TableLine, image: str, rotate: bool, chinese: bool = False
+) -> Iterator[Question]:
     """The question of one row; with `rotate` one for each rotation of its options.
 
     Under a hint the question has a `core`: the published rule, a text's first line, would ask the
@@ -61,7 +63,7 @@ def questions(line: Line, image: str, rotate: bool, chinese: bool = False) -> It
         yield replace(bare, image=image, text=ask(stem, bare.options, suffix), core=core)
 
 
-def _bare(line: Line, turn: int, options: Sequence[str]) -> Question:
+def _bare(line: TableLine, turn: int, options: Sequence[str]) -> Question:
     """Id, category, reference and options of a row, its options rotated `turn` places."""
     answer = line.cells.get("answer", "")
     if answer and answer not in LETTERS[: len(options)]:
@@ -143,7 +145,7 @@ def _own_question(row: Row) -> Question:
     letter = next(row.text(key) for key in _TRUTH if key in row.values)
     index, turn = _key(row)
     groups = {key: _cell(row.values.get(key, "")) for key in ("l2-category", "category")}
-    line = Line(index, {"answer": letter, **groups}, row.where)
+    line = TableLine(index, {"answer": letter, **groups}, row.where)
     options = _options(row)
     if not options:
         raise DataError(f"{row.where}: no options")

@@ -36,7 +36,7 @@ _EMPTY = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class TableLine:
     """One row of a table; a cell without a value is absent from `cells`.
 
     Attributes:
@@ -61,7 +61,7 @@ class Line:
         return tuple(found)
 
 
-def read_table(path: Path) -> list[Line]:
+def read_table(path: Path) -> list[TableLine]:
     """Rows of a .tsv or .xlsx in their order.
 
     Raises:
@@ -76,7 +76,7 @@ def read_table(path: Path) -> list[Line]:
     return lines
 
 
-def _line(header: Sequence[str], row: Sequence[str], where: str) -> Line:
+def _line(header: Sequence[str], row: Sequence[str], where: str) -> TableLine:
     if len(row) != len(header):
         raise DataError(f"{where}: {len(row)} cells, the header has {len(header)}")
     cells = {
@@ -84,7 +84,7 @@ def _line(header: Sequence[str], row: Sequence[str], where: str) -> Line:
         for name, cell in zip(header, row, strict=True)
         if cell not in _EMPTY or (name == "prediction" and cell)
     }
-    return Line(whole_number(cells.get("index", ""), "index", where), cells, where)
+    return TableLine(whole_number(cells.get("index", ""), "index", where), cells, where)
 
 
 _LONGEST_CELL = 2**31 - 1
@@ -143,7 +143,7 @@ _DIGITS = 19
 """Of an index, fewer; longer cells are images, and may be long digits by chance."""
 
 
-def extract_images(lines: Sequence[Line], folder: Path) -> dict[int, str]:
+def extract_images(lines: Sequence[TableLine], folder: Path) -> dict[int, str]:
     """Write each distinct image once; index -> file name inside `folder`.
 
     A cell is base64, or the index of the row that holds the image. A file that is there already is
@@ -166,7 +166,7 @@ def extract_images(lines: Sequence[Line], folder: Path) -> dict[int, str]:
     return names
 
 
-def _write_image(cell: str, stem: Path, line: Line) -> str:
+def _write_image(cell: str, stem: Path, line: TableLine) -> str:
     """Decode one image into a file; returns its name."""
     if not cell:
         raise DataError(f"{line.where}: row {line.index} has no image")
@@ -187,7 +187,7 @@ def _write_image(cell: str, stem: Path, line: Line) -> str:
     return file.name
 
 
-def _check_image(data: bytes, line: Line) -> None:
+def _check_image(data: bytes, line: TableLine) -> None:
     from PIL import Image
 
     try:

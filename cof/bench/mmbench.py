@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cof.bench import _mmbench_files as files
-from cof.bench import _mmbench_table as tables
+from cof.bench import _mmbench_files, _mmbench_table
 from cof.bench._mmbench_table import ROTATION
 from cof.bench.common.answers import Answers, Said, with_boxes
 from cof.bench.common.choice import UNRESOLVED, Extract, disputed, extract
@@ -63,19 +62,21 @@ def read(config: Config) -> list[Question]:
     Raises:
         DataError: no such table, a row without question or options, or a broken image.
     """
-    path = files.table_path(config.root, config.file)
+    path = _mmbench_files.table_path(config.root, config.file)
     folder = Path(config.images or f"{Path(config.file).stem}_images")
-    lines = tables.read_table(path)
-    names = tables.extract_images(lines, Path(config.root) / folder)
-    chinese = config.lang == "cn" or (config.lang == "auto" and files.is_chinese(path, lines))
+    lines = _mmbench_table.read_table(path)
+    names = _mmbench_table.extract_images(lines, Path(config.root) / folder)
+    chinese = config.lang == "cn" or (
+        config.lang == "auto" and _mmbench_files.is_chinese(path, lines)
+    )
     questions = [
         question
         for line in lines
-        for question in files.questions(
+        for question in _mmbench_files.questions(
             line, (folder / names[line.index]).as_posix(), config.rotate, chinese
         )
     ]
-    bases = [str(files.index_of(question) % ROTATION) for question in questions]
+    bases = [str(_mmbench_files.index_of(question) % ROTATION) for question in questions]
     return with_boxes(questions, Path(config.root), bases, lambda row: row.key("index"))
 
 
@@ -105,7 +106,7 @@ def score(
     rows: dict[int, list[tuple[Question, float]]] = defaultdict(list)
     for question, answer in pairs:
         right = credit(question, answer, config)
-        rows[files.index_of(question) % ROTATION].append((question, right))
+        rows[_mmbench_files.index_of(question) % ROTATION].append((question, right))
     groups = [rows[base] for base in sorted(rows)]
     labelled = all(question.reference for question in questions)
     return {
@@ -150,16 +151,19 @@ def export(
         raise ConfigError("mmbench: the submission sheet needs the config that was read")
     pairs = list(zip(questions, answers, strict=True))
     written = [
-        write_jsonl(folder / "llava_mmbench_answers.jsonl", (files.llava_row(*p) for p in pairs))
+        write_jsonl(
+            folder / "llava_mmbench_answers.jsonl",
+            (_mmbench_files.llava_row(*p) for p in pairs),
+        )
     ]
     given = {q.id: answer for q, answer in pairs}
-    lines = tables.read_table(files.table_path(config.root, config.file))
+    lines = _mmbench_table.read_table(_mmbench_files.table_path(config.root, config.file))
     columns = [name for name in SHEET if name != "answer" or "answer" in lines[0].cells]
     rows: list[list[str | int | None]] = [list(columns)]
     for line in lines:
         known = {**line.cells, "index": line.index, "prediction": given.get(str(line.index))}
         rows.append([known.get(name) for name in columns])
-    return [*written, tables.write_sheet(folder / "mmbench_submission.xlsx", rows)]
+    return [*written, _mmbench_table.write_sheet(folder / "mmbench_submission.xlsx", rows)]
 
 
 def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Answers:
@@ -171,7 +175,7 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     Raises:
         DataError: as `common.answers.align`; no right answers; options that are not the table's.
     """
-    return files.read_answers(path, config.root, config.file, allow_missing)
+    return _mmbench_files.read_answers(path, config.root, config.file, allow_missing)
 
 
 def _accuracy(groups: Sequence[Sequence[tuple[Question, float]]], labelled: bool) -> dict[str, Any]:

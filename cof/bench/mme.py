@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cof.bench import _mme_files as files
+from cof.bench import _mme_files
 from cof.bench._mme_files import COGNITION, PERCEPTION, RELEASE_SUFFIX, SUBTASKS
 from cof.bench.common.answers import Answers, Given, Said, add_up, align, llava_answer
 from cof.bench.common.files import read_jsonl, write_jsonl, write_text
@@ -56,10 +56,10 @@ def read(config: Config) -> list[Question]:
             that is not question TAB Yes|No, an odd number of questions.
     """
     root = Path(config.root)
-    questions = files.with_regions(
-        list(files.release(files.release_root(root), root, strict=True)), root
+    questions = _mme_files.with_regions(
+        list(_mme_files.release(_mme_files.release_root(root), root, strict=True)), root
     )
-    return files.as_llava(Path(config.questions), questions) if config.questions else questions
+    return _mme_files.as_llava(Path(config.questions), questions) if config.questions else questions
 
 
 def label(answer: Said) -> str:
@@ -126,7 +126,7 @@ def export(
 ) -> list[Path]:
     """Write LLaVA's answer file and, in `eval_tool/`, one text a subtask for calculation.py."""
     pairs = list(zip(questions, answers, strict=True))
-    rows = [llava_answer(files.release_path(q), q, a) for q, a in pairs]
+    rows = [llava_answer(_mme_files.release_path(q), q, a) for q, a in pairs]
     written = [write_jsonl(folder / "llava_mme_answers.jsonl", rows)]
     for name in SUBTASKS:
         lines = [_result_line(q, a) for q, a in _paired(pairs) if q.category == name]
@@ -144,20 +144,24 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     Raises:
         DataError: as `common.answers.align`, or a file that is neither; names file and line.
     """
-    given = list(files.result_folder(path)) if path.is_dir() else []
+    given = list(_mme_files.result_folder(path)) if path.is_dir() else []
     if path.is_dir() and not config.root:
         return Answers([question for question, _, _ in given], [text for _, text, _ in given])
     if not config.root:
         raise DataError(f"{path}: needs --ground-truth, the MME release or its template folder")
-    questions = files.ground_truth(Path(config.root))
+    questions = _mme_files.ground_truth(Path(config.root))
     if config.questions:
-        questions = files.as_llava(Path(config.questions), questions)
+        questions = _mme_files.as_llava(Path(config.questions), questions)
     if path.is_dir():
-        answers = [Given(files.key(q.category, q.image, q.text), text, at) for q, text, at in given]
+        answers = [
+            Given(_mme_files.key(q.category, q.image, q.text), text, at) for q, text, at in given
+        ]
     else:
         rows = read_jsonl(path)
-        answers = [Given(files.row_key(row, "prompt"), row.text("text"), row.where) for row in rows]
-    keys = [files.key(q.category, q.image, q.text) for q in questions]
+        answers = [
+            Given(_mme_files.row_key(row, "prompt"), row.text("text"), row.where) for row in rows
+        ]
+    keys = [_mme_files.key(q.category, q.image, q.text) for q in questions]
     return align(questions, keys, answers, path, allow_missing)
 
 

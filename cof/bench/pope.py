@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cof.bench import _pope_files as files
+from cof.bench import _pope_files
 from cof.bench._pope_files import SETTINGS
 from cof.bench.common.answers import (
     Answers,
@@ -66,9 +66,9 @@ def read(config: Config) -> list[Question]:
         DataError: no label file, a row without image, text or a label yes|no, or a question file
             that does not belong to the label files.
     """
-    labels = files.labelled(Path(config.root), config.source, config.images)
+    labels = _pope_files.labelled(Path(config.root), config.source, config.images)
     if config.questions:
-        questions = files.as_llava(Path(config.questions), labels)
+        questions = _pope_files.as_llava(Path(config.questions), labels)
     else:
         questions = [question for rows in labels.values() for question in rows]
     keys = [(q.image.rpartition("/")[2], q.text.removesuffix(SHORT_ANSWER)) for q in questions]
@@ -181,7 +181,9 @@ def export(
 ) -> list[Path]:
     """Write LLaVA's answer file and, a setting, the official file of question and answer."""
     pairs = list(zip(questions, answers, strict=True))
-    rows = [llava_answer(files.llava_id(question), question, answer) for question, answer in pairs]
+    rows = [
+        llava_answer(_pope_files.llava_id(question), question, answer) for question, answer in pairs
+    ]
     written = [write_jsonl(folder / "llava_pope_answers.jsonl", rows)]
     for name in SETTINGS:
         given = [
@@ -209,7 +211,7 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     if config.questions:
         keys = [row.key("question_id") for row in read_jsonl(Path(config.questions))]
     else:
-        keys = [str(files.llava_id(question)) for question in questions]
+        keys = [str(_pope_files.llava_id(question)) for question in questions]
     unique(keys, config.questions)
     given = _given(read_jsonl(path), dict(zip(keys, questions, strict=True)))
     return align(questions, keys, given, path, allow_missing)
@@ -221,7 +223,7 @@ def _given(rows: Sequence[Row], asked: Mapping[str, Question]) -> list[Given]:
     for row in rows:
         key = row.key("question_id")
         prompt = row.text("prompt") if "prompt" in row.values and key in asked else None
-        if prompt is not None and files.bare(prompt) != files.bare(asked[key].text):
+        if prompt is not None and _pope_files.bare(prompt) != _pope_files.bare(asked[key].text):
             raise DataError(
                 f"{row.where}: asks {shown(prompt)}, the labels have {shown(asked[key].text)}; "
                 "these are answers to another version of POPE (random has 2910 or 3000 questions)"

@@ -16,15 +16,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cof.bench import _refcoco_files as files
+from cof.bench import _refcoco_files
 from cof.bench._refcoco_files import Config
 from cof.bench.common.answers import Answers, Given, Said, add_up, align, llava_answer
 from cof.bench.common.files import read_jsonl, write_jsonl
 from cof.bench.common.rows import Row
 from cof.errors import DataError
-from cof.regions.boxes import Quad, centre_crop, from_frame, padded_square, shared_area, union_area
+from cof.regions.boxes import centre_crop, from_frame, padded_square, shared_area, union_area
 from cof.regions.parse import parse_boxes
-from cof.types import Box, Question, Region
+from cof.types import Box, Quad, Question, Region
 
 VERSION = "1"
 SOURCE = "github.com/lichengunc/refer (refs(unc|umd).p, instances.json); images: COCO train2014"
@@ -39,8 +39,8 @@ def read(config: Config) -> list[Question]:
         DataError: no such files or split, a reference without its annotation, image or box, boxes
             that cannot be in `unit`, or a picture that is not of the annotated size.
     """
-    found = files.phrases(config)
-    files.check_sizes(found, Path(config.root))
+    found = _refcoco_files.phrases(config)
+    _refcoco_files.check_sizes(found, Path(config.root))
     return [phrase.question for phrase in found]
 
 
@@ -131,7 +131,7 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     """
     if not config.root:
         raise DataError(f"{path}: needs --ground-truth, the folder of refs(*).p and instances.json")
-    asked = {phrase.question.id: phrase for phrase in files.phrases(config)}
+    asked = {phrase.question.id: phrase for phrase in _refcoco_files.phrases(config)}
     given = []
     for row in read_jsonl(path):
         key, text = row.key("question_id"), row.text("text")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from cof.bench import _vstar_files as files
+from cof.bench import _vstar_files
 from cof.bench.common.answers import Answers, Given, Said, align, llava_answer
 from cof.bench.common.choice import LETTERS, UNRESOLVED, Extract, ask, disputed, extract
 from cof.bench.common.files import read_json, read_jsonl, write_jsonl
@@ -58,8 +58,8 @@ def read(config: Config) -> list[Question]:
     present = [name for name in TYPES if (root / name).is_dir()]
     if not present:
         raise DataError(f"{root}: no V*Bench; expected the folders {' and '.join(TYPES)}")
-    found = [(kind, *pair) for kind in present for pair in files.noted(root / kind)]
-    boxes = files.boxes([(row, image) for _, row, image in found])
+    found = [(kind, *pair) for kind in present for pair in _vstar_files.noted(root / kind)]
+    boxes = _vstar_files.boxes([(row, image) for _, row, image in found])
     return [
         _question(row, image, kind, config, on)
         for (kind, row, image), on in zip(found, boxes, strict=True)

@@ -57,8 +57,8 @@ def bench(
 
 def _model(shape: str, model: str | None, device: str, dtype: str) -> Llava:
     from cof.errors import ConfigError
-    from cof.models.base import Config
-    from cof.models.llava.model import load, pick_device, pick_dtype
+    from cof.models.common.loading import pick_device, pick_dtype
+    from cof.models.llava import Config, load
     from cof_speed.shapes import SHAPES, random_llava
 
     if model is not None:

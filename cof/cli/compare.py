@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +33,18 @@ def compare(
     One RUN: its CoF answers against its plain ones. Two: the second against the first. More: each
     against the first, p-values corrected by Holm's method.
     """
-    from cof.analyse import compare as comparing
-    from cof.analyse.passes import sides
+    from cof.analyse.compare import compare_with_first, comparison_text, family_text
+    from cof.analyse.passes import scored_passes
     from cof.store.folder import load_run
 
     loaded = [load_run(path) for path in runs]
     passes: list[Any] = [(run, which) for run in loaded]
     if len(loaded) == 1:
         passes = [(loaded[0], "plain"), (loaded[0], "cof")]
-    found = comparing.compare_with_first(sides(passes, allow_missing), seed, allow_missing)
+    found = compare_with_first(scored_passes(passes, allow_missing), seed, allow_missing)
     if as_json:
-        click.echo(json.dumps([comparing.as_json(one) for one in found], indent=2))
+        click.echo(json.dumps([asdict(one) for one in found], indent=2))
     elif len(found) == 1:
-        click.echo(comparing.text(found[0]))
+        click.echo(comparison_text(found[0]))
     else:
-        click.echo(comparing.family_text(found))
+        click.echo(family_text(found))

@@ -34,7 +34,7 @@ def controls(
     boxes, the centre. The same command goes on where it was stopped.
     """
     from cof.analyse.failures import message
-    from cof.evaluate.controls import Report, run_controls
+    from cof.evaluate.controls import ControlsPage, run_controls
     from cof.evaluate.runner import Options
     from cof.store.launch import Ranks
 
@@ -42,9 +42,9 @@ def controls(
     done = run_controls(config, overrides, Options(strict, overwrite, retry_failed, command, rows))
     if not Ranks.here().leads:
         return
-    report = Report(done)
-    written = report.write()
-    click.echo("\n".join([report.table().text(), "", *report.notes()]))
+    page = ControlsPage(done)
+    written = page.write()
+    click.echo("\n".join([page.table().text(), "", *page.notes()]))
     folders = ", ".join(f"{name}/" for name in done.runs)
     click.echo(f"written to {done.folder}: {', '.join(path.name for path in written)}, {folders}")
     failed = message(list(done.runs.values()))

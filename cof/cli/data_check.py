@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 from tabulate import tabulate
 
-from cof.bench.common.completeness import Report
+from cof.bench.common.completeness import FolderCheck, check_folder
 from cof.cli._config import bench_config
 from cof.config import plugins
 
@@ -28,26 +28,24 @@ def check(
 
     Says what is missing and where to get it. Exit code: 0 all is well, 1 it is not.
     """
-    from cof.bench.common.completeness import check as examine
-
     bench = plugins.load("bench", name)
     config = bench_config(bench, name, {"root": str(root)}, options)
-    report = examine(bench, config, open_images)
+    found = check_folder(bench, config, open_images)
     if as_json:
-        click.echo(json.dumps({**dataclasses.asdict(report), "source": bench.SOURCE}, indent=2))
+        click.echo(json.dumps({**dataclasses.asdict(found), "source": bench.SOURCE}, indent=2))
     else:
-        click.echo(_text(name, report))
-        for problem in report.problems:
+        click.echo(_text(name, found))
+        for problem in found.problems:
             click.echo(f"problem: {problem}")
-        if report.problems:
+        if found.problems:
             click.echo(f"get {name} from: {bench.SOURCE}")
-    sys.exit(int(bool(report.problems)))
+    sys.exit(int(bool(found.problems)))
 
 
-def _text(name: str, report: Report) -> str:
+def _text(name: str, found: FolderCheck) -> str:
     """Counts a category, then the totals."""
-    rows = [(category or name, count) for category, count in report.questions.items()]
-    total = f"{sum(report.questions.values())} questions, {report.images} images"
+    rows = [(category or name, count) for category, count in found.questions.items()]
+    total = f"{sum(found.questions.values())} questions, {found.images} images"
     return (
-        f"{tabulate(rows, ['category', 'questions'])}\n\n{total}, {report.verified} files verified"
+        f"{tabulate(rows, ['category', 'questions'])}\n\n{total}, {found.verified} files verified"
     )

@@ -19,6 +19,6 @@ def fetch(name: str, out: Path, repository: str, split: str) -> None:
 
     Needs a network and `pip install 'cof[hub]'` (the package `datasets`).
     """
-    from cof.bench.common.hub import fetch as write
+    from cof.bench.common.hub import fetch_benchmark
 
-    click.echo(f"written: {write(name, out, repository, split)}")
+    click.echo(f"written: {fetch_benchmark(name, out, repository, split)}")

@@ -40,13 +40,12 @@ def _eval(
 ) -> bool:
     from cof.analyse.failures import message
     from cof.analyse.scores import notes, table
-    from cof.config import plugins
-    from cof.config import schema as config
+    from cof.config import plugins, schema
     from cof.evaluate.runner import Options, run
     from cof.store.folder import ANSWERS, FILES
     from cof.store.launch import Ranks
 
-    settings = config.load(path, overrides)
+    settings = schema.load(path, overrides)
     command = shlex.join(["cof", *sys.argv[1:]])
     done = run(settings, Options(strict, overwrite, retry_failed, command))
     if not Ranks.here().leads:

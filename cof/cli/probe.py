@@ -31,8 +31,7 @@ def probe(run: Path, limit: int, out: Path | None) -> None:
     from cof.analyse import attention
     from cof.analyse.figures import name_of
     from cof.analyse.page import write_page
-    from cof.config import plugins
-    from cof.config import schema as configs
+    from cof.config import plugins, schema
     from cof.evaluate.probe import measure
     from cof.store.folder import load_run, run_hash
     from cof.store.origin import identify, identity_of
@@ -40,7 +39,7 @@ def probe(run: Path, limit: int, out: Path | None) -> None:
     loaded = load_run(run)
     if not loaded.results:
         raise RunError(f"{run}: no records yet")
-    config = configs.resolve(loaded.config)
+    config = schema.resolve(loaded.config)
     if config.names["refine"] != "highlight":
         raise ConfigError(
             f"{run}: refine.name is {config.names['refine']!r}; probes highlight only"
@@ -55,7 +54,7 @@ def probe(run: Path, limit: int, out: Path | None) -> None:
         lit[place * len(lit) // min(limit, len(lit))] for place in range(min(limit, len(lit)))
     ]
     model = plugins.load("models", config.names["model"]).load(config.model)
-    exif = configs.exif_of(loaded.config)
+    exif = schema.exif_of(loaded.config)
     found = measure(model, chosen, Path(config.bench.root), config.refine, exif)
     masses = list(tqdm(found, total=len(chosen), unit="question"))
     table = attention.table(masses)

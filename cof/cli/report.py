@@ -42,11 +42,11 @@ def report(
     seed: int,
 ) -> None:
     """Write report.md about run folders: every number with its n and interval."""
-    from cof.analyse.report import Options, write_report
+    from cof.analyse.report import ReportOptions, write_report
     from cof.store.folder import load_run
 
     loaded = [load_run(path) for path in runs]
-    options = Options(latex, csv, gallery, images, seed, brief)
+    options = ReportOptions(latex, csv, gallery, images, seed, brief)
     written = write_report(loaded, out or runs[0] / "report", options)
     for path in written:
         click.echo(path)

@@ -37,8 +37,7 @@ def sweep(
     from cof.analyse.failures import message, spoilt
     from cof.analyse.grid import Grid
     from cof.evaluate.runner import Options
-    from cof.evaluate.sweep import parse_settings
-    from cof.evaluate.sweep import sweep as run_sweep
+    from cof.evaluate.sweep import parse_settings, run_sweep
     from cof.store.launch import Ranks
 
     command = shlex.join(["cof", *sys.argv[1:]])

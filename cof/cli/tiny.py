@@ -50,13 +50,13 @@ def train(
     """Train in FOLDER, or go on where it stands; it may be killed at any time."""
     import torch
 
-    from cof_lab import train as trainer
     from cof_lab.curves import plot
+    from cof_lab.train import preset_config, train_model
 
     if threads:
         torch.set_num_threads(threads)
-    config = trainer.preset(preset, variant, seed, precision)
-    trainer.train(config, folder, device, stop_at)
+    config = preset_config(preset, variant, seed, precision)
+    train_model(config, folder, device, stop_at)
     click.echo(f"trained: {folder}; curves: {plot(folder)}")
     click.echo(f"next: cof tiny export {folder} OUT, then cof tiny card OUT")
 
@@ -73,12 +73,12 @@ def train(
 def export(folder: Path, out: Path, layout: str) -> None:
     """Write a checkpoint to OUT, from a training FOLDER or a transformers checkpoint."""
     from cof_lab.examine import load
-    from cof_lab.export import export as write
+    from cof_lab.export import export_checkpoint
     from cof_lab.train import load_trained
 
     trained = (folder / "language.pt").exists()
     model, tokenizer = load_trained(folder)[:2] if trained else load(folder)
-    write(model, tokenizer, out, layout)  # type: ignore[arg-type]
+    export_checkpoint(model, tokenizer, out, layout)  # type: ignore[arg-type]
     click.echo(f"{out}: {layout} layout, {size(out):.1f} MB")
 
 

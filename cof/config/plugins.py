@@ -1,46 +1,177 @@
-"""Find a plug-in by the name of its file: `locate: {name: prompt}` is `cof/locate/prompt.py`.
+"""Find a plug-in: by the name of its file here, by a module's name, or by a file's path.
 
-A plug-in is one module. It owns a frozen dataclass `Config` and the functions of its kind, which
-the package's `__init__` describes. Nothing is registered anywhere.
+    locate: {name: prompt}              cof/locate/prompt.py
+    locate: {name: my_lab.zoom}         any module that can be imported (a name with a dot)
+    locate: {name: stages/zoom.py}      any file (a path that ends in .py)
+
+A plug-in is one module. It owns a frozen dataclass `Config` and the functions of its kind, as the
+kind's package says in `Contract` and `MayHave`. Nothing is registered anywhere.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import importlib.util
+import inspect
 import pkgutil
+import re
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-from cof.errors import ConfigError
+from cof.errors import ConfigError, cut, shown
+from cof.files import DiskError, regular
 
-CONTRACTS = {
-    "bench": "Config VERSION SOURCE read expected credit score table export read_answers",
-    "locate": "Config locate",
-    "refine": "Config refine",
-    "models": "Config load",
-}
-"""Kind -> what its plug-ins must have; see each package's `__init__`."""
+_SHARED = ("base", "common")
+"""Modules of a kind's package that are no plug-ins."""
 
 
 def names(kind: str) -> list[str]:
-    """Names that exist for a kind (`locate`, `refine`, `bench`, `models`), sorted."""
+    """Names of this package's own plug-ins (`locate`, `refine`, `bench`, `models`), sorted."""
     package = importlib.import_module(f"cof.{kind}")
     found = [module.name for module in pkgutil.iter_modules(package.__path__)]
-    return sorted(name for name in found if name not in ("base", "common") and name[0] != "_")
+    return sorted(name for name in found if name not in _SHARED and name[0] != "_")
 
 
 def load(kind: str, name: str) -> ModuleType:
-    """The module of a plug-in, checked against the contract of its kind.
+    """The module of a plug-in, held against the contract of its kind.
 
     Raises:
-        ConfigError: no file of that name, with a list of what exists; or parts of it are missing.
+        ConfigError: no such plug-in, with a list of what exists; one that cannot be imported; or
+            parts of it are missing or take other arguments.
     """
-    if name not in names(kind):
-        raise ConfigError(f"{kind}: unknown name {name!r}; there is: {', '.join(names(kind))}")
-    module = importlib.import_module(f"cof.{kind}.{name}")
-    lacking = [part for part in CONTRACTS[kind].split() if not hasattr(module, part)]
-    if lacking:
+    if name.endswith(".py"):
+        module = _file(kind, name)
+    elif "." in name:
+        module = _module(kind, name)
+    elif name in names(kind):
+        module = importlib.import_module(f"cof.{kind}.{name}")
+    else:
         raise ConfigError(
-            f"{kind}: {name} ({module.__file__}) lacks {', '.join(lacking)}; "
+            f"{kind}: unknown name {shown(name)}; there is: {', '.join(names(kind))}; your own "
+            "is named by its module (my_lab.zoom) or its file (stages/zoom.py)"
+        )
+    _hold(kind, module)
+    return module
+
+
+def owner(kind: str, config: Any) -> ModuleType:
+    """The plug-in that a config belongs to: the module, or package, that has its class as `Config`.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    name = type(config).__module__
+    while name:
+        module = importlib.import_module(name)
+        if getattr(module, "Config", None) is type(config):
+            _hold(kind, module)
+            return module
+        name = name.rpartition(".")[0]
+    raise ConfigError(
+        f"{kind}: {shown(config)} is no Config of a plug-in; a plug-in is a module that has its "
+        "own class of that name"
+    )
+
+
+def source_hash(module: ModuleType) -> str:
+    """Hex SHA-256 of a plug-in's file; "" for this package's own, which have its version."""
+    if module.__name__.partition(".")[0] == "cof":
+        return ""
+    return hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest()
+
+
+def identity(module: ModuleType) -> str:
+    """What tells a plug-in from others, wherever it lies: its name, and the hash of its file."""
+    digest = source_hash(module)
+    return f"{label(module.__name__)} {digest}" if digest else module.__name__
+
+
+def label(name: str) -> str:
+    """A plug-in's short name: of a file its stem, of a module its last part."""
+    return Path(name).stem if name.endswith(".py") else name.partition("@")[0].rpartition(".")[2]
+
+
+def _module(kind: str, name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        where = "" if not isinstance(error, ModuleNotFoundError) else "; is it on PYTHONPATH?"
+        raise ConfigError(
+            f"{kind}: {shown(name)} cannot be imported ({_said(error)}){where}"
+        ) from error
+
+
+def _file(kind: str, name: str) -> ModuleType:
+    """A file as a module of its own; read anew once its content is another."""
+    try:
+        source = regular(Path(name)).read_bytes()
+    except (OSError, DiskError) as error:
+        raise ConfigError(f"{kind}: {cut(str(error), 300)}") from error
+    stem = re.sub(r"\W", "_", Path(name).stem)
+    known = f"{stem}@{hashlib.sha256(str(Path(name).resolve()).encode() + source).hexdigest()[:12]}"
+    if known in sys.modules:
+        return sys.modules[known]
+    spec = importlib.util.spec_from_file_location(known, name)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{kind}: {shown(name)} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[known] = module  # dataclasses and annotations look themselves up here
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[known]
+        raise ConfigError(f"{kind}: {name} cannot be imported ({_said(error)})") from error
+    return module
+
+
+def _said(error: Exception) -> str:
+    return cut(f"{type(error).__name__}: {error}", 200)
+
+
+@cache
+def _hold(kind: str, module: ModuleType) -> None:
+    """Hold a plug-in against the contract of its kind."""
+    package = importlib.import_module(f"cof.{kind}")
+    wanted, optional = dict(_parts(package.Contract)), dict(_parts(package.MayHave))
+    lacking = [name for name in wanted if not hasattr(module, name)]
+    wrong = [
+        f"{name}{_arguments(getattr(module, name))} (needs {_arguments(part)})"
+        for name, part in {**wanted, **optional}.items()
+        if callable(part) and hasattr(module, name) and not _takes(getattr(module, name), part)
+    ]
+    if lacking or wrong:
+        said = f"lacks {', '.join(lacking)}" if lacking else f"has {'; '.join(wrong)}"
+        raise ConfigError(
+            f"{kind}: {label(module.__name__)} ({module.__file__}) {said}; "
             f"cof/{kind}/__init__.py says what a plug-in has to have"
         )
-    return module
+
+
+def _parts(protocol: type[Any]) -> Iterator[tuple[str, Callable[..., Any] | None]]:
+    """Names that a protocol asks for; of functions with one, which has a `self` in front."""
+    for name in {**vars(protocol).get("__annotations__", {}), **vars(protocol)}:
+        if not name.startswith("_"):
+            part = vars(protocol).get(name)
+            yield name, part if inspect.isfunction(part) else None
+
+
+def _takes(given: Any, part: Callable[..., Any]) -> bool:
+    """Whether a function can be called as the protocol calls it, by position."""
+    try:
+        inspect.signature(given).bind(*range(len(inspect.signature(part).parameters) - 1))
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _arguments(function: Any) -> str:
+    try:
+        names = [name for name in inspect.signature(function).parameters if name != "self"]
+    except (TypeError, ValueError):
+        return ", no function"
+    return f"({', '.join(names)})"

@@ -18,8 +18,6 @@ not the same in all runs are counted.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,11 +29,10 @@ from cof.analyse.failures import spoilt
 from cof.analyse.figures import forest
 from cof.analyse.grid import Grid
 from cof.analyse.page import write_page
-from cof.analyse.passes import side
+from cof.analyse.passes import scored_pass
 from cof.analyse.statistics import Estimate
 from cof.analyse.tables import INTERVALS, Cell, Table, percent, points
-from cof.config import plugins
-from cof.config import schema as configs
+from cof.config import plugins, schema
 from cof.config.schema import RunConfig
 from cof.errors import DataError, RunError
 from cof.evaluate.runner import Options, run_cells
@@ -74,17 +71,16 @@ def run_controls(path: Path, overrides: Sequence[str], options: Options | None =
     Raises:
         ConfigError, DataError, ModelError, RunError: see `run_cells`.
     """
-    base = configs.load(path, overrides)
+    base = schema.load(path, overrides)
     questions = read_questions(base)
     folder = Path(base.general.out) / (base.general.name or _name(base, questions))
-    fixed = [*overrides, f"out={json.dumps(str(folder))}", "plain=true"]
-    own = run_cells([configs.load(path, [*fixed, f"name={OWN}"])], options)[0]
+    shared = base.with_({"out": str(folder), "plain": True})
+    own = run_cells([shared.with_({"name": OWN})], options)[0]
     if why := spoilt(own):
         raise RunError(f"{own.path}: {why}; controls of no answers say nothing")
     cells, skipped = [], {}
     for name in CONTROLS:
-        chosen = [f"locate.{key}={json.dumps(value)}" for key, value in _settings(name, own)]
-        cell = configs.load(path, [*fixed, f"name={name}", *chosen])
+        cell = shared.with_({"name": name, **_region(name, own)})
         reason = _refusal(cell, questions)
         if reason:
             skipped[name] = reason
@@ -94,39 +90,37 @@ def run_controls(path: Path, overrides: Sequence[str], options: Options | None =
     return Controls(folder, {OWN: own} | {run.path.name: run for run in runs}, skipped)
 
 
-def _settings(control: str, own: Run) -> list[tuple[str, Any]]:
-    """The keys of a control's `locate` section."""
-    found: list[tuple[str, Any]] = [("name", control)]
+def _region(control: str, own: Run) -> dict[str, Any]:
+    """A control's coarse stage, as changes of the setting's config."""
+    changes: dict[str, Any] = {"locate": control}
     if control in ("random", "shuffled"):
-        found.append(("of", str(own.path)))
+        changes["locate.of"] = str(own.path)
     if control == "centre":
         measured = [localisation.measure(result) for result in own.results]
         areas = [one.area for one in measured if one is not None and one.area > 0]
         if areas:
-            found.append(("area", round(sum(areas) / len(areas), 4)))
-    return found
+            changes["locate.area"] = round(sum(areas) / len(areas), 4)
+    return changes
 
 
 def _refusal(cell: RunConfig, questions: Sequence[Question]) -> str:
     """Why a control cannot be had on this benchmark, "" where it can."""
     stage = plugins.load("locate", cell.names["locate"])
     try:
-        if hasattr(stage, "check"):
-            stage.check(cell.names["bench"], questions, cell.locate)
+        if hasattr(stage, "check_dataset"):
+            stage.check_dataset(cell.names["bench"], questions, cell.locate)
     except DataError as error:
         return str(error)
     return ""
 
 
 def _name(base: RunConfig, questions: Sequence[Question]) -> str:
-    """`<bench>-<model>-controls-<hash of setting, weights and questions>`."""
-    model = re.sub(r"[^\w.-]", "_", Path(str(base.model.path)).name)
     asked = {"questions": questions_hash(questions), **origin.regions(base)}
-    digest = origin.digest(origin.made(base.as_dict(), origin.identify(base), asked))
-    return f"{base.names['bench']}-{model}-controls-{digest}"
+    made = origin.made(base.as_dict(), origin.identify(base), asked)
+    return origin.run_name(base, "controls", origin.digest(made))
 
 
-class Report:
+class ControlsPage:
     """The controls side by side.
 
     Args:
@@ -139,8 +133,8 @@ class Report:
         left_out = {name: why for name, run in done.runs.items() if (why := spoilt(run))}
         self.runs = {name: run for name, run in done.runs.items() if name not in left_out}
         self.grid = Grid(list(self.runs.values()), seed, left_out=left_out)
-        own = side(self.runs[OWN], "cof")
-        others = [side(run, "cof") for name, run in self.runs.items() if name != OWN]
+        own = scored_pass(self.runs[OWN], "cof")
+        others = [scored_pass(run, "cof") for name, run in self.runs.items() if name != OWN]
         self.to_own = corrected([compare(other, own, seed, by_category=False) for other in others])
 
     def table(self) -> Table:

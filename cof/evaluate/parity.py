@@ -25,8 +25,8 @@ from cof import prompts
 from cof.errors import DataError
 from cof.images import load_image, to_model_frame
 from cof.locate.prompt import read_reply
-from cof.models.base import Config, Encoded, Limits
-from cof.models.llava import model as llava
+from cof.models import llava
+from cof.models.base import Encoded, Limits
 from cof.refine import highlight
 from cof.regions.boxes import BoxConfig
 from cof.regions.mask import focus
@@ -133,7 +133,7 @@ class Parity:
         if not (folder / "cases.json").is_file():
             raise DataError(f"{folder}: no cases.json; is it a folder of recorded numbers?")
         self.folder = folder
-        self.model = llava.load(Config(str(folder / "checkpoint"), device, dtype))
+        self.model = llava.load(llava.Config(str(folder / "checkpoint"), device, dtype))
         self.checks: dict[str, Check] = {}
 
     def run(self, tolerance: float = TOLERANCE) -> Report:
@@ -241,15 +241,17 @@ class Parity:
         self._decode("plain", encoded, limits, recorded, "plain")
         encoded, plan = self._highlight(case, view, encoded, recorded["mask"])
         if "hl_inputs_embeds" in recorded:
-            self.checks["decoder input"].numbers(encoded.embeds[0], recorded["hl_inputs_embeds"])
-        with model.highlight(plan):
+            self.checks["decoder input"].numbers(
+                model.embeds(encoded)[0], recorded["hl_inputs_embeds"]
+            )
+        with model.highlighted(plan):
             self._decode("highlighted", encoded, limits, recorded, "hl")
 
     def _highlight(
         self, case: dict[str, Any], view: View, encoded: Encoded, mask: Tensor
     ) -> tuple[Encoded, highlight.Highlight]:
         said = case["settings"]
-        region: Region = read_reply(self.model, case["raw_grounding_output"], view.size)
+        region: Region = read_reply(self.model, case["raw_grounding_output"], view)
         rules = BoxConfig("reference", said["expansion_rate"], said["square_bbox"])
         spot = focus(region, view, rules)
         self.checks["region mask"].arrays(spot.mask.int().numpy(), mask.flatten().numpy())
@@ -277,7 +279,7 @@ class Parity:
         mask = recorded["mask"].flatten().bool()
         encoded = highlight.perturbed(encoded, [mask], case["settings"]["perturb_weight"])
         plan = highlight.plan(encoded, [mask], config)
-        with self.model.highlight(plan):
+        with self.model.highlighted(plan):
             tokens = self.model.generate_raw(encoded, limits)[0].tolist()
         self.checks["beam tokens"].items(tokens, row["hl_tokens"])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cof.config import schema as configs
+from cof.config import identity
 from cof.errors import RunError
 from cof.evaluate.answering import Cell
 from cof.store import manifest, origin
@@ -51,8 +51,8 @@ def _check_same(cell: Cell, mended: bool) -> None:
     folder = cell.folder
     there, kept = folder.config() or {}, folder.manifest(begun=True)
     before = origin.identity_of(kept)
-    keys = configs.differences(
-        configs.counting(there, before), configs.counting(cell.config.as_dict(), cell.identity)
+    keys = identity.differences(
+        identity.counting(there, before), identity.counting(cell.config.as_dict(), cell.identity)
     )
     if keys:
         raise RunError(f"{folder.path}: made with another config ({'; '.join(keys)}); {WAY_OUT}")

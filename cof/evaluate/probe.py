@@ -45,7 +45,7 @@ def attention_mass(
     """
     with ExitStack() as stack:
         if highlight is not None:
-            stack.enter_context(model.highlight(highlight))
+            stack.enter_context(model.highlighted(highlight))
         recorded = stack.enter_context(record_attention())
         said = model.generate(encoded, Limits(max_new_tokens=1))
     for answer in said:

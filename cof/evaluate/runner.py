@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -105,9 +104,10 @@ def _asks(config: RunConfig) -> tuple[Any, ...]:
 
 def _check(config: RunConfig, questions: Sequence[Question]) -> None:
     """Let the coarse stage refuse the benchmark, before anything is loaded or written."""
-    check = getattr(plugins.load("locate", config.names["locate"]), "check", None)
-    if check is not None:
-        check(config.names["bench"], questions, config.locate)
+    stage = plugins.load("locate", config.names["locate"])
+    check_dataset = getattr(stage, "check_dataset", None)
+    if check_dataset is not None:
+        check_dataset(config.names["bench"], questions, config.locate)
     _check_frame(config, questions)
 
 
@@ -210,7 +210,4 @@ def _score(folder: RunFolder, config: RunConfig) -> None:
 
 
 def _name(config: RunConfig, made: origin.Made) -> str:
-    """`<bench>-<model>-<refine>-<hash>`, the same for the same settings, weights and questions."""
-    model = Path(str(config.model.path)).name
-    parts = [config.names["bench"], model, config.names["refine"], origin.digest(made)]
-    return "-".join(re.sub(r"[^\w.-]", "_", part) for part in parts)
+    return origin.run_name(config, config.names["refine"], origin.digest(made))

@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from cof.analyse.settings import SHORT, as_file_name, show
-from cof.config import schema as configs
-from cof.config.schema import NOT_RESULTS, RunConfig, counting
+from cof.config import schema
+from cof.config.identity import NOT_RESULTS, counting
+from cof.config.schema import RunConfig
 from cof.config.yaml import parse_value
 from cof.errors import ConfigError, cut, shown
 from cof.evaluate.runner import Options, run_cells
@@ -35,7 +36,7 @@ from cof.store.folder import Run
 CACHE = "replies.sqlite"
 _INDICES = ("refine.layers", "refine.heads")
 _RANGE = re.compile(r"(\d{1,9})-(\d{1,9})$")
-MOST_LAYERS = 10_000
+MOST_LAYERS = 1_000
 """No model has so many layers, or heads."""
 
 MOST_CELLS = 2_000
@@ -107,12 +108,14 @@ def _indices(value: Any) -> Any:
     if span:
         first, last = int(span[1]), int(span[2])
         if not first <= last < MOST_LAYERS:
-            raise ConfigError(f"{value}: no range of layers or heads (0-15), all below 10000")
+            raise ConfigError(
+                f"{value}: no range of layers or heads (0-15), all below {MOST_LAYERS}"
+            )
         return list(range(first, last + 1))
     return None if value == "all" else [value] if isinstance(value, int) else value
 
 
-def sweep(
+def run_sweep(
     path: Path, overrides: Sequence[str], axes: Sequence[Axis], options: Options | None = None
 ) -> Sweep:
     """Run the grid, or what is missing of it.
@@ -139,11 +142,11 @@ def sweep(
     cells = math.prod(len(axis.values) for axis in axes)
     if cells > MOST_CELLS:
         raise ConfigError(f"{cells} settings; a sweep takes {MOST_CELLS} at most")
-    base = configs.load(path, overrides)
+    base = schema.load(path, overrides)
     folder = Path(base.general.out) / (base.general.name or _name(base, keys))
     cache = base.general.cache or str(Path(base.general.out) / CACHE)
-    fixed = [*overrides, f"out={json.dumps(str(folder))}", f"cache={json.dumps(cache)}"]
-    settings = [_cell(path, fixed, axes, point) for point in _points(axes)]
+    shared = base.with_({"out": str(folder), "cache": cache})
+    settings = [_setting(shared, axes, point) for point in _points(axes)]
     return Sweep(folder, tuple(run_cells(settings, options)))
 
 
@@ -153,18 +156,14 @@ def _points(axes: Sequence[Axis]) -> list[dict[str, Any]]:
     return [dict(zip((axis.name for axis in axes), point, strict=True)) for point in grid]
 
 
-def _cell(
-    path: Path, overrides: Sequence[str], axes: Sequence[Axis], point: Mapping[str, Any]
-) -> RunConfig:
-    """The config of one cell; plug-ins are named before their keys are set."""
-    ordered = sorted(axes, key=lambda axis: not axis.key.endswith(".name"))
-    chosen = [f"{axis.key}={json.dumps(point[axis.name])}" for axis in ordered]
-    name = f"name={json.dumps(as_file_name(point))}"
-    return configs.load(path, [*overrides, *chosen, name])
+def _setting(shared: RunConfig, axes: Sequence[Axis], point: Mapping[str, Any]) -> RunConfig:
+    """The config of one cell."""
+    chosen = {axis.key: point[axis.name] for axis in axes}
+    return shared.with_({**chosen, "name": as_file_name(point)})
 
 
 def _name(base: RunConfig, keys: Sequence[str]) -> str:
-    """`<bench>-<model>-sweep-<hash>`: of what the cells share: settings, axes, questions."""
+    """Its hash is of what the cells share: settings, axes, questions."""
     sections = {key.partition(".")[0] for key in keys}
     identity = {} if "model" in sections else origin.identify(base)
     boxes = {} if "locate" in sections else origin.regions(base)
@@ -173,5 +172,4 @@ def _name(base: RunConfig, keys: Sequence[str]) -> str:
     asked = questions_hash(read_questions(base))
     parts = [shared, identity.get("weights"), boxes, sorted(keys), asked]
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
-    model = re.sub(r"[^\w.-]", "_", Path(str(base.model.path)).name)
-    return f"{base.names['bench']}-{model}-sweep-{digest}"
+    return origin.run_name(base, "sweep", digest)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cof.models.base import Model
-from cof.types import Box, Question, Region, View
+from cof.batch import Batch
+from cof.types import Box, Region
 
 
 @dataclass(frozen=True)
@@ -24,10 +23,8 @@ class Config:
             raise ValueError(f"area={self.area} must be above 0 and at most 1")
 
 
-def locate(
-    model: Model, questions: Sequence[Question], views: Sequence[View], config: Config
-) -> list[Region]:
+def locate(batch: Batch, config: Config) -> list[Region]:
     """The same box for every question; no model is asked."""
     margin = (1 - config.area**0.5) / 2
     box = Box(margin, margin, 1 - margin, 1 - margin)
-    return [Region((box,), "centre") for _ in questions]
+    return [Region((box,), "centre") for _ in batch.questions]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cof.batch import Batch
 from cof.locate._boxes_file import boxes_of, check_ids, content
-from cof.models.base import Model
-from cof.types import Question, Region, View
+from cof.types import Question, Region
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Config:
     truth: bool = False
 
 
-def check(bench: str, questions: Sequence[Question], config: Config) -> None:
+def check_dataset(bench: str, questions: Sequence[Question], config: Config) -> None:
     """Refuse a file that lacks some of the questions."""
     check_ids(config.path, config.truth, questions)
 
@@ -33,8 +33,6 @@ def source(config: Config) -> str:
     return content(config.path, config.truth)
 
 
-def locate(
-    model: Model, questions: Sequence[Question], views: Sequence[View], config: Config
-) -> list[Region]:
+def locate(batch: Batch, config: Config) -> list[Region]:
     """Each question's boxes in the file; no model is asked."""
-    return [Region(boxes_of(config.path, config.truth, one), "file") for one in questions]
+    return [Region(boxes_of(config.path, config.truth, one), "file") for one in batch.questions]

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cof.batch import Batch
 from cof.errors import DataError
-from cof.models.base import Model
-from cof.types import Question, Region, View
+from cof.types import Question, Region
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Config:
     """Nothing to set."""
 
 
-def check(bench: str, questions: Sequence[Question], config: Config) -> None:
+def check_dataset(bench: str, questions: Sequence[Question], config: Config) -> None:
     """Refuse a benchmark that has no boxes at all."""
     if not any(question.boxes for question in questions):
         raise DataError(
@@ -27,8 +27,6 @@ def check(bench: str, questions: Sequence[Question], config: Config) -> None:
         )
 
 
-def locate(
-    model: Model, questions: Sequence[Question], views: Sequence[View], config: Config
-) -> list[Region]:
+def locate(batch: Batch, config: Config) -> list[Region]:
     """Each question's own boxes; no model is asked."""
-    return [Region(question.boxes, "oracle") for question in questions]
+    return [Region(question.boxes, "oracle") for question in batch.questions]

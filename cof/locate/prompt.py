@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
+from cof.batch import Batch
 from cof.models.base import Limits, Model
 from cof.prompts import GROUNDING, grounding_question
 from cof.regions.parse import parse_boxes, parse_reference
-from cof.types import Answer, Question, Region, View
+from cof.types import Answer, Region, View
 
 CACHEABLE = True
 """A reply depends on model, image, question and `Config` alone; it may be kept on disk."""
@@ -43,41 +45,52 @@ class Config:
             )
 
 
-def locate(
-    model: Model, questions: Sequence[Question], views: Sequence[View], config: Config
-) -> list[Region]:
+def locate(batch: Batch, config: Config) -> list[Region]:
     """One reply a question, every box in it; greedy, whatever the answers are decoded with."""
-    asked = [grounding_question(one.core or one.text, config.prompt) for one in questions]
-    limits, done = Limits(config.max_new_tokens), _DONE[config.stop]
-    replies = model.generate(model.encode(views, asked), limits, done)
+    model, views = batch.model, batch.views
+    asked = [grounding_question(one.core or one.text, config.prompt) for one in batch.questions]
+    limits = Limits(config.max_new_tokens)
+    replies = model.generate(model.encode(views, asked), limits, _done(config, model, views))
     return [_region(model, reply, view) for reply, view in zip(replies, views, strict=True)]
 
 
 def _region(model: Model, reply: Answer, view: View) -> Region:
     if reply.error:
-        return Region((), "prompt", "", model.frame, reply.seconds, error=reply.error)
-    return read_reply(model, reply.text, view.size, reply.seconds)
+        return Region((), "prompt", "", model.frame.name, reply.seconds, error=reply.error)
+    return read_reply(model, reply.text, view, reply.seconds)
 
 
-def read_reply(model: Model, reply: str, size: tuple[int, int], seconds: float = 0.0) -> Region:
+def read_reply(model: Model, reply: str, view: View, seconds: float = 0.0) -> Region:
     """The boxes of a raw reply, from the model's frame to fractions of the image.
 
     Args:
         model: whose frame the reply uses.
         reply: raw text; anything that is no box is passed over.
-        size: (width, height) of the image in pixels.
+        view: the image as the model saw it.
         seconds: time spent on the reply.
     """
-    found = (model.to_image(corners, size) for corners in parse_boxes(reply))
-    boxes = tuple(box for box in found if box is not None)
-    return Region(boxes, "prompt", reply, model.frame, seconds)
+    return Region(model.boxes(reply, view), "prompt", reply, model.frame.name, seconds)
 
 
-def boxes_complete(text: str) -> bool:
+def _done(config: Config, model: Model, views: Sequence[View]) -> Callable[[str], bool] | None:
+    """When a reply needs no continuation."""
+    if config.stop == "never":
+        return None
+    if config.stop == "first":
+        return first_box
+    shown = [view.shown or view.size for view in views]
+    widest = (max(width for width, _ in shown), max(height for _, height in shown))
+    unit = model.frame.unit or widest
+    return partial(boxes_complete, unit=unit, order=model.frame.order)
+
+
+def boxes_complete(
+    text: str, unit: tuple[float, float] = (1.0, 1.0), order: Literal["xyxy", "yxyx"] = "xyxy"
+) -> bool:
     """True once a reply has boxes, every bracket is closed, and prose goes on without another.
 
     Boxes that follow more than `PATIENCE` characters of prose are given up; on recorded replies
-    the boxes are those of the full reply (tested).
+    the boxes are those of the full reply (tested). `unit` and `order` as in `parse_boxes`.
     """
     depth, last = 0, -1
     for index, sign in enumerate(text):
@@ -85,11 +98,11 @@ def boxes_complete(text: str) -> bool:
             depth += 1
         elif sign in "])}":
             depth, last = depth - 1, index
-    return depth <= 0 <= last and len(text) - last > PATIENCE and bool(parse_boxes(text))
+    return (
+        depth <= 0 <= last and len(text) - last > PATIENCE and bool(parse_boxes(text, unit, order))
+    )
 
 
-def _first_box(text: str) -> bool:
+def first_box(text: str) -> bool:
+    """True once the published pattern finds a box."""
     return parse_reference(text) is not None
-
-
-_DONE = {"boxes": boxes_complete, "first": _first_box, "never": None}

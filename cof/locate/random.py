@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
+from cof.batch import Batch
 from cof.errors import DataError
 from cof.locate._boxes_file import boxes_of, check_ids, content
-from cof.models.base import Model
 from cof.regions.boxes import shared_area
-from cof.types import Box, Question, Region, View
+from cof.types import Box, Question, Region
 
 ORACLE = "oracle"
 
@@ -34,7 +34,7 @@ class Config:
     seed: int = 0
 
 
-def check(bench: str, questions: Sequence[Question], config: Config) -> None:
+def check_dataset(bench: str, questions: Sequence[Question], config: Config) -> None:
     """Refuse a file that lacks some of the questions, or a benchmark without boxes."""
     if config.of != ORACLE:
         check_ids(config.of, config.truth, questions)
@@ -49,11 +49,9 @@ def source(config: Config) -> str:
     return "" if config.of == ORACLE else content(config.of, config.truth)
 
 
-def locate(
-    model: Model, questions: Sequence[Question], views: Sequence[View], config: Config
-) -> list[Region]:
+def locate(batch: Batch, config: Config) -> list[Region]:
     """As many boxes as the question's own have, of their sizes; no model is asked."""
-    return [Region(_elsewhere(question, config), "random") for question in questions]
+    return [Region(_elsewhere(question, config), "random") for question in batch.questions]
 
 
 def _elsewhere(question: Question, config: Config) -> tuple[Box, ...]:

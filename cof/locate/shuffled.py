@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
+from cof.batch import Batch
 from cof.errors import DataError
 from cof.locate._boxes_file import check_ids, content, read_boxes
-from cof.models.base import Model
-from cof.types import Question, Region, View
+from cof.types import Question, Region
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Config:
     seed: int = 0
 
 
-def check(bench: str, questions: Sequence[Question], config: Config) -> None:
+def check_dataset(bench: str, questions: Sequence[Question], config: Config) -> None:
     """Refuse a file that lacks some of the questions, or in which one image has most of them."""
     check_ids(config.of, config.truth, questions)
     _partners(config)
@@ -40,13 +40,11 @@ def source(config: Config) -> str:
     return content(config.of, config.truth)
 
 
-def locate(
-    model: Model, questions: Sequence[Question], views: Sequence[View], config: Config
-) -> list[Region]:
+def locate(batch: Batch, config: Config) -> list[Region]:
     """Boxes of a question about another image; no model is asked."""
-    check_ids(config.of, config.truth, questions)
+    check_ids(config.of, config.truth, batch.questions)
     kept, partners = read_boxes(config.of, config.truth), _partners(config)
-    return [Region(kept[partners[one.id]].boxes, "shuffled") for one in questions]
+    return [Region(kept[partners[one.id]].boxes, "shuffled") for one in batch.questions]
 
 
 def _partners(config: Config) -> dict[str, str]:

@@ -6,11 +6,10 @@ finds no box. A control: does any extra look at the image help, wherever it goes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cof.models.base import Model
-from cof.types import Box, Question, Region, View
+from cof.batch import Batch
+from cof.types import Box, Region
 
 
 @dataclass(frozen=True)
@@ -18,8 +17,6 @@ class Config:
     """Nothing to set."""
 
 
-def locate(
-    model: Model, questions: Sequence[Question], views: Sequence[View], config: Config
-) -> list[Region]:
+def locate(batch: Batch, config: Config) -> list[Region]:
     """The same region for every question; padding is lit too, whatever the box rules."""
-    return [Region((Box(0, 0, 1, 1),), "whole", everything=True) for _ in questions]
+    return [Region((Box(0, 0, 1, 1),), "whole", everything=True) for _ in batch.questions]

@@ -1,7 +1,31 @@
-"""Model families, one file each; `base.py` is the contract.
+"""Model families, one file or folder each; `base.py` says what a `Model` is."""
 
-A family is a module with a frozen dataclass `Config` and
+from __future__ import annotations
 
-    def load(config) -> Model
-    def identify(config) -> dict[str, str]    # weights, dtype, device that `load` would give
-"""
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from cof.models import llava
+    from cof.models.base import Model
+
+
+class Contract(Protocol):
+    """What a model family is."""
+
+    @property
+    def Config(self) -> type[Any]:  # noqa: N802
+        """A frozen dataclass, `cof.models.base.Config` or one that adds to it."""
+
+    def load(self, config: Any) -> Model:
+        """The model that a config names."""
+
+    def identify(self, config: Any) -> dict[str, str]:
+        """`weights` (a digest), `dtype` and kind of `device` that `load` would give, unloaded."""
+
+
+class MayHave(Protocol):
+    """Nothing so far."""
+
+
+if TYPE_CHECKING:
+    _HELD: tuple[Contract, ...] = (llava,)

@@ -13,8 +13,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from cof.errors import AnswerError, ModelError
-from cof.types import Answer, Box, View
+from cof.errors import ModelError
+from cof.regions.boxes import from_frame
+from cof.regions.parse import parse_boxes
+from cof.types import Answer, Box, Quad, View
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,29 +27,65 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A padded batch of prompts, images in place, ready for the language model.
-
-    Every row ends at S. Padding stands before the row, or between its image and its question
-    where rows share a prefix.
+    """A padded batch of B prompts, images in place, ready for the model.
 
     Attributes:
-        embeds: float [B, S, D], input embeddings.
-        attention_mask: int64 [B, S], 0 for padding.
-        visual: per row int64 [T], positions of the visual tokens in the padded sequence.
-        prefix: keys and values of the first `prefix.length` positions, None where not shared.
-        rows: each row's row in `prefix`.
+        inputs: the family's own, each [B, ...] (LLaVA: `inputs_embeds`, float [B, S, D]).
+        attention_mask: int64 [B, S], 0 for padding. Every row ends at S.
+        visual: per row int64 [T], positions of its visual tokens in the key space that is
+            highlighted; T may differ from row to row.
+        keys: K, width of that key space: S, or the number of keys of a cross-attention.
+        positions: int64 [B, S], or [axes, B, S] where a family counts on several axes; None counts
+            the tokens that are no padding, from 0.
+        sees: int64 [B, S], the last key that each query sees; None is causal (itself).
+        scale: per row float [T] by which its visual tokens' embeddings are multiplied, or None;
+            () multiplies none.
+        shared: what the rows have in common and need not be computed; the family's business.
         refused: row -> why its question cannot be asked; the row holds an empty question instead,
             so that it harms nobody, and what the model says to it counts as failed.
         room: per row, tokens of a reply for which the model has positions; () is no limit.
     """
 
-    embeds: Tensor
+    inputs: Mapping[str, Tensor]
     attention_mask: Tensor
     visual: tuple[Tensor, ...]
-    prefix: Any = None
-    rows: tuple[int, ...] = ()
+    keys: int
+    positions: Tensor | None = None
+    sees: Tensor | None = None
+    scale: tuple[Tensor | None, ...] = ()
+    shared: Any = None
     refused: Mapping[int, str] = field(default_factory=dict)
     room: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        """B."""
+        return len(self.attention_mask)
+
+
+Mix = Callable[["Tensor"], "Tensor"]
+"""What becomes of the scores of a decoding step, float32 [rows, V] -> [rows, V].
+
+Rows that belong together stand next to each other and must get equal scores: then they choose the
+same token, live and end together. `rows` falls as rows end, their order stays."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What the coordinates of a family's box replies are.
+
+    Attributes:
+        name: `padded_square`, `centre_crop`, `image` (fractions of these), `thousandths`,
+            `resized_pixels` (of what the model saw), ...; recorded with every region.
+        unit: what stands for the whole width and height: (1, 1) for fractions, (1000, 1000) for
+            thousandths; None is the size in pixels that the model saw (`View.shown`).
+        order: `xyxy`, or `yxyx` where the vertical coordinate comes first.
+        assumed: nobody has documented it, we guess.
+    """
+
+    name: str
+    unit: tuple[float, float] | None = (1.0, 1.0)
+    order: Literal["xyxy", "yxyx"] = "xyxy"
+    assumed: bool = False
 
 
 @dataclass
@@ -96,16 +134,23 @@ class Model(ABC):
 
     Attributes:
         name: what the user called it (a path or hub name).
-        frame: the frame its box replies use, recorded with every region.
+        frame: what the coordinates of its box replies are.
         layers: decoder layers.
         heads: query heads of each.
+        dtype: of its weights, as torch names it (`float16`).
+        space: which keys are highlighted: the decoder's own (`self`), or those of a
+            cross-attention (`cross`), where every query is a token of text.
+        narrows: whether a highlight can be narrowed to layers or heads.
         counters: what it has computed so far.
     """
 
     name: str
-    frame: str
+    frame: Frame
     layers: int
     heads: int
+    dtype: str
+    space: Literal["self", "cross"] = "self"
+    narrows: bool = True
     counters: Counters
 
     @abstractmethod
@@ -120,12 +165,16 @@ class Model(ABC):
         """
 
     @abstractmethod
-    def highlight(self, highlight: Highlight) -> AbstractContextManager[None]:
+    def highlighted(self, highlight: Highlight) -> AbstractContextManager[None]:
         """Add the highlight's bias to attention scores inside the `with` block."""
 
     @abstractmethod
     def generate(
-        self, encoded: Encoded, limits: Limits, done: Callable[[str], bool] | None = None
+        self,
+        encoded: Encoded,
+        limits: Limits,
+        done: Callable[[str], bool] | None = None,
+        mix: Mix | None = None,
     ) -> list[Answer]:
         """Decode one answer a row.
 
@@ -133,60 +182,71 @@ class Model(ABC):
             encoded: the prompts.
             limits: how to decode.
             done: stop a row early, once this is true of its text (greedy decoding only).
+            mix: what becomes of each step's scores, see `Mix` (greedy decoding only).
 
         Returns:
             Answers in the order of the rows; `seconds` is a row's share of the wall time. A row
             that was refused, whose logits are not finite, or whose reply outgrows the model's
             positions has an answer with an `error`; the others are what they are without it.
+
+        Raises:
+            ModelError: `mix` with beams or sampling.
         """
 
-    def losses(self, encoded: Encoded, texts: Sequence[str]) -> list[float | AnswerError]:
-        """Mean token loss, in nats, of one given answer a row, its end of reply included.
+    def score(self, encoded: Encoded, texts: Sequence[str]) -> list[Answer]:
+        """Weigh one given answer a row: its tokens, end of reply included, with their `logprobs`.
 
-        NaN where the row's logits are not finite, an error where it cannot be asked.
+        An answer with an `error` where the row cannot be asked or its logits are not finite.
 
         Raises:
             ModelError: this family cannot weigh given answers.
         """
         raise ModelError(f"{self.name}: this model family cannot weigh given answers")
 
-    def not_finite(self) -> str:
-        """Why an answer with NaN or inf in its logits is none, and what to do about it."""
-        dtype = self.describe().get("dtype", "an unknown dtype")
-        way = (
-            "are the weights damaged, or refine.perturb or refine.weight far too large?"
-            if dtype in ("float32", "bfloat16")
-            else "try dtype=float32 or dtype=bfloat16"
-        )
-        return f"non-finite logits (NaN or inf) in {dtype}; {way}"
-
     @abstractmethod
-    def to_image(
-        self, corners: tuple[float, float, float, float], size: tuple[int, int]
-    ) -> Box | None:
-        """A box of a reply, in the model's frame, as a Box; None where nothing of it is inside."""
+    def identity(self) -> dict[str, Any]:
+        """Everything of the model that a greedy reply depends on, as JSON has it.
+
+        Weights, dtype, image options, chat template, stops: the key of replies kept on disk.
+        """
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """What a manifest records: name, revision, layout, device, dtype, attention mechanism."""
 
+    def boxes(self, reply: str, view: View) -> tuple[Box, ...]:
+        """Every box of a reply, from the model's frame to fractions of the image."""
+        unit = self.frame.unit or view.shown or view.size
+        found = parse_boxes(reply, unit, self.frame.order)
+        kept = (from_frame(quad, self.rectangle(view.size)) for quad in found)
+        return tuple(box for box in kept if box is not None)
+
+    def rectangle(self, size: tuple[int, int]) -> Quad:
+        """The rectangle that replies speak of, in fractions of an image of (width, height)."""
+        return (0.0, 0.0, 1.0, 1.0)
+
+    def not_finite(self) -> str:
+        """Why an answer with NaN or inf in its logits is none, and what to do about it."""
+        way = (
+            "are the weights damaged, or refine.perturb or refine.weight far too large?"
+            if self.dtype in ("float32", "bfloat16")
+            else "try dtype=float32 or dtype=bfloat16"
+        )
+        return f"non-finite logits (NaN or inf) in {self.dtype}; {way}"
+
 
 @dataclass(frozen=True)
 class Config:
-    """Which model to load and how.
+    """Which model to load and how; a family's own `Config` adds what it alone has.
 
     Attributes:
         path: `cof-tiny` (the embedded model), a folder, or a hub name.
         device: `auto` (CUDA where there is one, else CPU), `cpu`, `cuda`, `cuda:1`, ...
         dtype: `auto` (float16 on CUDA as published, float32 on CPU), or a torch dtype's name.
         device_map: None, or "auto" to spread a model over several GPUs.
-        conv: chat template, `vicuna_v1` or `llava_v1`.
-        compile: decode on a static cache through `torch.compile`; pays on CUDA with long replies.
     """
 
     path: str = "cof-tiny"
     device: str = "auto"
     dtype: str = "auto"
     device_map: Literal["auto"] | None = None
-    conv: str = "vicuna_v1"
-    compile: bool = False

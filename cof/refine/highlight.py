@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from cof.batch import Batch
 from cof.errors import ConfigError
-from cof.models.base import Encoded, Limits, Model
-from cof.refine._reply import Reply, best, reply, rows_of
+from cof.models.base import Encoded, Model
 from cof.regions.bias import Highlight, Scope, check_indices, log_weight
 from cof.regions.mask import key_bias
-from cof.types import Answer, Focus, Question, View
+from cof.types import Answer, Focus
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class Config:
             raise ValueError(f"perturb must be finite, got {self.perturb}")
 
 
-def check(model: Model, config: Config) -> None:
+def check_model(model: Model, config: Config) -> None:
     """Hold a config against a model before any question is asked.
 
     Raises:
-        ConfigError: a layer or head that the model does not have, or a choice of layers or heads
-            for a model that decodes through `torch.compile`.
+        ConfigError: a layer or head that the model does not have; a choice of layers or heads, or
+            a scope, that this model cannot have.
     """
     for name, chosen, count in (
         ("layers", config.layers, model.layers),
@@ -57,55 +57,42 @@ def check(model: Model, config: Config) -> None:
             check_indices(name, chosen, count)
         except ValueError as error:
             raise ConfigError(f"refine.{error}") from error
-        if chosen and model.describe().get("compile"):
+        if chosen and not model.narrows:
             raise ConfigError(f"refine.{name} needs model.compile=false")
+    if config.scope != "all" and model.space == "cross":
+        raise ConfigError(
+            f"refine.scope={config.scope}: this model's visual tokens are keys of a "
+            "cross-attention and ask nothing themselves; use scope=all"
+        )
 
 
-def refine(
-    model: Model,
-    questions: Sequence[Question],
-    views: Sequence[View],
-    focuses: Sequence[Focus],
-    config: Config,
-    limits: Limits,
-) -> list[Answer]:
+def refine(batch: Batch, focuses: Sequence[Focus], config: Config) -> list[Answer]:
     """Answer each question with its region highlighted; an empty mask is a plain pass."""
-    return refine_many(model, questions, views, [focuses], [config], limits)[0]
+    return refine_many(batch, [focuses], [config])[0]
 
 
 def refine_many(
-    model: Model,
-    questions: Sequence[Question],
-    views: Sequence[View],
-    focuses: Sequence[Sequence[Focus]],
-    configs: Sequence[Config],
-    limits: Limits,
+    batch: Batch, focuses: Sequence[Sequence[Focus]], configs: Sequence[Config]
 ) -> list[list[Answer]]:
-    """Answer the same questions under several configs, those that differ in weight in one batch.
+    """Answer the same B questions under V configs, those that differ in weight in one pass.
 
     Args:
-        model: the multi-modal LLM.
-        questions: B questions.
-        views: the B images as the model saw them.
+        batch: the questions.
         focuses: per config the B focuses.
-        configs: the V variants.
-        limits: how to decode.
+        configs: the V configs.
 
     Returns:
         Per config the B answers.
     """
     answers: dict[int, list[Answer]] = {}
-    asked = rows_of(questions)
+    size = len(batch)
     for group in _alike(configs):
-        rows = [(number, row, option) for number in group for row, option in asked]
-        picked = [row for _, row, _ in rows]
-        encoded = model.encode([views[i] for i in picked], [questions[i].text for i in picked])
-        masks = [focuses[number][row].mask for number, row, _ in rows]
-        weights = [configs[number].weight for number, _, _ in rows]
-        options = [option for _, _, option in rows]
-        said = _answer(model, encoded, masks, weights, options, configs[group[0]], limits)
+        wide = batch.take([*range(size)] * len(group)) if len(group) > 1 else batch
+        masks = [spot.mask for number in group for spot in focuses[number]]
+        weights = [configs[number].weight for number in group for _ in range(size)]
+        said = _answer(wide, masks, weights, configs[group[0]])
         for place, number in enumerate(group):
-            answers[number] = best(asked, said[place * len(asked) :][: len(asked)])
+            answers[number] = said[place * size :][:size]
     return [answers[number] for number in range(len(configs))]
 
 
@@ -118,20 +105,16 @@ def _alike(configs: Sequence[Config]) -> list[list[int]]:
 
 
 def _answer(
-    model: Model,
-    encoded: Encoded,
-    masks: Sequence[Tensor],
-    weights: Sequence[float],
-    options: Sequence[str | None],
-    config: Config,
-    limits: Limits,
-) -> list[Reply]:
-    encoded = perturbed(encoded, masks, config.perturb)
+    batch: Batch, masks: Sequence[Tensor], weights: Sequence[float], config: Config
+) -> list[Answer]:
+    rows = [prompt.row for prompt in batch.prompts]
+    masks, weights = [masks[row] for row in rows], [weights[row] for row in rows]
+    encoded = perturbed(batch.encode(), masks, config.perturb)
     chosen = plan(encoded, masks, config, weights)
     if not chosen.bias.any():  # nothing to highlight in any row: the plain model, bit by bit
-        return reply(model, encoded, options, limits)
-    with model.highlight(chosen):
-        return reply(model, encoded, options, limits)
+        return batch.reply(encoded)
+    with batch.model.highlighted(chosen):
+        return batch.reply(encoded)
 
 
 def plan(
@@ -143,16 +126,16 @@ def plan(
     """The highlight of a batch: visual tokens' masks become the bias of prompt positions.
 
     Args:
-        encoded: B prompts of S positions.
+        encoded: B prompts over K keys.
         masks: per row bool [T], which visual tokens to highlight.
         config: scope, layers, heads, and the weight where `weights` is None.
         weights: per row lambda.
     """
-    rows, length = encoded.attention_mask.shape
-    bias = key_bias(masks, encoded.visual, length, weights or [config.weight] * rows)
+    rows = len(encoded)
+    bias = key_bias(masks, encoded.visual, encoded.keys, weights or [config.weight] * rows)
     queries = None
     if config.scope == "text":
-        queries = torch.ones(rows, length, dtype=torch.bool)
+        queries = torch.ones(rows, encoded.keys, dtype=torch.bool)
         for row, positions in enumerate(encoded.visual):
             queries[row, positions] = False
     return Highlight(bias, queries, config.layers, config.heads)
@@ -162,7 +145,5 @@ def perturbed(encoded: Encoded, masks: Sequence[Tensor], factor: float) -> Encod
     """The batch with highlighted tokens' embeddings multiplied (published `perturb_weight`)."""
     if factor == 1:
         return encoded
-    embeds = encoded.embeds.clone()
-    for row, (mask, positions) in enumerate(zip(masks, encoded.visual, strict=True)):
-        embeds[row, positions[mask.cpu()]] *= factor
-    return replace(encoded, embeds=embeds, prefix=None, rows=())
+    one, changed = torch.ones(()), torch.tensor(factor, dtype=torch.float32)
+    return replace(encoded, scale=tuple(torch.where(mask.cpu(), changed, one) for mask in masks))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from cof.models.base import Limits, Model
-from cof.refine._reply import best, reply, rows_of
-from cof.types import Answer, Focus, Question, View
+if TYPE_CHECKING:
+    from cof.batch import Batch
+    from cof.types import Answer, Focus
 
 
 @dataclass(frozen=True)
@@ -15,16 +16,6 @@ class Config:
     """Nothing to set."""
 
 
-def refine(
-    model: Model,
-    questions: Sequence[Question],
-    views: Sequence[View],
-    focuses: Sequence[Focus],
-    config: Config,
-    limits: Limits,
-) -> list[Answer]:
-    """Answer each question in one pass."""
-    rows = rows_of(questions)
-    shown, asked = [views[row] for row, _ in rows], [questions[row].text for row, _ in rows]
-    encoded = model.encode(shown, asked)
-    return best(rows, reply(model, encoded, [option for _, option in rows], limits))
+def refine(batch: Batch, focuses: Sequence[Focus], config: Config) -> list[Answer]:
+    """Answer each question in one pass; the batch's plain answers, whoever else asks for them."""
+    return batch.plain

@@ -17,27 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from cof.regions.parse import SLACK, Quad, parse_boxes, parse_reference
-from cof.types import Box
-
-__all__ = [
-    "SLACK",
-    "BoxConfig",
-    "Quad",
-    "centre_crop",
-    "clip",
-    "expand",
-    "from_frame",
-    "from_padded_square",
-    "padded_square",
-    "parse_boxes",
-    "parse_reference",
-    "shared_area",
-    "square",
-    "to_frame",
-    "to_padded_square",
-    "union_area",
-]
+from cof.types import Box, Quad
 
 
 @dataclass(frozen=True)

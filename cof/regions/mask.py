@@ -7,17 +7,15 @@ nothing here knows a grid size. The published rule, which only speaks of grids, 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from cof.errors import ConfigError
+from cof.regions.bias import log_weight
 from cof.regions.boxes import (
     BoxConfig,
-    Quad,
     centre_crop,
     expand,
     from_frame,
@@ -27,20 +25,7 @@ from cof.regions.boxes import (
 )
 from cof.regions.parse import parse_reference
 from cof.regions.published import indexable, reference_mask, reference_rectangle
-from cof.types import Box, Focus, FocusStatus, Region
-
-if TYPE_CHECKING:
-    from cof.types import View
-
-__all__ = [
-    "centre_crop_cells",
-    "focus",
-    "grid_cells",
-    "key_bias",
-    "padded_square_cells",
-    "reference_mask",
-    "token_mask",
-]
+from cof.types import Box, Focus, FocusStatus, Quad, Region, View
 
 IMAGE = Box(0.0, 0.0, 1.0, 1.0)
 """The whole image."""
@@ -158,16 +143,16 @@ def _focus_reference(region: Region, view: View, config: BoxConfig) -> Focus:
 
 
 def key_bias(
-    masks: Sequence[Tensor], visual: Sequence[Tensor], length: int, weights: Sequence[float]
+    masks: Sequence[Tensor], visual: Sequence[Tensor], keys: int, weights: Sequence[float]
 ) -> Tensor:
     """What is added to the attention scores of each key: log λ for the highlighted tokens, else 0.
 
     Args:
         masks: per row bool [T], highlighted visual tokens.
-        visual: per row int64 [T], positions of the visual tokens in the padded sequence.
-        length: S, keys in the padded sequence.
+        visual: per row int64 [T], positions of the visual tokens in the key space.
+        keys: K, width of the key space.
         weights: per row λ, above 0; 1 changes nothing, below 1 dims.
-    Returns: float32 [B, S], on the device of the positions.
+    Returns: float32 [B, K], on the device of the positions.
 
     Raises:
         ValueError: a λ that is not a finite number above 0, a mask of the wrong length, or
@@ -175,16 +160,12 @@ def key_bias(
     """
     rows = list(zip(masks, visual, weights, strict=True))
     device = visual[0].device if rows else None
-    bias = torch.zeros(len(rows), length, dtype=torch.float32, device=device)
+    bias = torch.zeros(len(rows), keys, dtype=torch.float32, device=device)
     for row, (mask, positions, weight) in enumerate(rows):
-        if not (math.isfinite(weight) and weight > 0):
-            raise ValueError(
-                f"weight λ is {weight} (row {row}); it must be a finite number above 0"
-            )
         if len(mask) != len(positions):
             raise ValueError(
                 f"mask of row {row} has {len(mask)} tokens, "
                 f"but the image has {len(positions)} visual tokens"
             )
-        bias[row, positions[mask.to(positions.device)]] = math.log(weight)
+        bias[row, positions[mask.to(positions.device)]] = log_weight(weight)
     return bias

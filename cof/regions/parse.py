@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from operator import itemgetter
+from typing import Literal
 
-Quad = tuple[float, float, float, float]
-"""(x0, y0, x1, y1), x right, y down; not checked."""
+from cof.types import Quad
 
 SLACK = 0.5
 """A coordinate may lie this far outside [0, 1] (it is clipped later); farther out it is taken to
@@ -76,7 +76,11 @@ def parse_reference(text: str) -> Quad | None:
     return _quad(found[0]) if found else None
 
 
-def parse_boxes(text: str) -> tuple[Quad, ...]:
+def parse_boxes(
+    text: str,
+    unit: tuple[float, float] = (1.0, 1.0),
+    order: Literal["xyxy", "yxyx"] = "xyxy",
+) -> tuple[Quad, ...]:
     """The clean rule: every box of a reply, once each, in the order of the text.
 
     A box is a bracketed group of exactly four numbers (`[]`, `()`, `{}`, `<box></box>`; any number
@@ -90,15 +94,23 @@ def parse_boxes(text: str) -> tuple[Quad, ...]:
 
     Reversed corners are put in order. A box is dropped when a number is not finite, when it has no
     area, when nothing of it lies in [0, 1], or when a coordinate is more than `SLACK` outside of
-    [0, 1] (pixels or thousandths: their scale is not guessed).
+    [0, 1] (pixels or thousandths where fractions are spoken: a scale is not guessed).
 
     Never raises; the time is linear in the length of the text.
+
+    Args:
+        text: a reply.
+        unit: what stands for the whole width and height, (1000, 1000) for thousandths; numbers are
+            divided by it before they are judged.
+        order: `yxyx` where groups without names begin with the vertical coordinate.
+    Returns: boxes in fractions of the frame, x right, y down.
     """
     plain = text.translate(_PLAIN)
     bracketed = _BRACKET.search(plain) is not None
     found = [*_groups(plain), *_diagonals(plain), *_corners(plain, bracketed)]
     found += [] if bracketed else _bare(plain)
-    quads = (_order(quad) for _, quad in sorted(found, key=itemgetter(0)))
+    found = sorted(found, key=itemgetter(0))
+    quads = (_order(_fraction(quad, unit, order)) for _, quad in found)
     return tuple(dict.fromkeys(quad for quad in quads if _plausible(quad)))
 
 
@@ -175,6 +187,13 @@ def _quad(text: str) -> Quad:
 def _name(word: str) -> str:
     """`x_Min` -> `xmin`."""
     return word.replace("_", "").lower()
+
+
+def _fraction(quad: Quad, unit: tuple[float, float], order: str) -> Quad:
+    """Numbers as written -> fractions of the frame, x before y."""
+    (a, b, c, d), (width, height) = quad, unit
+    x0, y0, x1, y1 = (b, a, d, c) if order == "yxyx" else (a, b, c, d)
+    return (x0 / width, y0 / height, x1 / width, y1 / height)
 
 
 def _order(quad: Quad) -> Quad:

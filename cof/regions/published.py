@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from cof.regions.parse import Quad
+from cof.types import Quad
 
 
 def reference_rectangle(quad: Quad, alpha: float, to_square: bool) -> Quad:

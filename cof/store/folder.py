@@ -28,8 +28,7 @@ from cof.config.schema import check_saved
 from cof.config.yaml import parse_yaml
 from cof.errors import ConfigError, RunError
 from cof.files import blamed, reason, regular, write_whole
-from cof.store import locks, manifest_check, origin
-from cof.store import record_files as shards
+from cof.store import locks, manifest_check, origin, record_files
 from cof.store.dataset import questions_hash
 from cof.store.launch import Ranks
 from cof.store.record_check import result_of
@@ -81,7 +80,7 @@ def load_run(path: str | Path) -> Run:
         raise RunError(f"{path}: not a run folder (no {CONFIG})")
     results: dict[int, Result] = {}
     made: origin.Made | None = None
-    for line in shards.read(folder.path):
+    for line in record_files.read(folder.path):
         results[line.record["index"]] = _result(line)
         made = made or line.record.get(MADE)
     manifest = folder.manifest(bool(results))
@@ -97,7 +96,7 @@ def load_run(path: str | Path) -> Run:
     return run
 
 
-def _result(line: shards.Line) -> Result:
+def _result(line: record_files.RecordLine) -> Result:
     try:
         return result_of(line.record)
     except ValueError as error:
@@ -147,10 +146,9 @@ class RunFolder:
             strangers = [name for name in os.listdir(self.path) if not name.startswith(".")]
             if strangers and not (self.path / CONFIG).exists():
                 raise RunError(f"{self.path}: holds {strangers[0]!r} but no run; choose a new name")
-            if shards.PACKED in strangers:
-                raise RunError(
-                    f"{self.path}: a packed run is only read; gzip -d {self.path / shards.PACKED}"
-                )
+            if record_files.PACKED in strangers:
+                packed = self.path / record_files.PACKED
+                raise RunError(f"{self.path}: a packed run is only read; gzip -d {packed}")
             return locks.acquire(self.path, self.ranks)
         except BlockingIOError:
             raise RunError(f"{self.path}: another process is writing this run") from None
@@ -169,7 +167,7 @@ class RunFolder:
     def clear(self) -> None:
         """Delete the run's own files and nothing else; what says whose they are goes last."""
         names = [self.path / name for name in (SCORES, MANIFEST, CONFIG)]
-        for file in [*shards.files(self.path), *names]:
+        for file in [*record_files.files(self.path), *names]:
             with blamed(file, "deleted"):
                 file.unlink(missing_ok=True)
         shutil.rmtree(self.path / ANSWERS, ignore_errors=True)
@@ -240,7 +238,7 @@ class RunFolder:
         Raises:
             RunError: a line before the last is damaged, or a question has two records.
         """
-        return (line.record for line in shards.read(self.path))
+        return (line.record for line in record_files.read(self.path))
 
     def indexes(self) -> set[int]:
         """Indexes of the finished questions."""
@@ -248,11 +246,11 @@ class RunFolder:
 
     def repair(self) -> None:
         """Cut torn last lines off."""
-        shards.repair(self.path)
+        record_files.repair(self.path)
 
     def append(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Add lines to this process's file and see them to the disk."""
-        path = self.path / shards.shard_name(self.ranks.rank, self.ranks.size)
+        path = self.path / record_files.shard_name(self.ranks.rank, self.ranks.size)
         with blamed(path, "written"), path.open("ab") as file:
             file.write(b"".join(json.dumps(record).encode() + b"\n" for record in records))
             file.flush()
@@ -260,7 +258,7 @@ class RunFolder:
 
     def drop(self, indexes: Container[int]) -> None:
         """Forget some questions, so that they are asked again."""
-        shards.drop(self.path, indexes)
+        record_files.drop(self.path, indexes)
 
     def merge(self, total: int) -> None:
         """Bring the records of `total` questions into dataset order and one file.
@@ -268,7 +266,7 @@ class RunFolder:
         Raises:
             RunError: a question has no record, or two.
         """
-        shards.merge(self.path, total)
+        record_files.merge(self.path, total)
 
 
 def unfinished(run: Run) -> int:

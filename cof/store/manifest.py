@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cof.config import plugins
-from cof.config.schema import RunConfig, content_hash, differences
+from cof.config.identity import content_hash, differences
+from cof.config.schema import RunConfig
 from cof.errors import RunError
 from cof.store.environment import commit, hardware, versions
 from cof.store.folder import MANIFEST, WAY_OUT, RunFolder

@@ -2,7 +2,7 @@
 
 `made` is short enough to stand in every record:
 
-    config     of the settings that can change results (`cof.config.schema.counting`)
+    config     of the settings that can change results (`cof.config.identity.counting`)
     weights    the checkpoint's revision
     dataset    of the questions, and of the boxes that the coarse stage reads from a file
 
@@ -14,11 +14,14 @@ moved. Records of older runs have no `made`; the manifest beside them speaks for
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from cof.config import plugins
-from cof.config.schema import RunConfig, content_hash
+from cof.config.identity import content_hash
+from cof.config.schema import RunConfig
 from cof.errors import RunError
 from cof.store.launch import Ranks
 from cof.store.manifest_check import latest
@@ -82,6 +85,18 @@ def identity_of(manifest: Mapping[str, Any]) -> dict[str, str]:
     return {
         key: value.partition(":")[0] if key == "device" else value for key, value in found.items()
     }
+
+
+def run_name(config: RunConfig, kind: str, digits: str) -> str:
+    """`<bench>-<model>-<kind>-<digits>`, the same for the same settings, weights and questions.
+
+    Args:
+        config: names benchmark and model.
+        kind: of the run: its fine stage; of several runs what they are together.
+        digits: what tells it from others, see `digest`.
+    """
+    parts = [config.names["bench"], Path(str(config.model.path)).name, kind, digits]
+    return "-".join(re.sub(r"[^\w.-]", "_", part) for part in parts)
 
 
 def digest(made: Made) -> str:

@@ -31,6 +31,7 @@ class _Region(TypedDict):
     frame: _Text
     reply: _Text
     boxes: list[_Four]
+    notes: NotRequired[dict[str, Any]]
 
 
 @with_config(_STRICT)
@@ -40,12 +41,16 @@ class _Focus(TypedDict):
     cells: list[_Count]
     target: list[_Count]
     tokens: _Count
+    grid: NotRequired[Annotated[list[_Count], Field(min_length=2, max_length=2)]]
+    frame: NotRequired[_Four]
+    lit: NotRequired[list[_Four]]
 
 
 @with_config(_STRICT)
 class _Answer(TypedDict):
     text: _Text
     tokens: list[int]
+    notes: NotRequired[dict[str, Any]]
 
 
 @with_config(_STRICT)
@@ -65,6 +70,7 @@ class _Record(TypedDict):
     plain: _Answer | None
     cof: _Answer | None
     error: _Text
+    logprobs: NotRequired[dict[str, list[float]]]
     seconds: dict[str, Annotated[float, Field(ge=0)]]
     made: NotRequired[dict[str, str]]
 
@@ -86,6 +92,15 @@ def result_of(record: Any) -> Result:
     for name, cells in (("cells", result.cells), ("target", result.target)):
         if any(cell >= result.tokens for cell in cells):
             raise ValueError(f"focus.{name}: {max(cells)} of {result.tokens} tokens")
+    _check_places(result)
     if result.cof is None and not result.error:
         raise ValueError("neither an answer (cof) nor a reason why there is none (error)")
     return result
+
+
+def _check_places(result: Result) -> None:
+    if result.grid is not None:
+        if result.grid[0] * result.grid[1] != result.tokens or result.frame is None:
+            raise ValueError(f"focus.grid: {list(result.grid)} for {result.tokens} tokens")
+    elif result.lit and len(result.lit) != len(result.cells):
+        raise ValueError(f"focus.lit: {len(result.lit)} rectangles for {len(result.cells)} tokens")

@@ -44,7 +44,7 @@ def kept(folder: Path) -> list[Path]:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class RecordLine:
     """One whole line: where it stands, in bytes and lines (from 1), and what it says."""
 
     file: Path
@@ -54,7 +54,7 @@ class Line:
     record: dict[str, Any]
 
 
-def read(folder: Path) -> Iterator[Line]:
+def read(folder: Path) -> Iterator[RecordLine]:
     """Every record once; a torn last line of a file does not count.
 
     A record that records.jsonl repeats to the byte counts once: a merge was killed.
@@ -65,7 +65,7 @@ def read(folder: Path) -> Iterator[Line]:
         DiskError: a file cannot be read, or is none.
     """
     seen: dict[int, tuple[str, int]] = {}
-    first: Line | None = None
+    first: RecordLine | None = None
     for file in kept(folder):
         for line, digest in _whole_lines(file):
             index = line.record["index"]
@@ -80,7 +80,7 @@ def read(folder: Path) -> Iterator[Line]:
                 raise RunError(f"{folder}: question {index} has records in {both}; delete one")
 
 
-def _same_origin(one: Line, other: Line) -> None:
+def _same_origin(one: RecordLine, other: RecordLine) -> None:
     there, here = one.record[MADE], other.record[MADE]
     if there != here:
         key = next(key for key in {**there, **here} if there.get(key) != here.get(key))
@@ -140,17 +140,17 @@ def write_in_order(folder: Path, out: IO[bytes]) -> None:
     _append((lines[index] for index in sorted(lines)), out)
 
 
-def _place(line: Line) -> Line:
-    return Line(line.file, line.number, line.start, line.length, {})
+def _place(line: RecordLine) -> RecordLine:
+    return RecordLine(line.file, line.number, line.start, line.length, {})
 
 
-def _copy(lines: Iterable[Line], target: Path) -> None:
+def _copy(lines: Iterable[RecordLine], target: Path) -> None:
     """Write lines as they are into a new `target`, seen to the disk before it takes its place."""
     with whole(target) as fresh, fresh.open("wb") as out:
         _append(lines, out)
 
 
-def _append(lines: Iterable[Line], out: IO[bytes]) -> None:
+def _append(lines: Iterable[RecordLine], out: IO[bytes]) -> None:
     with ExitStack() as stack:
         sources: dict[Path, IO[bytes]] = {}
         for line in lines:
@@ -160,7 +160,7 @@ def _append(lines: Iterable[Line], out: IO[bytes]) -> None:
             out.write(sources[line.file].read(line.length))
 
 
-def _whole_lines(file: Path) -> Iterator[tuple[Line, int]]:
+def _whole_lines(file: Path) -> Iterator[tuple[RecordLine, int]]:
     """The whole lines of a file, each with a hash of its bytes."""
     packed, stream = file.suffix == ".gz", _opened(file)
     if stream is None:
@@ -174,7 +174,7 @@ def _whole_lines(file: Path) -> Iterator[tuple[Line, int]]:
                 return
             if record is None or record["index"] in seen:
                 raise RunError(f"{file}: line {number} is damaged or a repetition; delete it")
-            yield Line(file, number, start, len(data), record), hash(data)
+            yield RecordLine(file, number, start, len(data), record), hash(data)
             seen.add(record["index"])
             start += len(data)
 

@@ -2,22 +2,30 @@
 
     index, id, image, category, question, reference,                    what was asked
         truth, options, choose, core
-    region {source, frame, reply, boxes}                                the coarse stage
-    focus {status, boxes, cells, target, tokens}                        boxes to visual tokens
-    plain {text, tokens}, cof {text, tokens}                            the two answers
+    region {source, frame, reply, boxes, notes}                         the coarse stage
+    focus {status, boxes, cells, target, tokens, grid, frame | lit}     boxes to visual tokens
+    plain {text, tokens, notes}, cof {text, tokens, notes}              the two answers
+    logprobs {plain, cof}                                               of their tokens, in nats
     error                                                               which passes failed, why
-    seconds {region, plain, cof}                                        all that two runs differ in
+    seconds {region, plain, cof}                                        differ from run to run
     made {config, weights, dataset}                                     see `cof.store.origin`
 
 Boxes are [x0, y0, x1, y1] in fractions of the original image. What did not happen is null.
+`focus.grid` is [rows, columns] of visual tokens over the rectangle `focus.frame`; a model whose
+tokens are no grid has `focus.lit` instead, the rectangle of each of `cells`. `notes` are what a
+stage had to say, and absent where it had nothing.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from cof.types import Answer, Box, Question, Region, Result
+from cof.errors import RunError
+from cof.types import Answer, Box, Quad, Question, Region, Result
+
+LOGPROB_DIGITS = 6
 
 
 def to_record(index: int, result: Result, made: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -42,10 +50,16 @@ def to_record(index: int, result: Result, made: Mapping[str, str] | None = None)
             "cells": list(result.cells),
             "target": list(result.target),
             "tokens": result.tokens,
+            **_places(result),
         },
         "plain": result.plain and _answer(result.plain),
         "cof": result.cof and _answer(result.cof),
         "error": result.error,
+        "logprobs": {
+            key: [round(value, LOGPROB_DIGITS) for value in said.logprobs]
+            for key, said in (("plain", result.plain), ("cof", result.cof))
+            if said and said.logprobs
+        },
         "seconds": {key: round(part.seconds, 4) for key, part in parts.items() if part},
         **({"made": dict(made)} if made else {}),
     }
@@ -58,6 +72,7 @@ def from_record(record: Mapping[str, Any]) -> Result:
         KeyError, TypeError, ValueError: not such a record.
     """
     focus, seconds = record["focus"], record["seconds"]
+    logprobs = record.get("logprobs", {})  # older records have none, and no `grid`
     return Result(
         question=Question(
             id=record["id"],
@@ -76,15 +91,21 @@ def from_record(record: Mapping[str, Any]) -> Result:
         target=tuple(focus["target"]),
         tokens=focus["tokens"],
         status=focus["status"],
-        cof=_read_answer(record["cof"], seconds.get("cof", 0.0)),
-        plain=_read_answer(record["plain"], seconds.get("plain", 0.0)),
+        cof=_read_answer(record["cof"], seconds.get("cof", 0.0), logprobs.get("cof", ())),
+        plain=_read_answer(record["plain"], seconds.get("plain", 0.0), logprobs.get("plain", ())),
         error=record["error"],
+        grid=_pair(focus.get("grid")),
+        frame=_quad(focus["frame"]) if focus.get("frame") else None,
+        lit=tuple(_quad(four) for four in focus.get("lit", ())),
     )
 
 
 def comparable(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The record without its timings: equal for two runs of one config on one machine."""
-    return {key: value for key, value in record.items() if key != "seconds"}
+    """The record without its timings and log-probabilities: equal for two runs of one config.
+
+    Log-probabilities move in their last digits with the company of a batch and with the machine.
+    """
+    return {key: value for key, value in record.items() if key not in ("seconds", "logprobs")}
 
 
 def _corners(boxes: Iterable[Box]) -> list[list[float]]:
@@ -95,20 +116,55 @@ def _boxes(corners: Sequence[Sequence[float]]) -> tuple[Box, ...]:
     return tuple(Box(*four) for four in corners)
 
 
+def _places(result: Result) -> dict[str, Any]:
+    """Where the visual tokens are: grid and frame, or the rectangles of those highlighted."""
+    if result.grid is None:
+        return {"lit": [list(four) for four in result.lit]} if result.lit else {}
+    return {"grid": list(result.grid), "frame": list(result.frame or ())}
+
+
+def _quad(four: Sequence[float]) -> Quad:
+    x0, y0, x1, y1 = four
+    return (x0, y0, x1, y1)
+
+
+def _pair(two: Sequence[int] | None) -> tuple[int, int] | None:
+    return (two[0], two[1]) if two else None
+
+
+def _notes(notes: Mapping[str, Any]) -> dict[str, Any]:
+    """What a stage noted, where it did.
+
+    Raises:
+        RunError: it is nothing that JSON has.
+    """
+    try:
+        json.dumps(notes, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise RunError(f"notes of a stage cannot be recorded as JSON ({error})") from error
+    return {"notes": dict(notes)} if notes else {}
+
+
 def _region(region: Region) -> dict[str, Any]:
     head = {"source": region.source, "frame": region.frame, "reply": region.reply}
-    return {**head, "boxes": _corners(region.boxes)}
+    return {**head, "boxes": _corners(region.boxes), **_notes(region.notes)}
 
 
 def _read_region(data: Mapping[str, Any] | None, seconds: float) -> Region | None:
     if data is None:
         return None
-    return Region(_boxes(data["boxes"]), data["source"], data["reply"], data["frame"], seconds)
+    said = (data["source"], data["reply"], data["frame"], seconds)
+    return Region(_boxes(data["boxes"]), *said, notes=data.get("notes", {}))
 
 
 def _answer(answer: Answer) -> dict[str, Any]:
-    return {"text": answer.text, "tokens": list(answer.tokens)}
+    return {"text": answer.text, "tokens": list(answer.tokens), **_notes(answer.notes)}
 
 
-def _read_answer(data: Mapping[str, Any] | None, seconds: float) -> Answer | None:
-    return None if data is None else Answer(data["text"], tuple(data["tokens"]), seconds)
+def _read_answer(
+    data: Mapping[str, Any] | None, seconds: float, logprobs: Sequence[float]
+) -> Answer | None:
+    if data is None:
+        return None
+    kept, notes = tuple(logprobs), data.get("notes", {})
+    return Answer(data["text"], tuple(data["tokens"]), seconds, logprobs=kept, notes=notes)

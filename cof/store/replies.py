@@ -1,7 +1,7 @@
 """Coarse replies on disk, so that settings that do not change stage 1 do not run it again.
 
 One SQLite file; several processes may read and write it at the same time. The key is everything
-that a reply depends on: weights, dtype, chat template, the image's pixels, the question, and the
+that a reply depends on: the model's `identity`, the image's pixels, the question, and the
 coarse stage with its config. Only raw replies are kept: boxes are parsed anew every time. A reply
 that failed is not kept.
 """
@@ -18,21 +18,20 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from cof.config import plugins
 from cof.errors import RunError
 from cof.files import blamed, regular
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from cof.batch import Batch
     from cof.models.base import Model
-    from cof.types import Question, Region, View
+    from cof.types import Question, Region
 
 _TABLE = """CREATE TABLE IF NOT EXISTS replies
 (key TEXT PRIMARY KEY, model TEXT, stage TEXT, question TEXT, reply TEXT)"""
 _PATIENCE = 60.0
-
-DEPENDS = ("revision", "dtype", "quantization", "conv", "pixels", "stops")
-"""Of what a model says about itself, what a reply depends on."""
 
 
 class ReplyCache:
@@ -50,48 +49,39 @@ class ReplyCache:
         self.hits = self.misses = 0
         self._digests: dict[int, tuple[Image, str]] = {}
 
-    def regions(
-        self,
-        model: Model,
-        stage: ModuleType,
-        questions: Sequence[Question],
-        images: Sequence[Image],
-        views: Sequence[View],
-        config: Any,
-    ) -> list[Region]:
+    def regions(self, batch: Batch, stage: ModuleType, config: Any) -> list[Region]:
         """The coarse stage's regions: read from the file, the stage run for what is missing.
 
         Args:
-            model: asked for the missing replies.
-            stage: a module of `cof.locate` with `CACHEABLE` and `read_reply`.
-            questions: B questions.
-            images: the B images, as given to the model.
-            views: the B images as the model saw them.
+            batch: B questions; its model is asked for the missing replies.
+            stage: a coarse stage with `CACHEABLE` and `read_reply`.
             config: the stage's config.
         """
-        keys = [self.key(model, config, *pair) for pair in zip(questions, images, strict=True)]
+        pairs = zip(batch.questions, batch.images, strict=True)
+        keys = [self.key(batch.model, stage, config, *pair) for pair in pairs]
         known = self._read(keys)
         missing = [row for row, key in enumerate(keys) if key not in known]
         self.hits, self.misses = self.hits + len(keys) - len(missing), self.misses + len(missing)
         found = {
-            row: stage.read_reply(model, known[key], views[row].size)
+            row: stage.read_reply(batch.model, known[key], batch.views[row])
             for row, key in enumerate(keys)
             if key in known
         }
         if missing:
-            asked, seen = [questions[i] for i in missing], [views[i] for i in missing]
-            fresh = stage.locate(model, asked, seen, config)
+            fresh = stage.locate(batch.take(missing), config)
             found |= dict(zip(missing, fresh, strict=True))
             said = [i for i in missing if not found[i].error]
-            self._write(model, stage, [(keys[i], questions[i].text, found[i].reply) for i in said])
-        return [found[row] for row in range(len(questions))]
+            rows = [(keys[i], batch.questions[i].text, found[i].reply) for i in said]
+            self._write(batch.model, stage, rows)
+        return [found[row] for row in range(len(batch))]
 
-    def key(self, model: Model, config: Any, question: Question, image: Image) -> str:
+    def key(
+        self, model: Model, stage: ModuleType, config: Any, question: Question, image: Image
+    ) -> str:
         """Hash of everything that the reply to one question depends on."""
-        described = model.describe()
         parts = {
-            "model": {name: described.get(name) for name in DEPENDS},
-            "stage": type(config).__module__,
+            "model": model.identity(),
+            "stage": plugins.identity(stage),
             "config": asdict(config),
             "question": question.text,
             **({"core": question.core} if question.core else {}),
@@ -138,7 +128,7 @@ class ReplyCache:
         return found
 
     def _write(self, model: Model, stage: ModuleType, rows: Sequence[tuple[str, str, str]]) -> None:
-        name = stage.__name__.removeprefix("cof.locate.")
+        name = plugins.label(stage.__name__)
         values = [(key, model.name, name, question, reply) for key, question, reply in rows]
         with self._open() as base:
             base.executemany("INSERT OR IGNORE INTO replies VALUES (?, ?, ?, ?, ?)", values)

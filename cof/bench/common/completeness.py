@@ -19,7 +19,7 @@ HASHES = "sha256.json"
 
 
 @dataclass
-class Report:
+class FolderCheck:
     """What was found.
 
     Attributes:
@@ -35,7 +35,7 @@ class Report:
     problems: list[str] = field(default_factory=list)
 
 
-def check(bench: ModuleType, config: Any, open_images: bool = False) -> Report:
+def check_folder(bench: ModuleType, config: Any, open_images: bool = False) -> FolderCheck:
     """Read a benchmark as a run would, then count, look for its images and compare hashes.
 
     Counts are compared with the published ones (`bench.expected`) unless the folder has hashes of
@@ -47,32 +47,32 @@ def check(bench: ModuleType, config: Any, open_images: bool = False) -> Report:
         open_images: also decode every image.
     """
     root = Path(config.root)
-    report = Report()
+    check = FolderCheck()
     try:
         questions = bench.read(config)
     except DataError as error:
-        report.problems.append(str(error))
-        return report
-    report.questions = dict(Counter(question.category for question in questions))
-    _images(report, questions, root, open_images)
+        check.problems.append(str(error))
+        return check
+    check.questions = dict(Counter(question.category for question in questions))
+    _images(check, questions, root, open_images)
     try:
-        own = _own_hashes(report, root)
+        own = _own_hashes(check, root)
     except DataError as error:
-        report.problems.append(str(error))
-        return report
-    _known_hashes(report, root, getattr(bench, "KNOWN_MD5", {}))
+        check.problems.append(str(error))
+        return check
+    _known_hashes(check, root, getattr(bench, "KNOWN_MD5", {}))
     if not own:
-        _counts(report, bench.expected(config))
-    return report
+        _counts(check, bench.expected(config))
+    return check
 
 
-def _images(report: Report, questions: list[Question], root: Path, open_images: bool) -> None:
+def _images(check: FolderCheck, questions: list[Question], root: Path, open_images: bool) -> None:
     names = list(dict.fromkeys(question.image for question in questions))
-    report.images = len(names)
+    check.images = len(names)
     missing = [name for name in names if not (root / name).is_file()]
     if missing:
         shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-        report.problems.append(f"{len(missing)} of {len(names)} images are missing: {shown}")
+        check.problems.append(f"{len(missing)} of {len(names)} images are missing: {shown}")
     if open_images:
         from cof.images import load_image
 
@@ -81,10 +81,10 @@ def _images(report: Report, questions: list[Question], root: Path, open_images: 
                 try:
                     load_image(root / name, exif="ignore")
                 except DataError as error:
-                    report.problems.append(str(error))
+                    check.problems.append(str(error))
 
 
-def _own_hashes(report: Report, root: Path) -> bool:
+def _own_hashes(check: FolderCheck, root: Path) -> bool:
     """Compare with a sha256.json; True where there is one that speaks of this folder."""
     for place in (root, root.parent):
         if not (place / HASHES).is_file():
@@ -94,41 +94,41 @@ def _own_hashes(report: Report, root: Path) -> bool:
         mine = [name for name in known.values if here == "." or name.startswith(f"{here}/")]
         for name in mine:
             file = place / inside(name, known.where)
-            _compare(report, file, known.text(name), "sha256")
+            _compare(check, file, known.text(name), "sha256")
         if mine:
             return True
     return False
 
 
-def _known_hashes(report: Report, root: Path, known: dict[str, str]) -> None:
+def _known_hashes(check: FolderCheck, root: Path, known: dict[str, str]) -> None:
     """Compare published files that are there."""
     for name, digest in known.items():
         if (root / name).is_file():
-            _compare(report, root / name, digest, "md5")
+            _compare(check, root / name, digest, "md5")
 
 
-def _compare(report: Report, file: Path, digest: str, kind: str) -> None:
+def _compare(check: FolderCheck, file: Path, digest: str, kind: str) -> None:
     try:
         with file_of(file).open("rb") as opened:
             found = hashlib.file_digest(opened, kind).hexdigest()
     except DataError as error:
-        report.problems.append(str(error))
+        check.problems.append(str(error))
         return
     except OSError as error:
-        report.problems.append(f"{file}: cannot be read ({error.strerror})")
+        check.problems.append(f"{file}: cannot be read ({error.strerror})")
         return
     if found == digest:
-        report.verified += 1
+        check.verified += 1
     else:
-        report.problems.append(f"{file}: {kind} is {found}, recorded {digest}; it was changed")
+        check.problems.append(f"{file}: {kind} is {found}, recorded {digest}; it was changed")
 
 
-def _counts(report: Report, expected: dict[str, tuple[int, ...]]) -> None:
+def _counts(check: FolderCheck, expected: dict[str, tuple[int, ...]]) -> None:
     """Compare the counts with the published ones; "" stands for all questions together."""
     for category, allowed in expected.items():
-        total = sum(report.questions.values())
-        found = report.questions.get(category, 0) if category else total
+        total = sum(check.questions.values())
+        found = check.questions.get(category, 0) if category else total
         if found not in allowed:
             wanted = " or ".join(str(number) for number in allowed)
             name = f"{category}: " if category else ""
-            report.problems.append(f"{name}{found} questions, the published number is {wanted}")
+            check.problems.append(f"{name}{found} questions, the published number is {wanted}")

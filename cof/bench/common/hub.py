@@ -26,7 +26,7 @@ from cof.files import write_whole
 HubRow = Mapping[str, Any]
 
 
-def fetch(name: str, out: Path, repository: str = "", split: str = "") -> Path:
+def fetch_benchmark(name: str, out: Path, repository: str = "", split: str = "") -> Path:
     """Write benchmark `name` below `out`; returns the file or folder that was written.
 
     Args:

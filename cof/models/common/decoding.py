@@ -18,7 +18,7 @@ from transformers import Cache
 from transformers.masking_utils import create_causal_mask
 
 from cof.attention import current, highlighted
-from cof.models.base import Counters, Encoded
+from cof.models.base import Counters, Encoded, Mix
 from cof.models.common.checks import finite
 from cof.models.common.kv_cache import forward, roomy, static
 
@@ -31,6 +31,7 @@ class Row:
         index: its place in the batch.
         tokens: ids so far.
         logits: of each step, where they are kept.
+        logprobs: of each token.
         closed: a bracket has been closed.
         sound: no logits held NaN or inf; a row where they did ends there, and is no reply.
     """
@@ -38,6 +39,7 @@ class Row:
     index: int
     tokens: list[int] = field(default_factory=list)
     logits: list[Tensor] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
     closed: bool = False
     sound: bool = True
 
@@ -55,6 +57,7 @@ class Greedy:
         closing: ids whose text holds `]` or `}`; `done` is first asked after one of them.
         done: None, or true of a text that needs no continuation.
         keep_logits: keep each step's logits.
+        mix: None, or what becomes of each step's scores before the best is taken.
         step: None, or a compiled forward of the decoder: decoding then runs on a static cache, in
             which finished rows stay, so that shapes do not change.
     """
@@ -67,6 +70,7 @@ class Greedy:
     closing: frozenset[int] = frozenset()
     done: Callable[[str], bool] | None = None
     keep_logits: bool = False
+    mix: Mix | None = None
     step: Callable[..., Any] | None = None
 
     @torch.inference_mode()
@@ -80,7 +84,7 @@ class Greedy:
         Returns:
             The B rows in order; the ending id is included.
         """
-        rows = [Row(index) for index in range(len(encoded.embeds))]
+        rows = [Row(index) for index in range(len(encoded))]
         with ExitStack() as narrowed:
             self._steps(encoded, rows, max_new_tokens, narrowed)
         return rows
@@ -89,8 +93,7 @@ class Greedy:
         mask = encoded.attention_mask
         cache: Cache = self.start(encoded, limit if self.step is None else 0)
         known = cache.get_seq_length()
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        embeds, places = encoded.embeds[:, known:], positions[:, known:]
+        embeds, places = self.prompt(encoded)[:, known:], positions(encoded)[..., known:]
         active = list(rows)
         for step in range(limit):
             hidden = self._forward(step, embeds, mask, places, cache)
@@ -102,10 +105,10 @@ class Greedy:
             if sum(going) <= len(active) // 2 and self.step is None:
                 keep = torch.tensor([i for i, go in enumerate(going) if go])
                 active = [row for row, go in zip(active, going, strict=True) if go]
-                mask, places = mask[keep], places[keep]
+                mask, places = mask[keep], places[..., keep, :]
                 self._drop(cache, keep, narrowed)
             newest = torch.tensor([[row.tokens[-1]] for row in active], device=mask.device)
-            embeds, places = self.embed(newest, encoded), places[:, -1:] + 1
+            embeds, places = self.embed(newest, embeds), places[..., -1:] + 1
             mask = torch.cat([mask, mask.new_ones(len(active), 1)], dim=1)
 
     def _forward(
@@ -123,16 +126,28 @@ class Greedy:
 
     def start(self, encoded: Encoded, reply: int) -> Cache:
         """The keys and values that the batch may start from; at most `reply` follow the prompt."""
-        prompt = encoded.embeds.shape[1]
-        if encoded.prefix is None:
+        prompt, start = encoded.keys, encoded.shared
+        if start is None or encoded.scale:
             return roomy(self.decoder, prompt, reply)
         plan = current(self.decoder)
-        usable = encoded.prefix.length if plan is None else plan.untouched()
-        return encoded.prefix.take(encoded.rows, min(usable, encoded.prefix.length), prompt, reply)
+        usable = start.length if plan is None else plan.untouched(encoded.sees)
+        return start.take(min(usable, start.length), prompt, reply)  # type: ignore[no-any-return]
 
-    def embed(self, ids: Tensor, encoded: Encoded) -> Tensor:
-        """Input embeddings of ids, like the prompt's."""
-        return self.network.get_input_embeddings()(ids).to(encoded.embeds)  # type: ignore[no-any-return]
+    def prompt(self, encoded: Encoded) -> Tensor:
+        """Input embeddings of the prompts, float [B, S, D], visual tokens scaled where asked."""
+        embeds = encoded.inputs["inputs_embeds"]
+        if not encoded.scale:
+            return embeds
+        embeds = embeds.clone()
+        for row, (factor, places) in enumerate(zip(encoded.scale, encoded.visual, strict=True)):
+            if factor is not None:
+                scaled = embeds[row, places] * factor.to(embeds.device)[:, None]  # in float32
+                embeds[row, places] = scaled.to(embeds.dtype)
+        return embeds
+
+    def embed(self, ids: Tensor, like: Tensor) -> Tensor:
+        """Input embeddings of ids, on the device and in the dtype of the prompt's."""
+        return self.network.get_input_embeddings()(ids).to(like)  # type: ignore[no-any-return]
 
     def _drop(self, cache: Cache, keep: Tensor, narrowed: ExitStack) -> None:
         """Go on with some rows only: their cache, and their part of the highlight."""
@@ -144,17 +159,22 @@ class Greedy:
     def _take(self, active: list[Row], logits: Tensor) -> list[bool]:
         """Append each row's best token; True where the row goes on.
 
-        Whether its logits are finite is read back together with the token.
+        Its log-probability, and whether the logits are finite, are read back together with it.
         """
-        best = torch.stack([logits.argmax(-1), finite(logits).long()]).tolist()
+        if self.mix is not None:
+            logits = self.mix(logits.float())
+        best, scores = logits.argmax(-1), logits.float()
+        weight = scores.gather(-1, best[:, None])[:, 0] - scores.logsumexp(-1)
+        read = torch.stack([best.double(), finite(logits).double(), weight.double()]).tolist()
         going = []
-        for row, token, sound, scores in zip(active, *best, logits, strict=True):
+        for row, token, sound, logprob, kept in zip(active, *read, logits, strict=True):
             ended = bool(row.tokens) and self._ended(row)
             if not ended:
                 row.sound = bool(sound)
-                row.tokens.append(token)
-                row.logits += [scores.float().cpu()] if self.keep_logits else []
-                row.closed |= token in self.closing
+                row.tokens.append(int(token))
+                row.logprobs.append(logprob)
+                row.logits += [kept.float().cpu()] if self.keep_logits else []
+                row.closed |= row.tokens[-1] in self.closing
             going.append(not ended and not self._ended(row))
         return going
 
@@ -162,3 +182,10 @@ class Greedy:
         if not row.sound or row.tokens[-1] in self.stops:
             return True
         return row.closed and self.done is not None and self.done(self.text(row.tokens))
+
+
+def positions(encoded: Encoded) -> Tensor:
+    """Positions of the prompts, int64 [B, S] or [axes, B, S]; counted where none are given."""
+    if encoded.positions is not None:
+        return encoded.positions
+    return (encoded.attention_mask.cumsum(1) - 1).clamp(min=0)

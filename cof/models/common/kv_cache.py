@@ -7,7 +7,9 @@ first position that the highlight touches.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
@@ -195,3 +197,40 @@ class Prefix:
                 stack.enter_context(highlighted(self.decoder, type(plain)(nothing)))
             forward(self.decoder, self.counters, cache, inputs_embeds=self.embeds)
         return cache
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where the prompts of some rows begin: what `View.shared` and `Encoded.shared` hold.
+
+    Attributes:
+        prefix: keys and values of a set of images.
+        rows: each row's image in it.
+    """
+
+    prefix: Prefix
+    rows: tuple[int, ...]
+
+    @property
+    def length(self) -> int:
+        """Positions that the prefix has."""
+        return self.prefix.length
+
+    def take(self, length: int, prompt: int, reply: int) -> Cache:
+        """See `Prefix.take`."""
+        return self.prefix.take(self.rows, length, prompt, reply)
+
+
+def together(starts: Sequence[Start | None], ids: Sequence[int]) -> Start | None:
+    """One start for the rows of a batch; None where they share nothing.
+
+    Args:
+        starts: of each row's image.
+        ids: text ids before the image, which must be those of the prefix.
+    """
+    first = starts[0]
+    if first is None or first.prefix.ids != tuple(ids):
+        return None
+    if any(one is None or one.prefix is not first.prefix for one in starts):
+        return None
+    return Start(first.prefix, tuple(one.rows[0] for one in starts if one is not None))

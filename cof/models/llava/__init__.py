@@ -1,5 +1,6 @@
 """LLaVA-1.5 in the transformers layout, the original layout, and cof-tiny."""
 
-from cof.models.llava.model import Config, Llava, identify, load
+from cof.models.llava.config import Config
+from cof.models.llava.model import Llava, identify, load
 
 __all__ = ["Config", "Llava", "identify", "load"]

@@ -8,11 +8,11 @@ and the beginning-of-sequence token stands once. Boxes in replies are fractions 
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -23,27 +23,30 @@ from transformers import GenerationConfig, set_seed
 
 from cof import prompts
 from cof.attention import NAME, attach, highlighted
-from cof.errors import AnswerError, ModelError
+from cof.errors import ModelError
 from cof.images import preprocess
 from cof.models import base
-from cof.models.base import Counters, Encoded, Limits
+from cof.models.base import Counters, Encoded, Frame, Limits, Mix
 from cof.models.common.checkpoint import Checkpoint, find
 from cof.models.common.checks import Watch, overrun, refusal
 from cof.models.common.decoding import Greedy, Row
-from cof.models.common.kv_cache import Prefix
+from cof.models.common.kv_cache import Prefix, Start, together
 from cof.models.common.loading import load_transformers, pick_device, pick_dtype
-from cof.models.common.losses import continuation_losses
+from cof.models.common.scoring import continuation_logprobs
+from cof.models.llava.config import Config
 from cof.models.llava.inputs import Inputs, read_inputs
 from cof.models.llava.original import load_original
 from cof.regions.bias import Highlight
-from cof.regions.boxes import Quad, centre_crop, from_frame, padded_square
+from cof.regions.boxes import centre_crop, padded_square
 from cof.regions.mask import grid_cells
-from cof.types import Answer, Box, View
+from cof.types import Answer, Quad, View
 
 Chunks = tuple[list[int], list[int]]
 """Ids before the image and after it."""
 
-Config = base.Config
+IDENTITY = ("revision", "dtype", "quantization", "conv", "pixels", "stops")
+"""Of what a LLaVA says about itself, what a greedy reply depends on."""
+
 log = logging.getLogger(__name__)
 
 
@@ -98,8 +101,10 @@ class Llava(base.Model):
         self.tokenizer, self.pixels = inputs.tokenizer, inputs.pixels
         self.name, self.conv, self.compile = config.path, config.conv, config.compile
         self.compile_options: dict[str, Any] = {"dynamic": False}
-        self.frame = "padded_square" if self.pixels.pad else "centre_crop"
+        self.frame = Frame("padded_square" if self.pixels.pad else "centre_crop")
         self.start_end = bool(checkpoint.config.get("mm_use_im_start_end", False))
+        self.dtype = str(network.dtype).removeprefix("torch.")
+        self.narrows = not config.compile
         self.counters = Counters()
         self.decoder = network.model.language_model
         text = attach(self.decoder)
@@ -131,7 +136,8 @@ class Llava(base.Model):
 
     def _views(self, features: Tensor, images: Sequence[Image]) -> list[View]:
         """Views of the images, which share the keys and values of their prompts' beginnings."""
-        side = self.pixels.side // self.network.config.vision_config.patch_size
+        pixels = self.pixels.side
+        side = pixels // self.network.config.vision_config.patch_size
         before = self.token_ids("")[0]
         opening = self._embed(before).expand(len(images), -1, -1)
         start = torch.cat([opening, features.to(opening)], dim=1)
@@ -139,11 +145,11 @@ class Llava(base.Model):
         return [
             View(
                 feature,
-                grid_cells((side, side), self._frame(image.size)),
+                grid_cells((side, side), self.rectangle(image.size)),
                 (side, side),
                 image.size,
-                prefix,
-                row,
+                (pixels, pixels),
+                Start(prefix, (row,)),
             )
             for row, (feature, image) in enumerate(zip(features, images, strict=True))
         ]
@@ -174,13 +180,15 @@ class Llava(base.Model):
         embeds, mask = (torch.stack(parts) for parts in zip(*rows, strict=True))
         begin = len(ids[0][0])
         visual = tuple(torch.arange(begin, begin + len(view.features)) for view in views)
-        prefix = views[0].prefix
-        same = all(view.prefix is prefix for view in views)
-        room = tuple(self.positions - _length(*pair) for pair in zip(views, ids, strict=True))
-        encoded = Encoded(embeds, mask, visual, refused=refused, room=room)
-        if prefix is None or not same or prefix.ids != tuple(ids[0][0]):
-            return encoded
-        return replace(encoded, prefix=prefix, rows=tuple(view.row for view in views))
+        return Encoded(
+            {"inputs_embeds": embeds},
+            mask,
+            visual,
+            keys=mask.shape[1],
+            shared=together([view.shared for view in views], ids[0][0]),
+            refused=refused,
+            room=tuple(self.positions - _length(*pair) for pair in zip(views, ids, strict=True)),
+        )
 
     def _refused(
         self, views: Sequence[View], questions: Sequence[str], ids: Sequence[Chunks]
@@ -205,25 +213,30 @@ class Llava(base.Model):
         mask[len(row) - longest : len(row) - len(after)] = 0
         return row, mask
 
-    def highlight(self, highlight: Highlight) -> AbstractContextManager[None]:
+    def highlighted(self, highlight: Highlight) -> AbstractContextManager[None]:
         """Highlight the decoder's attention inside the `with` block."""
         return highlighted(self.decoder, highlight)
 
     def generate(
-        self, encoded: Encoded, limits: Limits, done: Callable[[str], bool] | None = None
+        self,
+        encoded: Encoded,
+        limits: Limits,
+        done: Callable[[str], bool] | None = None,
+        mix: Mix | None = None,
     ) -> list[Answer]:
         """Decode one answer a row; greedy, sampling or beams as `limits` says."""
         started = time.perf_counter()
         if limits.num_beams == 1 and limits.temperature == 0:
-            found = self.greedy(encoded, limits.max_new_tokens, done)
-            rows, sound = [row.tokens for row in found], [row.sound for row in found]
+            rows = self.greedy(encoded, limits.max_new_tokens, done, mix=mix)
+        elif mix is not None:
+            raise ModelError("mixing the scores of rows needs num_beams=1 and temperature=0")
         else:
             watch = Watch(min(self.stops))
-            rows = self.generate_raw(encoded, limits, logits_processor=[watch]).tolist()
-            sound = watch.sound(len(rows))
+            tokens = self.generate_raw(encoded, limits, logits_processor=[watch]).tolist()
+            sound = watch.sound(len(tokens))
+            rows = [Row(i, one, sound=sound[i]) for i, one in enumerate(tokens)]
         share = (time.perf_counter() - started) / len(rows)
-        said = zip(rows, sound, strict=True)
-        return [self._answer(encoded, row, *one, share) for row, one in enumerate(said)]
+        return [self._answer(encoded, row, share) for row in rows]
 
     def greedy(
         self,
@@ -231,29 +244,49 @@ class Llava(base.Model):
         max_new_tokens: int,
         done: Callable[[str], bool] | None = None,
         keep_logits: bool = False,
+        mix: Mix | None = None,
     ) -> list[Row]:
         """Greedy decoding on shared keys and values: tokens (and logits) of every row."""
-        return self._loop(done, keep_logits).run(encoded, max_new_tokens)
+        return self._loop(done, keep_logits, mix).run(encoded, max_new_tokens)
 
-    def losses(self, encoded: Encoded, texts: Sequence[str]) -> list[float | AnswerError]:
-        """Mean token loss, in nats, of one given answer a row, its end of reply included.
+    def score(self, encoded: Encoded, texts: Sequence[str]) -> list[Answer]:
+        """Weigh one given answer a row, its end of reply included.
 
-        As V*Bench's published script: the loss of the tokens that the chat template puts behind
-        `ASSISTANT:`, the end-of-sequence token among them.
+        As V*Bench's published script: the tokens that the chat template puts behind `ASSISTANT:`,
+        the end-of-sequence token among them.
         """
+        started = time.perf_counter()
         ids = [self._answer_ids(text) for text in texts]
         whys = {row: overrun(len(one), encoded.room[row]) for row, one in enumerate(ids)}
         whys = {row: why for row, why in whys.items() if why} | dict(encoded.refused)
         asked = [ids[row][-1:] if row in whys else ids[row] for row in range(len(ids))]
-        found = continuation_losses(self._loop(), encoded, asked)
-        return [AnswerError(whys[row]) if row in whys else one for row, one in enumerate(found)]
+        found = continuation_logprobs(self._loop(), encoded, asked)
+        share = (time.perf_counter() - started) / len(ids)
+        for row, logprobs in enumerate(found):
+            if row not in whys and not math.isfinite(sum(logprobs)):
+                whys[row] = self.not_finite()
+        return [
+            Answer("", seconds=share, error=whys[row])
+            if row in whys
+            else Answer(text, tuple(ids[row]), share, logprobs=found[row])
+            for row, text in enumerate(texts)
+        ]
 
     def _answer_ids(self, text: str) -> list[int]:
         """Ids of an answer as it follows the prompt; tokenized behind its last word."""
         head, both = map(self.inputs.encode, ("ASSISTANT:", f"ASSISTANT: {text}"))
         return [*both[len(head) :], self.tokenizer.eos_token_id]
 
-    def _loop(self, done: Callable[[str], bool] | None = None, keep_logits: bool = False) -> Greedy:
+    def embeds(self, encoded: Encoded) -> Tensor:
+        """Input embeddings of the prompts, float [B, S, D], as the decoder gets them."""
+        return self._loop().prompt(encoded)
+
+    def _loop(
+        self,
+        done: Callable[[str], bool] | None = None,
+        keep_logits: bool = False,
+        mix: Mix | None = None,
+    ) -> Greedy:
         return Greedy(
             self.network,
             self.decoder,
@@ -263,6 +296,7 @@ class Llava(base.Model):
             self.closing if done else frozenset(),
             done,
             keep_logits,
+            mix,
             self._compiled if self.compile else None,
         )
 
@@ -273,7 +307,7 @@ class Llava(base.Model):
             set_seed(limits.seed)
             options |= {"do_sample": True, "temperature": limits.temperature, "top_k": 0}
         return self.network.generate(
-            inputs_embeds=encoded.embeds,
+            inputs_embeds=self.embeds(encoded),
             attention_mask=encoded.attention_mask,
             max_new_tokens=limits.max_new_tokens,
             num_beams=limits.num_beams,
@@ -305,25 +339,24 @@ class Llava(base.Model):
     def _text(self, tokens: list[int]) -> str:
         return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
 
-    def _answer(
-        self, encoded: Encoded, row: int, tokens: list[int], sound: bool, seconds: float
-    ) -> Answer:
+    def _answer(self, encoded: Encoded, row: Row, seconds: float) -> Answer:
+        tokens = row.tokens
         end = next((i + 1 for i, token in enumerate(tokens) if token in self.stops), len(tokens))
-        error = encoded.refused.get(row) or ("" if sound else self.not_finite())
-        error = error or overrun(end, encoded.room[row])
+        error = encoded.refused.get(row.index) or ("" if row.sound else self.not_finite())
+        error = error or overrun(end, encoded.room[row.index])
         if error:
             return Answer("", seconds=seconds, error=error)
-        return Answer(self._text(tokens[:end]).strip(), tuple(tokens[:end]), seconds)
+        text, logprobs = self._text(tokens[:end]).strip(), tuple(row.logprobs[:end])
+        return Answer(text, tuple(tokens[:end]), seconds, logprobs=logprobs)
 
-    def to_image(
-        self, corners: tuple[float, float, float, float], size: tuple[int, int]
-    ) -> Box | None:
-        """A box of a reply (fractions of what the model saw) in fractions of the image."""
-        return from_frame(corners, self._frame(size))
-
-    def _frame(self, size: tuple[int, int]) -> Quad:
+    def rectangle(self, size: tuple[int, int]) -> Quad:
         """The rectangle that the model sees of an image, in fractions of it."""
         return padded_square(size) if self.pixels.pad else centre_crop(size, self.pixels.side)
+
+    def identity(self) -> dict[str, Any]:
+        """Everything of the model that a greedy reply depends on."""
+        said = self.describe()
+        return {name: said[name] for name in IDENTITY}
 
     def describe(self) -> dict[str, Any]:
         """What the manifest records about the model."""
@@ -332,10 +365,10 @@ class Llava(base.Model):
             "layout": self.checkpoint.layout,
             "revision": self.checkpoint.revision,
             "device": str(self.network.device),
-            "dtype": str(self.network.dtype).removeprefix("torch."),
+            "dtype": self.dtype,
             "attention": f"sdpa ({NAME})",
             "conv": self.conv,
-            "frame": self.frame,
+            "frame": self.frame.name,
             "compile": self.compile,
             "quantization": self.checkpoint.quantization,
             "pixels": self.pixels.to_json(),

@@ -9,17 +9,17 @@ from torch import Tensor
 
 from cof.models.base import Encoded
 from cof.models.common.checks import finite
-from cof.models.common.decoding import Greedy
+from cof.models.common.decoding import Greedy, positions
 from cof.models.common.kv_cache import forward
 
 
 @torch.inference_mode()
-def continuation_losses(
+def continuation_logprobs(
     loop: Greedy, encoded: Encoded, continuations: Sequence[Sequence[int]]
-) -> list[float]:
-    """Mean negative log-likelihood a token, in nats, of one continuation a row.
+) -> list[tuple[float, ...]]:
+    """Log-probability of each token of one continuation a row, in nats.
 
-    NaN for a row in which any logits are not finite.
+    NaN throughout a row in which any logits are not finite.
 
     Args:
         loop: the model's decoding; its prefix and counters are used.
@@ -30,8 +30,8 @@ def continuation_losses(
     ids, real = _padded(continuations, mask)
     cache = loop.start(encoded, ids.shape[1])
     known = cache.get_seq_length()
-    places = (mask.cumsum(1) - 1).clamp(min=0)
-    inputs = {"inputs_embeds": encoded.embeds[:, known:], "position_ids": places[:, known:]}
+    places, embeds = positions(encoded), loop.prompt(encoded)
+    inputs = {"inputs_embeds": embeds[:, known:], "position_ids": places[..., known:]}
     hidden = forward(loop.decoder, loop.counters, cache, attention_mask=mask, **inputs)[:, -1:]
     if ids.shape[1] > 1:
         given, ahead = ids[:, :-1], torch.arange(1, ids.shape[1], device=mask.device)
@@ -39,17 +39,16 @@ def continuation_losses(
             loop.decoder,
             loop.counters,
             cache,
-            inputs_embeds=loop.embed(given, encoded),
+            inputs_embeds=loop.embed(given, embeds),
             attention_mask=torch.cat([mask, real[:, :-1]], dim=1),
-            position_ids=places[:, -1:] + ahead,
+            position_ids=places[..., -1:] + ahead,
         )
         hidden = torch.cat([hidden, later], dim=1)
     logits, counted = loop.network.lm_head(hidden), real.bool()
-    scores = logits.float().log_softmax(-1)
-    losses = -scores.gather(-1, ids[..., None])[..., 0].where(counted, 0)
+    scores = logits.float().log_softmax(-1).gather(-1, ids[..., None])[..., 0]
     sound = (finite(logits) | ~counted).all(1)
-    means = (losses.sum(1) / real.sum(1)).where(sound, torch.nan)
-    return means.tolist()  # type: ignore[no-any-return]
+    rows = scores.where(sound[:, None], torch.nan).tolist()
+    return [tuple(row[: len(one)]) for row, one in zip(rows, continuations, strict=True)]
 
 
 def _padded(rows: Sequence[Sequence[int]], like: Tensor) -> tuple[Tensor, Tensor]:

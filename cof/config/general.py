@@ -1,0 +1,80 @@
+"""The keys of a config that belong to no plug-in: the run, how much of the data, its pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from cof.errors import shown
+from cof.exif import Exif
+
+LONGEST_NAME = 200
+"""Most bytes of a run's folder name; file systems take 255."""
+
+
+@dataclass(frozen=True)
+class General:
+    """The keys outside any section.
+
+    Attributes:
+        name: folder of the run inside `out`; None derives one from the config and the dataset.
+        out: folder that holds run folders, relative to where the command is called.
+        plain: also answer every question without the highlight, for the comparison.
+        batch_size: most questions in a batch, or `auto`: what fits into memory, 64 at most. In
+            half precision part of the hash, since padding rounds; in float32 answers do not
+            depend on it unless they are sampled, and a run may go on with another.
+        seed: of the permutation test; sampling has `limits.seed`.
+        cache: file of coarse replies that runs share (`cof.store.replies`); None asks anew.
+        workers: threads of each process that decode images ahead of the model.
+    """
+
+    name: str | None = None
+    out: str = "runs"
+    plain: bool = True
+    batch_size: int | Literal["auto"] = 1
+    seed: int = 0
+    cache: str | None = None
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        if self.batch_size != "auto" and not 1 <= self.batch_size <= 65536:
+            raise ValueError(
+                f"batch_size={self.batch_size} must be at least 1, at most 65536, or auto"
+            )
+        if not 1 <= self.workers <= 256:
+            raise ValueError(f"workers={self.workers} must be at least 1, at most 256")
+        if self.seed < 0:
+            raise ValueError(f"seed={self.seed} must not be negative")
+        if self.name is not None and not plain_name(self.name):
+            raise ValueError(
+                f"name={shown(self.name)} must be a plain folder name; `out` is a path"
+            )
+
+
+def plain_name(name: str) -> bool:
+    """Whether a text can be a run's folder: one visible part of a path on every system."""
+    fits = 0 < len(name.encode(errors="replace")) <= LONGEST_NAME
+    return fits and name.isprintable() and name[0] != "." and not set(name) & set("/\\")
+
+
+@dataclass(frozen=True)
+class Subset:
+    """`bench.limit`: only the first so many images, with all their questions; None is all."""
+
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit={self.limit} must be at least 1, or null for all images")
+
+
+@dataclass(frozen=True)
+class Images:
+    """`images`: how the benchmark's pictures are opened.
+
+    Attributes:
+        exif: `ignore` shows a picture as it is stored, as published; `apply` turns it upright, as
+            its EXIF tag says, and its ground-truth boxes with it.
+    """
+
+    exif: Exif = "ignore"
