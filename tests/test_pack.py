@@ -10,9 +10,9 @@ from fake_runs import make_run, right_with
 from fakes import make_mme
 
 from cof import load_run
-from cof.analyse.report import Options, write_report
+from cof.analyse.report import ReportOptions, write_report
 from cof.cli import main
-from cof.config import schema as config
+from cof.config import schema
 from cof.errors import RunError
 from cof.evaluate.runner import run
 from cof.store.pack import pack_archive, pack_runs
@@ -39,7 +39,7 @@ def test_it_is_small_and_says_the_same(made, packed, tmp_path):
     )
     assert sum(path.stat().st_size for path in packed.iterdir()) < 5000
     for one, name in ((made, "a"), (loaded, "b")):
-        write_report([one], tmp_path / name, Options(csv=True, gallery=0))
+        write_report([one], tmp_path / name, ReportOptions(csv=True, gallery=0))
     for file in (tmp_path / "a").rglob("*.*"):
         assert (tmp_path / "b" / file.relative_to(tmp_path / "a")).read_bytes() == file.read_bytes()
 
@@ -84,7 +84,7 @@ def test_the_name_is_that_of_the_folder(made, tmp_path, monkeypatch, here):
 def test_it_is_not_written_to(made, packed):
     again = {**made.config, "out": str(packed.parent), "name": packed.name}
     with pytest.raises(RunError, match=r"a packed run is only read; gzip -d .*records.jsonl.gz"):
-        run(config.resolve(again))
+        run(schema.resolve(again))
 
 
 def test_what_cannot_be_packed(made, packed, tmp_path):
