@@ -8,19 +8,17 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cof.regions.boxes import (
-    SLACK,
     BoxConfig,
     centre_crop,
     clip,
     expand,
     from_frame,
     from_padded_square,
-    parse_boxes,
-    parse_reference,
     square,
     to_frame,
     to_padded_square,
 )
+from cof.regions.parse import SLACK, parse_boxes, parse_reference
 from cof.types import Box
 
 A, B = (0.1, 0.2, 0.3, 0.4), (0.5, 0.5, 0.625, 1.0)

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from transformers import DynamicCache
 
-from cof.models.base import Counters
+from cof.models.base import Counters, Encoded
 from cof.models.common.decoding import Greedy
 from cof.models.common.kv_cache import Prefix, cached, roomy
 
@@ -66,7 +66,8 @@ def test_before_a_static_cache_there_is_room_for_the_prompt_only(monkeypatch, st
         raise InterruptedError(reply)
 
     monkeypatch.setattr(Greedy, "start", start)
-    encoded = SimpleNamespace(embeds=torch.zeros(1, 3, WIDTH), attention_mask=torch.ones(1, 3))
+    embeds = {"inputs_embeds": torch.zeros(1, 3, WIDTH)}
+    encoded = Encoded(embeds, torch.ones(1, 3), (torch.arange(2),), keys=3)
     with pytest.raises(InterruptedError, match=f"^{reply}$"):
         Greedy(None, DECODER, Counters(), frozenset(), str, step=step).run(encoded, 2048)
 

@@ -338,19 +338,22 @@ def test_records_keep_a_failed_pass():
     assert (record["cof"], record["plain"]["text"]) == (None, "Yes")
 
 
+FAILED = Answer("", error="non-finite logits")
+
+
 def test_failed_questions_are_asked_again(tiny, mini, tmp_path, monkeypatch):
     file = write_config(tmp_path, mini, "vstar", locate={"name": "oracle"})
     pipeline = CoF(tiny, Settings(locate=oracle.Config(), limits=Limits(8)))
     monkeypatch.setattr(runner, "build_pipeline", lambda settings: pipeline)
     with monkeypatch.context() as patch:
-        patch.setattr(tiny, "losses", lambda encoded, texts: [NAN] * len(texts))
+        patch.setattr(tiny, "score", lambda encoded, texts: [FAILED] * len(texts))
         assert cof("eval", file).exit_code == 1
     assert cof("eval", file).exit_code == 1, "what failed stays failed unless it is asked again"
     mended = cof("eval", file, "--retry-failed")
     assert mended.exit_code == 0, mended.output
     assert not load_run(tmp_path / "runs" / "r").failed
     with monkeypatch.context() as patch:
-        patch.setattr(tiny, "losses", lambda encoded, texts: [NAN] * len(texts))
+        patch.setattr(tiny, "score", lambda encoded, texts: [FAILED] * len(texts))
         strict = cof("eval", file, "--overwrite", "--strict")
     assert strict.exit_code == 2
     assert "non-finite logits" in strict.stderr

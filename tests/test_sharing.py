@@ -71,7 +71,7 @@ def test_the_whole_prefix_under_scope_all_would_be_wrong(llava, views, masks, mo
     plan = highlight.plan(encoded, masks, highlight.Config(4.5))
     with llava.highlighted(plan):
         theirs = stock(llava, encoded)
-        monkeypatch.setattr(Highlight, "untouched", lambda self: FIRST_VISUAL + 576)
+        monkeypatch.setattr(Highlight, "untouched", lambda self, sees: FIRST_VISUAL + 576)
         ours = shared(llava, encoded)
     assert (ours - theirs).abs().max() > 1e-3
 

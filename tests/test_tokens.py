@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cof.errors import ConfigError
-from cof.regions.boxes import BoxConfig, parse_reference
+from cof.regions.boxes import BoxConfig
 from cof.regions.mask import (
     centre_crop_cells,
     focus,
@@ -17,6 +17,7 @@ from cof.regions.mask import (
     reference_mask,
     token_mask,
 )
+from cof.regions.parse import parse_reference
 from cof.types import Box, Region, View
 
 SIZES = [(1, 1), (10, 7), (7, 10), (640, 427), (336, 335), (1500, 300), (123, 257), (3, 2000)]
@@ -266,7 +267,7 @@ def test_weight_one_is_no_bias():
 
 @pytest.mark.parametrize("weight", [0.0, -2.0, math.inf, math.nan])
 def test_key_bias_refuses_illegal_weights(weight):
-    with pytest.raises(ValueError, match=f"λ is {weight}"):
+    with pytest.raises(ValueError, match=rf"positive and finite, got {weight}"):
         key_bias([torch.ones(1, dtype=torch.bool)], [torch.arange(1)], 2, [weight])
 
 
