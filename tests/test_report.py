@@ -17,7 +17,6 @@ from PIL import Image
 from cof import load_run
 from cof.analyse import gallery
 from cof.analyse.figures import Curve, Panel, curves, forest, name_of, save
-from cof.analyse.localisation import iou
 from cof.analyse.metrics import paired, published
 from cof.analyse.report import ReportOptions, write_report
 from cof.analyse.sections import coarse_table, scores_table
@@ -27,6 +26,7 @@ from cof.cli import main
 from cof.config import schema
 from cof.errors import DataError, RunError
 from cof.evaluate.runner import _score, run
+from cof.regions.boxes import iou
 from cof.store.folder import run_hash
 from cof.types import Answer, Result
 from cof_lab.mini import grounding

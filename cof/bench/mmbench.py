@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cof.bench import _mmbench_files, _mmbench_table
+from cof.bench._mmbench_table import COLUMNS as COLUMNS  # for those who write such a table
 from cof.bench._mmbench_table import ROTATION
 from cof.bench.common.answers import Answers, Said, with_boxes
 from cof.bench.common.choice import UNRESOLVED, Extract, disputed, extract

@@ -22,7 +22,7 @@ from cof.bench.common.answers import Answers, Given, Said, add_up, align, llava_
 from cof.bench.common.files import read_jsonl, write_jsonl
 from cof.bench.common.rows import Row
 from cof.errors import DataError
-from cof.regions.boxes import Quad, centre_crop, from_frame, padded_square, shared_area, union_area
+from cof.regions.boxes import Quad, centre_crop, from_frame, iou, padded_square
 from cof.regions.parse import parse_boxes
 from cof.types import Box, Question, Region
 
@@ -57,9 +57,7 @@ def spell(box: Box | None, frame: str) -> str:
 def overlap(question: Question, answer: Said) -> float:
     """IoU of an answer's first box with the annotated one; 0 where it has none."""
     box = _box(answer)
-    if box is None:
-        return 0.0
-    return shared_area([box], [question.boxes[0]]) / union_area([box, question.boxes[0]])
+    return iou([box] if box else [], question.boxes[:1])
 
 
 def expected(config: Config) -> dict[str, tuple[int, ...]]:
