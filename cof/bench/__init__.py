@@ -28,10 +28,11 @@ seen to. Scoring what `export` wrote gives what `score` gave. `table` speaks in 
 papers print: shares times 100.
 
 Everything that is wrong with a file is a `cof.errors.DataError` that names it, with the line where
-there is one. `base.py` reads and writes files, `_rows.py` takes values out of JSON and refuses
-others, `_answers.py` puts answers to questions, `_units.py` judges boxes in pixels. A file's name
-that a data file gives goes through `Row.inside`. Boxes are annotated on pictures as they are
-stored, and pictures are shown so (`images.exif: ignore`); `cof.store.dataset` turns both otherwise.
+there is one. `common/files.py` reads and writes files, `common/rows.py` takes values out of JSON
+and refuses others, `common/answers.py` puts answers to questions, `common/units.py` judges boxes in
+pixels. A file's name that a data file gives goes through `Row.inside`. Boxes are annotated on
+pictures as they are stored, and pictures are shown so (`images.exif: ignore`); `cof.store.dataset`
+turns both otherwise.
 
 For `cof data check`: `SOURCE` (where to get it), `expected(config)` (published numbers of questions
 a category, "" for all), and where known `KNOWN_MD5` (file name -> MD5).
