@@ -7,7 +7,7 @@ import torch
 from click.testing import CliRunner
 from fakes import make_mme
 from PIL import Image
-from test_highlight import BATCH, LENGTH, build, prompt  # noqa: F401
+from test_attention import BATCH, LENGTH, build, prompt  # noqa: F401
 
 from cof.attention import attach, highlighted, record_attention
 from cof.cli import main
