@@ -78,7 +78,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from cof.cache import ReplyCache
+from cof.store.replies import ReplyCache
 cache, who = ReplyCache(Path(sys.argv[1])), sys.argv[2]
 stage = SimpleNamespace(__name__="cof.locate.prompt")
 for i in range(50):
