@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from cof.analyse.attention import Mass
-from cof.attention import record_attention
 from cof.errors import AnswerError
 from cof.exif import Exif
 from cof.images import load_image
 from cof.models.base import Encoded, Limits, Model
-from cof.refine import highlight as fine
+from cof.models.common.recording import record_attention
+from cof.refine import highlight as highlight_stage
 from cof.types import Result
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def attention_mass(
 
 
 def measure(
-    model: Model, results: Sequence[Result], root: Path, config: fine.Config, exif: Exif
+    model: Model, results: Sequence[Result], root: Path, config: highlight_stage.Config, exif: Exif
 ) -> Iterator[Mass]:
     """The attention mass of recorded questions, on the tokens that their run highlighted.
 
@@ -78,7 +78,7 @@ def measure(
         encoded = model.encode(views, [result.question.text])
         region, every = torch.zeros(result.tokens, dtype=torch.bool), torch.ones(result.tokens)
         region[list(result.cells)] = True
-        plan: Any = fine.plan(encoded, [region], config)
+        plan: Any = highlight_stage.plan(encoded, [region], config)
         masses = [
             tuple(attention_mass(model, encoded, [mask], chosen)[0].tolist())
             for mask in (region, every.bool())
