@@ -21,7 +21,7 @@ containing "flash" takes another path; softcapped scores are refused, since `sdp
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -56,7 +56,10 @@ _BIASED: ContextVar[Any] = ContextVar("cof_highlight_biased", default=None)
 Held weakly: a mask is forgotten when the pass is over.
 """
 
-_RECORDED: ContextVar[dict[int, Tensor] | None] = ContextVar("cof_recorded", default=None)
+Watch = Callable[[Any, Tensor, Tensor, Any, float | None], None]
+"""Told of an attention call: module, query [B, H, Q, d], key [B, H', K, d], mask, scaling."""
+
+_WATCH: ContextVar[Watch | None] = ContextVar("cof_watch", default=None)
 
 
 @contextmanager
@@ -86,6 +89,16 @@ def current(language_model: nn.Module) -> Highlight | None:
     """The highlight that a decoder runs under here and now, None outside any block."""
     active = _find(language_model.config)
     return active.highlight if active else None
+
+
+@contextmanager
+def watched(watch: Watch) -> Iterator[None]:
+    """Tell `watch` of every attention call of attached decoders inside the block."""
+    token = _WATCH.set(watch)
+    try:
+        yield
+    finally:
+        _WATCH.reset(token)
 
 
 def attach(language_model: nn.Module) -> PreTrainedConfig:
@@ -175,7 +188,9 @@ def _attention(
         if torch.compiler.is_compiling():
             raise RuntimeError("a highlight narrowed to layers or heads cannot be compiled")
         attention_mask = _narrow(active, module.layer_idx, query.shape[1], attention_mask)
-    _record(getattr(module, "layer_idx", None), query, key, attention_mask, kw.get("scaling"))
+    watch = _WATCH.get()
+    if watch is not None:
+        watch(module, query, key, attention_mask, kw.get("scaling"))
     return sdpa_attention_forward(module, query, key, value, attention_mask, **kw)
 
 
@@ -207,42 +222,3 @@ def _biased(plain: Tensor) -> Tensor:
         f"{len(masks)} masks in one pass, and a layer has a copy of one: a highlight narrowed to "
         "layers or heads needs this model on one device"
     )
-
-
-@contextmanager
-def record_attention() -> Iterator[dict[int, Tensor]]:
-    """Keep where the last query looks, layer by layer; the highlight that is on is part of it.
-
-    Yields: layer -> probabilities [B, heads, K] over all keys, of the latest forward pass in here.
-    """
-    found: dict[int, Tensor] = {}
-    token = _RECORDED.set(found)
-    try:
-        yield found
-    finally:
-        _RECORDED.reset(token)
-
-
-def _record(
-    layer: int | None, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float | None
-) -> None:
-    """Keep one layer's softmax(q k' scaling + mask) of the last position, if a block asks for it.
-
-    Args:
-        layer: its index; None is no layer of a decoder and is not kept.
-        query: [B, heads, Q, d].
-        key: [B, key heads, K, d].
-        mask: bool or additive [B, 1 or heads, Q, K]; None hides nothing.
-        scaling: of the scores; None is d ** -0.5.
-    """
-    recorded = _RECORDED.get()
-    if recorded is None or layer is None:
-        return
-    keys = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
-    scores = (query[:, :, -1:] @ keys.transpose(2, 3)).float()
-    scores *= query.shape[-1] ** -0.5 if scaling is None else scaling
-    if mask is not None:
-        last = mask[:, :, -1:, : keys.shape[2]]
-        hidden = last.logical_not() if last.dtype == torch.bool else None
-        scores = scores + last if hidden is None else scores.masked_fill(hidden, -torch.inf)
-    recorded[layer] = scores.softmax(-1)[:, :, 0]

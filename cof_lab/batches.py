@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cof_lab.packing import Layout, Probe
-from cof_lab.position_code import place_code
+from cof_lab.position_code import position_code
 from cof_lab.segments import Tokens
 from cof_lab.tokenizer import PAD
 from cof_lab.world import Scenes
@@ -60,7 +60,7 @@ def coverage(scenes: Scenes, patch: int) -> np.ndarray:
     return area / area.sum(-1, keepdims=True).clip(min=1e-6)
 
 
-def pack(
+def pack_segments(
     groups: Sequence[Sequence[Sequence[Tokens]]],
     prefix: Sequence[int],
     scenes: Scenes,
@@ -181,7 +181,7 @@ def _points(looks: list[tuple], scenes: Scenes) -> tuple[Tensor, Tensor, Tensor]
     slots = [np.flatnonzero(present) for present in scenes.present]
     named = [look for look in looks if look[3]]
     image, row = np.array([look[:2] for look in named], dtype=np.int64).reshape(-1, 2).T.copy()
-    codes = place_code(torch.from_numpy((scenes.boxes / scenes.side).astype(np.float32)))
+    codes = position_code(torch.from_numpy((scenes.boxes / scenes.side).astype(np.float32)))
     chosen = [codes[k, slots[k][list(things)]].mean(0) for k, _, _, things in named]
     code = torch.stack(chosen) if chosen else codes.new_zeros(0, codes.shape[-1])
     return torch.from_numpy(image), torch.from_numpy(row), code

@@ -36,10 +36,10 @@ class Gate:
     def __str__(self) -> str:
         allowed = f">= {self.low:.2f}" if self.high >= 1 else f"{self.low:.2f}-{self.high:.2f}"
         verdict = "met    " if self.met else "NOT MET"
-        return f"{verdict}  {self.what}: {shown(self.score)} (gate {allowed})"
+        return f"{verdict}  {self.what}: {as_text(self.score)} (gate {allowed})"
 
 
-def shown(score: Estimate) -> str:
+def as_text(score: Estimate) -> str:
     """`0.987 [0.980, 0.994]`."""
     return str(Number(score, digits=3))
 
@@ -99,18 +99,18 @@ def _body(report: Examination, reworded: Examination, scenes: int) -> Iterator[s
     ):
         yield f"\n**{title}**\n"
         yield from _table(report, name)
-    absent = [f"{d} {shown(report[d]['absent']['all'])}" for d in report]
+    absent = [f"{d} {as_text(report[d]['absent']['all'])}" for d in report]
     yield f'\nAsked to locate what is absent, it says so (`{{"bbox": []}}`): {", ".join(absent)}.'
     held = reworded["easy"]
     yield (
-        f"\nWordings held out of training, easy: accuracy {shown(held['accuracy']['all'])}, "
-        f"hit@.5 {shown(held['hit']['all'])}."
+        f"\nWordings held out of training, easy: accuracy {as_text(held['accuracy']['all'])}, "
+        f"hit@.5 {as_text(held['hit']['all'])}."
     )
     yield "\n**Release gates**\n\n| gate | allowed | measured | n | |\n|---|---|---|---|---|"
     for gate in gates(report):
         allowed = f"≥ {gate.low:.2f}" if gate.high >= 1 else f"{gate.low:.2f}–{gate.high:.2f}"
         verdict = "met" if gate.met else "**not met**"
-        yield f"| {gate.what} | {allowed} | {shown(gate.score)} | {gate.score.n} | {verdict} |"
+        yield f"| {gate.what} | {allowed} | {as_text(gate.score)} | {gate.score.n} | {verdict} |"
 
 
 def _table(report: Examination, name: str) -> Iterator[str]:
@@ -118,4 +118,6 @@ def _table(report: Examination, name: str) -> Iterator[str]:
     for kind in (*YES_NO_KINDS, *WORD_KINDS, "all"):
         cells = [report[d][name].get(kind) for d in report]
         if any(cells):
-            yield f"| {kind} | " + " | ".join(shown(cell) if cell else "–" for cell in cells) + " |"
+            yield (
+                f"| {kind} | " + " | ".join(as_text(cell) if cell else "–" for cell in cells) + " |"
+            )

@@ -5,7 +5,6 @@ No CoF is involved. Intervals are 95 %, over scenes: questions about one scene a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cof.analyse.statistics import Estimate, mean
+from cof.prompts import IMAGE
+from cof.regions.boxes import clip, iou
+from cof.regions.parse import parse_boxes
+from cof.types import Box
 from cof_lab import wording
-from cof_lab.model import normalise
-from cof_lab.question_context import Asker, Question, UnaskableError
+from cof_lab.model import normalise_pixels
+from cof_lab.question_context import GeneratedQuestion, QuestionContext, UnaskableError
 from cof_lab.questions import WORD_KINDS, YES_NO_KINDS, ask
 from cof_lab.render import render
 from cof_lab.segments import MOST, fractions
@@ -27,18 +30,17 @@ if TYPE_CHECKING:
     from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 DIFFICULTIES = ("easy", "fine", "crowded")
-BOX = re.compile(r"\[(\d\.\d+), (\d\.\d+), (\d\.\d+), (\d\.\d+)\]")
 
 
 @dataclass(frozen=True)
-class Case:
+class ExamQuestion:
     """One prompt to put to the model, and what counts as right."""
 
     scene: int
     kind: str
     prompt: str  # from the line break after <image> to 'ASSISTANT:'
     answer: str | None  # None: a grounding prompt
-    boxes: list[list[float]]  # fractions of the padded square
+    boxes: tuple[Box, ...]  # fractions of the padded square
 
 
 def load(folder: Path) -> tuple[LlavaForConditionalGeneration, PreTrainedTokenizerFast]:
@@ -50,9 +52,9 @@ def load(folder: Path) -> tuple[LlavaForConditionalGeneration, PreTrainedTokeniz
     return model.eval(), tokenizer
 
 
-def cases(
+def exam_questions(
     difficulty: str, scenes: int, held_out: bool, side: int, split: str = "test"
-) -> list[Case]:
+) -> list[ExamQuestion]:
     """Every kind of question about each scene, to answer and to locate.
 
     Yes/no kinds ask a yes and a no each. `held_out`: wordings that training never used.
@@ -64,30 +66,31 @@ def cases(
         for kind in (*YES_NO_KINDS, *WORD_KINDS):
             truths = (True, False) if kind in YES_NO_KINDS else (True,)
             for truth in truths:
-                asker = Asker(things, Random(f"{difficulty}-{row}-{kind}"), held_out)
+                context = QuestionContext(things, Random(f"{difficulty}-{row}-{kind}"), held_out)
                 try:
-                    question = ask(asker, kind, truth)
+                    question = ask(context, kind, truth)
                 except UnaskableError:
                     continue
-                result += _both(question, row, fractions(things, question.region, side))
+                true = fractions(things, question.region, side)
+                result += _both(question, row, tuple(Box(*corners) for corners in true))
     return result
 
 
-def _both(question: Question, scene: int, boxes: list[list[float]]) -> list[Case]:
+def _both(question: GeneratedQuestion, scene: int, boxes: tuple[Box, ...]) -> list[ExamQuestion]:
     suffix = wording.YES_NO if question.kind in YES_NO_KINDS else wording.WORD
     plain = "\n" + question.text + suffix + wording.SUFFIX
-    answer = Case(scene, question.kind, plain, question.answer, boxes)
+    answer = ExamQuestion(scene, question.kind, plain, question.answer, boxes)
     if len(boxes) > MOST:
         return [answer]
     ground = "\n" + question.text + wording.GROUNDING + wording.SUFFIX
-    return [answer, Case(scene, question.kind, ground, None, boxes)]
+    return [answer, ExamQuestion(scene, question.kind, ground, None, boxes)]
 
 
 @torch.inference_mode()
 def replies(
     model: Any,  # LlavaForConditionalGeneration
     tokenizer: PreTrainedTokenizerFast,
-    asked: Sequence[Case],
+    asked: Sequence[ExamQuestion],
     difficulty: str,
     batch: int = 48,
     split: str = "test",
@@ -97,8 +100,7 @@ def replies(
 
     side = model.config.vision_config.image_size
     pixels = render(describe(range(max(c.scene for c in asked) + 1), difficulty, split, side=side))
-    image = "<image>" * model.config.image_seq_length
-    opening = wording.PREFIX.replace("<image>", image)
+    opening = wording.OPENING + IMAGE * model.config.image_seq_length
     order = sorted(range(len(asked)), key=lambda k: (asked[k].answer is None, len(asked[k].prompt)))
     result = [""] * len(asked)
     for start in tqdm(range(0, len(order), batch), desc=difficulty, mininterval=5):
@@ -108,7 +110,7 @@ def replies(
         output = model.generate(
             input_ids=tokens["input_ids"],
             attention_mask=tokens["attention_mask"],
-            pixel_values=normalise(pixels[[asked[k].scene for k in rows]]),
+            pixel_values=normalise_pixels(pixels[[asked[k].scene for k in rows]]),
             max_new_tokens=8 if asked[rows[-1]].answer is not None else 64,
             do_sample=False,
         )
@@ -120,19 +122,10 @@ def replies(
     return result
 
 
-def iou(a: Sequence[float], b: Sequence[float]) -> float:
-    """Intersection over union of two (x0, y0, x1, y1) boxes; 0 where a box is empty."""
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    shared = max(width, 0.0) * max(height, 0.0)
-    total = sum(max(0.0, x[2] - x[0]) * max(0.0, x[3] - x[1]) for x in (a, b)) - shared
-    return shared / total if total > 0 else 0.0
-
-
-def overlaps(reply: str, boxes: Sequence[Sequence[float]]) -> list[float]:
+def overlaps(reply: str, boxes: Sequence[Box]) -> list[float]:
     """For every true box, the best IoU that a box of the reply has with it."""
-    found = [[float(value) for value in match] for match in BOX.findall(reply)]
-    return [max((iou(box, guess) for guess in found), default=0.0) for box in boxes]
+    found = [box for quad in parse_boxes(reply) if (box := clip(quad))]
+    return [max((iou([guess], [box]) for guess in found), default=0.0) for box in boxes]
 
 
 def examine(
@@ -152,16 +145,16 @@ def examine(
     side = model.config.vision_config.image_size
     report = {}
     for difficulty in difficulties:
-        asked = cases(difficulty, scenes, held_out, side, split)
+        asked = exam_questions(difficulty, scenes, held_out, side, split)
         texts = replies(model, tokenizer, asked, difficulty, split=split)
         report[difficulty] = _scores(asked, texts)
     return report
 
 
-def _scores(asked: Sequence[Case], texts: Sequence[str]) -> dict[str, dict[str, Estimate]]:
+def _scores(asked: Sequence[ExamQuestion], texts: Sequence[str]) -> dict[str, dict[str, Estimate]]:
     values: dict[str, list[tuple[str, int, float]]] = {}
 
-    def add(name: str, case: Case, value: float) -> None:
+    def add(name: str, case: ExamQuestion, value: float) -> None:
         values.setdefault(name, []).append((case.kind, case.scene, value))
 
     for case, text in zip(asked, texts, strict=True):
@@ -172,7 +165,7 @@ def _scores(asked: Sequence[Case], texts: Sequence[str]) -> dict[str, dict[str, 
             add("hit", case, float(min(best) >= 0.5))
             add("iou", case, sum(best) / len(best))
         else:
-            add("absent", case, float(not BOX.search(text)))
+            add("absent", case, float(not parse_boxes(text)))
     return {name: _by_kind(rows) for name, rows in values.items()}
 
 

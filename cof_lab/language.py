@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cof_lab import wording
-from cof_lab.batches import Look, Packed, Rows, pack
+from cof_lab.batches import Look, Packed, Rows, pack_segments
 from cof_lab.curriculum import CURRICULUM, LanguageConfig
 from cof_lab.loop import Schedule
-from cof_lab.model import ModelConfig, normalise, vision_features
+from cof_lab.model import ModelConfig, normalise_pixels, vision_features
 from cof_lab.packing import install, packed
 from cof_lab.position_code import BOX_CODE
 from cof_lab.render import render
@@ -58,7 +58,7 @@ class LanguageStage:
         model.model.vision_tower.requires_grad_(tower > 0)
         readout.requires_grad_(tower > 0)
         self.scales = {"model.model.vision_tower": tower, "readout": tower}
-        before = tokenizer(wording.PREFIX.replace("<image>", ""))["input_ids"]
+        before = tokenizer(wording.OPENING)["input_ids"]
         self.first_image = len(before)
         self.prefix = before + [model.config.image_token_index] * config.grid**2
         self.kinds, self.coordinates = token_kinds(tokenizer)
@@ -94,7 +94,7 @@ class LanguageStage:
             long += many
         groups = self._groups(short, diet.short) + self._groups(long, diet.long)
         silent = [not e for e in easy] if easy and self.language.reader == "easy" else None
-        return pack(
+        return pack_segments(
             groups, self.prefix, scenes, self.config.patch, self.first_image, self.kinds,
             (self.language.attention_layer, self.language.boxes_layer), silent=silent,
         )  # fmt: skip
@@ -113,7 +113,7 @@ class LanguageStage:
 
         The attention of the rows in `looks` is left in their probes.
         """
-        pixels = normalise(render(scenes, self.device))
+        pixels = normalise_pixels(render(scenes, self.device))
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.language.vision_scale > 0):
             features = vision_features(self.model, pixels)
         core = self.model.model
@@ -179,7 +179,7 @@ class LanguageStage:
         logits = self.model.lm_head(hidden[rows.image, rows.row])
         log_prob = logits.log_softmax(-1)
         nll = -log_prob.gather(1, rows.target[:, None])[:, 0]
-        number = self.coordinates.get(rows.target)
+        number = self.coordinates.hundredths(rows.target)
         soft = number >= 0
         grid = torch.arange(len(self.coordinates.ids))
         kernel = torch.exp(-0.5 * (grid[None] - number[soft][:, None]) ** 2)
@@ -203,7 +203,7 @@ class LanguageStage:
             if at is not None and tokens.sample.reading:
                 tally.setdefault(tokens.sample.kind, []).append(right[at])
         report = {f"acc/{kind}": sum(v) / len(v) for kind, v in tally.items()}
-        truth, value = self.coordinates.get(rows.target), self.coordinates.get(guess)
+        truth, value = self.coordinates.hundredths(rows.target), self.coordinates.hundredths(guess)
         both = (truth >= 0) & (value >= 0)
         if both.any():
             report["coordinate"] = float((truth - value)[both].abs().float().mean()) / 100

@@ -57,7 +57,7 @@ class Stage(Protocol):
         """Metrics on the dev split."""
 
 
-def save(path: Path, state: Any) -> None:
+def save_checkpoint(path: Path, state: Any) -> None:
     """Write a checkpoint so that a kill leaves either the old file or the new one."""
     with whole(path) as fresh:
         torch.save(state, fresh)
@@ -108,7 +108,7 @@ def fit(
                 folder / "dev.jsonl", {"stage": stage.name, "step": step + 1, **stage.evaluate()}
             )
         if time.monotonic() - saved > 60 * minutes or step + 1 == end:
-            save(path, _state(stage, optimizer, step + 1))
+            save_checkpoint(path, _state(stage, optimizer, step + 1))
             saved = time.monotonic()
 
 

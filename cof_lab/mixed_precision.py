@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 
-class HalfLinear(torch.autograd.Function):
+class Bfloat16Linear(torch.autograd.Function):
     """y = x w^T (+ b) and its first gradients; products are bfloat16, kept as float32."""
 
     @staticmethod
@@ -43,7 +43,7 @@ class HalfLinear(torch.autograd.Function):
         )
 
 
-def halve(module: nn.Module) -> None:
+def multiply_in_bfloat16(module: nn.Module) -> None:
     """Let every linear layer in `module` multiply in bfloat16."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
@@ -51,5 +51,5 @@ def halve(module: nn.Module) -> None:
 
 
 def _forward(layer: nn.Linear, x: Tensor) -> Tensor:
-    result: Tensor = HalfLinear.apply(x, layer.weight, layer.bias)
+    result: Tensor = Bfloat16Linear.apply(x, layer.weight, layer.bias)
     return result

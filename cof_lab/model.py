@@ -104,7 +104,7 @@ def vision_features(model: LlavaForConditionalGeneration, pixels: Tensor) -> Ten
     return hidden[:, 1:]
 
 
-def normalise(pixels: Tensor) -> Tensor:
+def normalise_pixels(pixels: Tensor) -> Tensor:
     """uint8 [B, 3, S, S] to CLIP's normalised floats."""
     mean = torch.tensor(IMAGE_MEAN, device=pixels.device)[:, None, None]
     std = torch.tensor(IMAGE_STD, device=pixels.device)[:, None, None]

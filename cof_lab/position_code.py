@@ -16,7 +16,7 @@ WAVES = (0.5, 1.0, 2.0, 4.0, 8.0)  # periods across the image
 BOX_CODE = 4 * 2 * len(WAVES)  # numbers in the code of a box
 
 
-def place_code(values: Tensor, waves: tuple[float, ...] = WAVES) -> Tensor:
+def position_code(values: Tensor, waves: tuple[float, ...] = WAVES) -> Tensor:
     """Coordinates [..., C] in 0..1 to their codes [..., C * 2 * len(waves)], each in -1..1."""
     angle = 2 * math.pi * values[..., None] * values.new_tensor(waves)
     return torch.stack([angle.cos(), angle.sin()], -1).flatten(-3)
@@ -29,6 +29,6 @@ def coordinate_table(width: int, spread: float, seed: int) -> Tensor:
     for places: a hundredth is finer than what is asked of the vision tower.
     """
     waves = (*WAVES, 16.0)
-    code = place_code(torch.arange(101)[:, None] / 100, waves)
+    code = position_code(torch.arange(101)[:, None] / 100, waves)
     directions = torch.randn(code.shape[1], width, generator=torch.Generator().manual_seed(seed))
     return spread / math.sqrt(len(waves)) * code @ directions

@@ -1,4 +1,4 @@
-"""One scene, one source of chance: what questions are made with."""
+"""What a question is made with: one scene and one source of chance; and what comes of it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Ref:
 
 
 @dataclass(frozen=True)
-class Question:
+class GeneratedQuestion:
     """A bare question (no suffix). `region`: indices of the things that hold the answer.
 
     `fact` is the word that decides the answer (the true digit behind a yes/no about a digit).
@@ -42,7 +42,7 @@ class UnaskableError(Exception):
 
 
 @dataclass(frozen=True)
-class Asker:
+class QuestionContext:
     """Draws questions about one scene. `held_out` uses the wordings kept out of training."""
 
     things: Sequence[Thing]
@@ -87,7 +87,7 @@ class Asker:
         if style < 0.45:
             phrase, test = f"{thing.color} {noun}", lambda t: t.color == thing.color
         elif style < 0.9:
-            phrase, test = plural(thing.shape), lambda t: t.shape == thing.shape
+            phrase, test = plural_shape(thing.shape), lambda t: t.shape == thing.shape
         else:
             phrase, test = noun, lambda t: True
         members = [k for k, t in enumerate(self.things) if test(t)]
@@ -97,6 +97,6 @@ class Asker:
         return Ref(phrase, tuple(members))
 
 
-def plural(shape: str) -> str:
+def plural_shape(shape: str) -> str:
     """'crosses', 'stars'."""
     return shape + ("es" if shape.endswith("s") else "s")

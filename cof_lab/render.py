@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cof_lab.counter_random import uniform
-from cof_lab.shape_distances import distance
+from cof_lab.shape_distances import shape_distance
 from cof_lab.world import COLORS, SHAPES, Scenes
 
 PAD_COLOR = (122, 116, 104)  # what LLaVA-1.5 pads to a square with
@@ -183,7 +183,7 @@ def _add(canvas: Tensor, objects: Objects) -> Tensor:
 def _layers(objects: Objects, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Coverage [N, h, w] and colour [N, 3, h, w] of each object, x and y from its centre."""
     radius = objects.radius
-    alpha = (0.5 - distance(objects.shape, x / radius, y / radius) * radius).clamp(0, 1)
+    alpha = (0.5 - shape_distance(objects.shape, x / radius, y / radius) * radius).clamp(0, 1)
     glyph = _glyph_cover(objects, x, y)
     light = (objects.fill * torch.tensor([0.3, 0.59, 0.11], device=x.device)).sum(-1)
     dark_or_light = torch.where(light > 120, 12.0, 248.0)[:, None, None, None]

@@ -13,20 +13,20 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
-class Coordinates:
+class CoordinateTokens:
     """Token ids of 0.00 .. 1.00, and back."""
 
     def __init__(self, ids: list[int], vocabulary: int) -> None:
         self.ids = torch.tensor(ids)
-        self.table = torch.full((vocabulary,), -1)
-        self.table[self.ids] = torch.arange(len(ids))
+        self._hundredths = torch.full((vocabulary,), -1)
+        self._hundredths[self.ids] = torch.arange(len(ids))
 
-    def get(self, tokens: Tensor) -> Tensor:
+    def hundredths(self, tokens: Tensor) -> Tensor:
         """Hundredths of each token, or -1."""
-        return self.table[tokens]
+        return self._hundredths[tokens]
 
 
-def token_kinds(tokenizer: PreTrainedTokenizerFast) -> tuple[dict[int, str], Coordinates]:
+def token_kinds(tokenizer: PreTrainedTokenizerFast) -> tuple[dict[int, str], CoordinateTokens]:
     """Loss-weight class of tokens that are not plain words."""
     word: Any = tokenizer.convert_tokens_to_ids
     numbers = [word(f"{k / 100:.2f}") for k in range(101)]
@@ -36,4 +36,4 @@ def token_kinds(tokenizer: PreTrainedTokenizerFast) -> tuple[dict[int, str], Coo
         for token in tokenizer(text, add_special_tokens=False)["input_ids"]:
             kinds.setdefault(token, "syntax")
     kinds.update({word("ĠYes"): "yes_no", word("ĠNo"): "yes_no", EOS: "eos"})
-    return kinds, Coordinates(numbers, len(tokenizer))
+    return kinds, CoordinateTokens(numbers, len(tokenizer))

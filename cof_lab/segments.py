@@ -8,7 +8,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from cof_lab import wording
-from cof_lab.question_context import Asker, Question, Ref, UnaskableError
+from cof_lab.question_context import GeneratedQuestion, QuestionContext, Ref, UnaskableError
 from cof_lab.questions import WORD_KINDS, YES_NO_KINDS, ask, multiple_choice
 from cof_lab.tokenizer import EOS
 from cof_lab.world import Thing
@@ -73,25 +73,29 @@ def fractions(things: Sequence[Thing], indices: Sequence[int], side: int) -> lis
     return [[value / side for value in things[k].box] for k in indices]
 
 
-def answer_sample(asker: Asker, question: Question, suffix: str) -> Sample:
+def answer_sample(context: QuestionContext, question: GeneratedQuestion, suffix: str) -> Sample:
     """The question with a suffix, and its short answer."""
-    return _sample(asker, question, question.text + suffix, " " + question.answer, reading=True)
+    return _sample(context, question, question.text + suffix, " " + question.answer, reading=True)
 
 
-def grounding_sample(asker: Asker, question: Question, suffix: str, side: int) -> Sample:
+def grounding_sample(
+    context: QuestionContext, question: GeneratedQuestion, suffix: str, side: int
+) -> Sample:
     """The question with a grounding prompt, and the JSON of its region."""
-    boxes = fractions(asker.things, question.region, side)
+    boxes = fractions(context.things, question.region, side)
     reply = " " + wording.bbox_reply(boxes)
-    return _sample(asker, question, question.text + suffix, reply, reading=False)
+    return _sample(context, question, question.text + suffix, reply, reading=False)
 
 
-def _sample(asker: Asker, question: Question, text: str, reply: str, reading: bool) -> Sample:
+def _sample(
+    context: QuestionContext, question: GeneratedQuestion, text: str, reply: str, reading: bool
+) -> Sample:
     body = "\n" + text
     refs, hints = [], []
     for ref in question.refs:
         end = 1 + _end(question.text, ref.phrase)
         refs.append((end, ref.things))
-        word = attribute(asker.things, ref)
+        word = attribute(context.things, ref)
         if word:
             hints.append((end, word))
     if question.fact:
@@ -120,107 +124,107 @@ def attribute(things: Sequence[Thing], ref: Ref) -> str:
     return thing.color if thing.color not in ref.phrase else thing.glyph
 
 
-def describe_sample(asker: Asker, side: int) -> Sample:
+def describe_sample(context: QuestionContext, side: int) -> Sample:
     """'Describe the red circle.' -> digit and box; by its digit -> name and box."""
-    if asker.random.random() < 0.6:
-        index = asker.thing()
-        ref = asker.name(index)
-        told = asker.things[index].glyph
+    if context.random.random() < 0.6:
+        index = context.thing()
+        ref = context.name(index)
+        told = context.things[index].glyph
     else:
-        index, ref = asker.by_glyph()
-        told = asker.things[index].name
-    text = asker.say("describe", a=ref.phrase)
-    question = Question("describe", text, told, (index,), (ref,))
-    box = wording.bbox_reply(fractions(asker.things, (index,), side))
-    return _sample(asker, question, text, f" {told} {box}", reading=True)
+        index, ref = context.by_glyph()
+        told = context.things[index].name
+    text = context.say("describe", a=ref.phrase)
+    question = GeneratedQuestion("describe", text, told, (index,), (ref,))
+    box = wording.bbox_reply(fractions(context.things, (index,), side))
+    return _sample(context, question, text, f" {told} {box}", reading=True)
 
 
-def refer_sample(asker: Asker, side: int) -> Sample:
+def refer_sample(context: QuestionContext, side: int) -> Sample:
     """Where one thing is."""
-    ref = asker.name(asker.thing()) if asker.random.random() < 0.7 else asker.by_glyph()[1]
-    text = asker.pick(wording.REFER[:-1]).format(a=ref.phrase)
-    return _located(asker, text, ref, side)
+    ref = context.name(context.thing()) if context.random.random() < 0.7 else context.by_glyph()[1]
+    text = context.pick(wording.REFER[:-1]).format(a=ref.phrase)
+    return _located(context, text, ref, side)
 
 
-def group_sample(asker: Asker, diet: Diet, side: int) -> Sample:
+def group_sample(context: QuestionContext, diet: Diet, side: int) -> Sample:
     """Where all of several things are, asked for or counted."""
-    if asker.random.random() < 0.5:
-        ref = asker.group(most=MOST)
-        return _located(asker, asker.say("list", many=ref.phrase), ref, side)
-    question = ask(asker, asker.pick(("count", "how_many")))
+    if context.random.random() < 0.5:
+        ref = context.group(most=MOST)
+        return _located(context, context.say("list", many=ref.phrase), ref, side)
+    question = ask(context, context.pick(("count", "how_many")))
     if len(question.region) > MOST:
         raise UnaskableError
-    return grounding_sample(asker, question, _grounding_suffix(asker, diet), side)
+    return grounding_sample(context, question, _grounding_suffix(context, diet), side)
 
 
-def _located(asker: Asker, text: str, ref: Ref, side: int) -> Sample:
-    question = Question("refer", text, "", ref.things, (ref,))
-    boxes = wording.bbox_reply(fractions(asker.things, ref.things, side))
-    return _sample(asker, question, text, " " + boxes, reading=False)
+def _located(context: QuestionContext, text: str, ref: Ref, side: int) -> Sample:
+    question = GeneratedQuestion("refer", text, "", ref.things, (ref,))
+    boxes = wording.bbox_reply(fractions(context.things, ref.things, side))
+    return _sample(context, question, text, " " + boxes, reading=False)
 
 
-def ask_any(asker: Asker, diet: Diet, yes_no: float) -> Question:
+def ask_any(context: QuestionContext, diet: Diet, yes_no: float) -> GeneratedQuestion:
     """A question of some kind that this scene allows."""
     while True:
-        family = YES_NO_KINDS if asker.random.random() < yes_no else WORD_KINDS
+        family = YES_NO_KINDS if context.random.random() < yes_no else WORD_KINDS
         kinds = [kind for kind in family if kind in diet.kinds]
-        kind = asker.random.choices(kinds, [WEIGHTS[k] for k in kinds])[0]
+        kind = context.random.choices(kinds, [WEIGHTS[k] for k in kinds])[0]
         try:
-            question = ask(asker, kind)
+            question = ask(context, kind)
         except UnaskableError:
             continue
         if diet.absent or question.region:
             return question
 
 
-def short_samples(asker: Asker, diet: Diet, side: int) -> list[Sample]:
+def short_samples(context: QuestionContext, diet: Diet, side: int) -> list[Sample]:
     """A dense description, a short answer, or a yes/no question with its opposite."""
-    if asker.random.random() < diet.dense:
-        return [_retry(lambda: describe_sample(asker, side))]
-    if asker.random.random() < diet.yes_no:
-        return _pair(asker, diet)
-    question = ask_any(asker, diet, 0.0)
-    return [answer_sample(asker, question, asker.random.choice(("", wording.WORD)))]
+    if context.random.random() < diet.dense:
+        return [_retry(lambda: describe_sample(context, side))]
+    if context.random.random() < diet.yes_no:
+        return _pair(context, diet)
+    question = ask_any(context, diet, 0.0)
+    return [answer_sample(context, question, context.random.choice(("", wording.WORD)))]
 
 
-def _pair(asker: Asker, diet: Diet) -> list[Sample]:
+def _pair(context: QuestionContext, diet: Diet) -> list[Sample]:
     """Yes and no that differ in the claim and in nothing else, which teaches to compare."""
     kinds = [k for k in YES_NO_KINDS if k in diet.kinds and (diet.absent or k != "existence")]
-    suffix = asker.random.choice(("", wording.WORD, *[wording.YES_NO] * 3))
+    suffix = context.random.choice(("", wording.WORD, *[wording.YES_NO] * 3))
     while True:
-        kind = asker.random.choices(kinds, [WEIGHTS[k] for k in kinds])[0]
-        state = asker.random.getstate()
+        kind = context.random.choices(kinds, [WEIGHTS[k] for k in kinds])[0]
+        state = context.random.getstate()
         try:
-            yes = ask(asker, kind, True)
-            asker.random.setstate(state)
-            pair = yes, ask(asker, kind, False)
+            yes = ask(context, kind, True)
+            context.random.setstate(state)
+            pair = yes, ask(context, kind, False)
         except UnaskableError:
             continue
-        return [answer_sample(asker, question, suffix) for question in pair]
+        return [answer_sample(context, question, suffix) for question in pair]
 
 
-def long_sample(asker: Asker, diet: Diet, side: int) -> Sample:
+def long_sample(context: QuestionContext, diet: Diet, side: int) -> Sample:
     """A locating question, or multiple choice."""
-    if "how_many" in diet.kinds and asker.random.random() < diet.group:
-        return _retry(lambda: group_sample(asker, diet, side))
-    draw = asker.random.random()
+    if "how_many" in diet.kinds and context.random.random() < diet.group:
+        return _retry(lambda: group_sample(context, diet, side))
+    draw = context.random.random()
     if draw < diet.refer:
-        return _retry(lambda: refer_sample(asker, side))
+        return _retry(lambda: refer_sample(context, side))
     if draw < diet.refer + diet.choice:
-        question = multiple_choice(ask_any(asker, diet, 0.0), asker.random)
-        return answer_sample(asker, question, wording.LETTER)
-    question = ask_any(asker, diet, 0.6)
+        question = multiple_choice(ask_any(context, diet, 0.0), context.random)
+        return answer_sample(context, question, wording.LETTER)
+    question = ask_any(context, diet, 0.6)
     while len(question.region) > MOST:
-        question = ask_any(asker, diet, 0.6)
-    if question.kind in YES_NO_KINDS and asker.random.random() < 0.15:
+        question = ask_any(context, diet, 0.6)
+    if question.kind in YES_NO_KINDS and context.random.random() < 0.15:
         question = replace(question, text=question.text + wording.YES_NO)
-    return grounding_sample(asker, question, _grounding_suffix(asker, diet), side)
+    return grounding_sample(context, question, _grounding_suffix(context, diet), side)
 
 
-def _grounding_suffix(asker: Asker, diet: Diet) -> str:
-    if asker.random.random() < diet.published:
+def _grounding_suffix(context: QuestionContext, diet: Diet) -> str:
+    if context.random.random() < diet.published:
         return wording.GROUNDING
-    return asker.random.choice(wording.GROUNDINGS[1:])
+    return context.random.choice(wording.GROUNDINGS[1:])
 
 
 def _retry(make: Callable[[], Sample]) -> Sample:
@@ -236,11 +240,11 @@ def samples(
     things: Sequence[Thing], random: Random, diet: Diet, side: int
 ) -> tuple[list[Sample], list[Sample]]:
     """`diet.short` reading samples and `diet.long` locating samples about one scene."""
-    asker = Asker(things, random)
+    context = QuestionContext(things, random)
     few: list[Sample] = []
     while len(few) < diet.short:
-        few += short_samples(asker, diet, side)
-    return few[: diet.short], [long_sample(asker, diet, side) for _ in range(diet.long)]
+        few += short_samples(context, diet, side)
+    return few[: diet.short], [long_sample(context, diet, side) for _ in range(diet.long)]
 
 
 def tokenize(batch: Sequence[Sample], tokenizer: PreTrainedTokenizerFast) -> list[Tokens]:

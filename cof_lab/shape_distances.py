@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 
-def distance(shape: Tensor, x: Tensor, y: Tensor) -> Tensor:
+def shape_distance(shape: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Signed distance of points, in radii, to each object's outline; negative inside.
 
     Args:
@@ -17,10 +17,10 @@ def distance(shape: Tensor, x: Tensor, y: Tensor) -> Tensor:
     Returns: [N, h, w].
     """
     result = x.new_empty(len(shape), y.shape[1], x.shape[2])
-    for index, outline in enumerate(OUTLINES):
+    for index, distance in enumerate(DISTANCES):
         rows = (shape[:, 0, 0] == index).nonzero()[:, 0]
         if len(rows):
-            result[rows] = outline(x[rows], y[rows])
+            result[rows] = distance(x[rows], y[rows])
     return result
 
 
@@ -56,5 +56,5 @@ def _star(x: Tensor, y: Tensor, outer: float = 1.1, inner: float = 0.52) -> Tens
     return ((px - outer) * ey - py * ex) / float(np.hypot(ex, ey))
 
 
-OUTLINES = (_circle, _square, _triangle, _diamond, _star, _cross)
+DISTANCES = (_circle, _square, _triangle, _diamond, _star, _cross)
 """In the order of SHAPES."""

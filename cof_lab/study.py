@@ -49,7 +49,7 @@ REGIONS = {
 
 
 @dataclass(frozen=True)
-class LabConfig:
+class StudyConfig:
     """What to run.
 
     size: images of each subtask and regime, a yes and a no question each.
@@ -75,7 +75,7 @@ class LabConfig:
                 raise ConfigError(f"{shown} is no {name}; there are {', '.join(known)}")
 
 
-def run(checkpoint: Path, out: Path, config: LabConfig) -> None:
+def run(checkpoint: Path, out: Path, config: StudyConfig) -> None:
     """Run every regime that has no record yet; a run that was killed goes on where it stood.
 
     Raises:
@@ -88,7 +88,7 @@ def run(checkpoint: Path, out: Path, config: LabConfig) -> None:
             _run_regime(checkpoint, out, regime, config)
 
 
-def _pin(checkpoint: Path, path: Path, config: LabConfig) -> None:
+def _pin(checkpoint: Path, path: Path, config: StudyConfig) -> None:
     """Write what the records are of, or check that they are of the same."""
     told = {key: value for key, value in asdict(config).items() if key != "regimes"}
     told = json.loads(json.dumps({"weights": digest(checkpoint), **told}))
@@ -105,7 +105,7 @@ def _pin(checkpoint: Path, path: Path, config: LabConfig) -> None:
         )
 
 
-def _run_regime(checkpoint: Path, out: Path, regime: str, config: LabConfig) -> None:
+def _run_regime(checkpoint: Path, out: Path, regime: str, config: StudyConfig) -> None:
     data = out / "runs" / regime / "MiniMME"
     if not (data / "regions.jsonl").exists():
         mini = MiniConfig(seed=config.seed, size=config.size, difficulty=regime)
@@ -123,7 +123,7 @@ def _run_regime(checkpoint: Path, out: Path, regime: str, config: LabConfig) -> 
     _write_credits(runs, out / f"{regime}.csv")
 
 
-def _base(checkpoint: Path, data: Path, config: LabConfig) -> RunConfig:
+def _base(checkpoint: Path, data: Path, config: StudyConfig) -> RunConfig:
     return schema.resolve(
         {
             "model": {"name": "llava", "path": str(checkpoint)},

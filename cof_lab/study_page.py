@@ -5,18 +5,17 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cof.analyse.attention import LINES
 from cof.analyse.figures import Curve, Panel, curves, save
-from cof.analyse.significance import holm, mcnemar, permutation
-from cof.analyse.statistics import Estimate, difference, mean
+from cof.analyse.significance import Change, change, holm, mcnemar
+from cof.analyse.statistics import difference, mean
 from cof.analyse.tables import INTERVALS, TESTED, Cell, Number, Table, percent, points
 from cof.files import write_whole
 from cof_lab.study import MAIN, REGIONS, WEIGHTS
-from cof_lab.study_records import Records, pooled, read
+from cof_lab.study_records import RegimeRecords, pooled, read
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,7 +49,7 @@ def write(folder: Path) -> list[Path]:
     return paths + [save(figure, folder / f"{name}.png") for name, figure in figures.items()]
 
 
-def plain_table(found: Sequence[Records]) -> Table:
+def plain_table(found: Sequence[RegimeRecords]) -> Table:
     """The plain model: accuracy by subtask, and how often its own boxes hit."""
     kinds = list(dict.fromkeys(kind for one in found for kind in one.subtasks))
     rows: list[tuple[Cell, ...]] = []
@@ -92,24 +91,24 @@ def overview(folders: Sequence[Path]) -> str:
     return Table("overview", caption, head, tuple(rows)).markdown() + "\n"
 
 
-def _hits(one: Records) -> Cell:
+def _hits(one: RegimeRecords) -> Cell:
     """How often its own boxes hit, where something is there to be found."""
     known = [k for k, iou in enumerate(one.own_iou) if iou is not None]
     hits = [float((one.own_iou[k] or 0) >= HIT) for k in known]
     return percent(mean(hits, [one.images[k] for k in known]), n=True)
 
 
-def main_table(found: Sequence[Records]) -> Table:
+def main_table(found: Sequence[RegimeRecords]) -> Table:
     """The declared main comparison: λ = 4.5, every region, with its tests."""
     rows: list[tuple[Cell, ...]] = []
     for one in found:
         changes = [_change(one, f"{region} λ={MAIN:g}") for region in REGIONS]
-        corrected = holm([change.p for change in changes if change])
-        for region, change, p in zip(REGIONS, changes, corrected, strict=True):
-            if change:
-                counts = (change.gained, change.lost)
-                ps = (change.p, p, mcnemar(*counts))
-                rows.append((one.regime, region, points(change.estimate), *counts, *ps))
+        corrected = holm([one.p for one in changes if one])
+        for region, changed, p in zip(REGIONS, changes, corrected, strict=True):
+            if changed:
+                counts = (changed.gained, changed.lost)
+                ps = (changed.p, p, mcnemar(*counts))
+                rows.append((one.regime, region, points(changed.estimate), *counts, *ps))
     tests = (TESTED, "p (Holm)", "p (McNemar)")
     head = ("regime", "region", "change, points", "gained", "lost", *tests)
     caption = (
@@ -119,7 +118,7 @@ def main_table(found: Sequence[Records]) -> Table:
     return Table("main", caption, head, tuple(rows))
 
 
-def weights_table(found: Sequence[Records]) -> Table:
+def weights_table(found: Sequence[RegimeRecords]) -> Table:
     """Change in points for every region and λ; λ = 1 is run with the model's own boxes."""
     rows: list[tuple[Cell, ...]] = []
     for one in found:
@@ -133,7 +132,7 @@ def weights_table(found: Sequence[Records]) -> Table:
     return Table("weights", caption, head, tuple(rows))
 
 
-def expand_table(found: Sequence[Records]) -> Table:
+def expand_table(found: Sequence[RegimeRecords]) -> Table:
     """Change in points for wider boxes, at the main λ."""
     rows: list[tuple[Cell, ...]] = []
     for one in found:
@@ -147,37 +146,13 @@ def expand_table(found: Sequence[Records]) -> Table:
     return Table("expand", caption, head, tuple(rows))
 
 
-@dataclass(frozen=True)
-class Change:
-    """Of one setting against plain, over some of the questions.
-
-    Attributes:
-        estimate: of the mean credit.
-        gained: questions with more credit.
-        lost: questions with less.
-        p: of the permutation test, not corrected.
-    """
-
-    estimate: Estimate
-    gained: int
-    lost: int
-    p: float
-
-
-def _change(one: Records, name: str, places: Sequence[int] | None = None) -> Change | None:
+def _change(one: RegimeRecords, name: str, places: Sequence[int] | None = None) -> Change | None:
     """Change of one setting; None where it was not run or there is no such question."""
     chosen = range(len(one.images)) if places is None else places
     if name not in one.credits or not chosen:
         return None
     images = [one.images[place] for place in chosen]
-    before, after = one.some(chosen, "plain"), one.some(chosen, name)
-    pairs = list(zip(before, after, strict=True))
-    return Change(
-        difference(before, after, images),
-        sum(b > a for a, b in pairs),
-        sum(b < a for a, b in pairs),
-        permutation(before, after, images, SEED),
-    )
+    return change(one.some(chosen, "plain"), one.some(chosen, name), images, SEED)
 
 
 def _corrected(
@@ -191,7 +166,7 @@ def _corrected(
 
 
 def _rows(
-    one: Records,
+    one: RegimeRecords,
     regions: Sequence[str],
     changes: Sequence[Sequence[Change | None]],
     n: bool = False,
@@ -201,7 +176,7 @@ def _rows(
     return [(one.regime, region, *row) for region, row in cells]
 
 
-def split_table(found: Sequence[Records]) -> Table:
+def split_table(found: Sequence[RegimeRecords]) -> Table:
     """The effect of its own boxes where they hit, where they miss, and where nothing is there."""
     rows: list[tuple[Cell, ...]] = []
     for one in found:
@@ -217,14 +192,14 @@ def split_table(found: Sequence[Records]) -> Table:
     return Table("split", caption, head, tuple(rows))
 
 
-def _split(one: Records, groups: Sequence[Sequence[int]]) -> list[tuple[Cell, ...]]:
+def _split(one: RegimeRecords, groups: Sequence[Sequence[int]]) -> list[tuple[Cell, ...]]:
     """Rows of one regime for own and true boxes, a column a group of questions."""
     regions = ["own", "truth"]
     changes = [[_change(one, f"{name} λ={MAIN:g}", part) for part in groups] for name in regions]
     return _rows(one, regions, changes, n=True)
 
 
-def subtask_table(found: Sequence[Records]) -> Table:
+def subtask_table(found: Sequence[RegimeRecords]) -> Table:
     """The effect by subtask, at the main λ."""
     kinds = list(dict.fromkeys(kind for one in found for kind in one.subtasks))
     rows: list[tuple[Cell, ...]] = []
@@ -235,7 +210,7 @@ def subtask_table(found: Sequence[Records]) -> Table:
     return Table("subtask", caption, ("regime", "region", *kinds), tuple(rows))
 
 
-def attention_table(folder: Path, found: Sequence[Records]) -> Table | None:
+def attention_table(folder: Path, found: Sequence[RegimeRecords]) -> Table | None:
     """Where the answer pass looks, layer by layer; None where it was not recorded."""
     rows: list[tuple[Cell, ...]] = []
     for one in found:
@@ -260,7 +235,7 @@ def _layers(regime: str, rows: list[dict[str, str]]) -> Iterator[tuple[Cell, ...
         yield (regime, layer, len(chosen), *shares)
 
 
-def effect_figure(found: Sequence[Records], stamp: str) -> Figure:
+def effect_figure(found: Sequence[RegimeRecords], stamp: str) -> Figure:
     """Change in points against λ: a panel a regime, a line a region, 95 % bands."""
     panels = []
     for one in found:

@@ -14,7 +14,7 @@ HARD = ("fine", "crowded", "noise")
 
 
 @dataclass(frozen=True)
-class Records:
+class RegimeRecords:
     """One regime's questions.
 
     Attributes:
@@ -38,7 +38,7 @@ class Records:
         return [self.credits[name][place] for place in places]
 
 
-def read(folder: Path) -> list[Records]:
+def read(folder: Path) -> list[RegimeRecords]:
     """All regimes recorded in a folder, in their declared order.
 
     Raises:
@@ -52,11 +52,11 @@ def read(folder: Path) -> list[Records]:
     return found
 
 
-def _read(path: Path) -> Records:
+def _read(path: Path) -> RegimeRecords:
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     settings = list(rows[0])[5:]
-    return Records(
+    return RegimeRecords(
         path.stem,
         tuple(row["image"] for row in rows),
         tuple(row["subtask"] for row in rows),
@@ -66,7 +66,7 @@ def _read(path: Path) -> Records:
     )
 
 
-def pooled(found: Sequence[Records]) -> list[Records]:
+def pooled(found: Sequence[RegimeRecords]) -> list[RegimeRecords]:
     """The hard regimes as one; none if only one of them is there.
 
     They share scenes, so an image counts once: its name is the cluster, whatever the regime.
@@ -76,7 +76,7 @@ def pooled(found: Sequence[Records]) -> list[Records]:
         return []
     names = [name for name in hard[0].credits if all(name in one.credits for one in hard)]
     return [
-        Records(
+        RegimeRecords(
             "+".join(one.regime for one in hard),
             tuple(image for one in hard for image in one.images),
             tuple(kind for one in hard for kind in one.subtasks),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from cof.files import whole_folder
 from cof_lab import wording
-from cof_lab.question_context import Asker, UnaskableError
+from cof_lab.question_context import QuestionContext, UnaskableError
 from cof_lab.questions import WORD_KINDS, YES_NO_KINDS, ask, multiple_choice
 from cof_lab.world import COLORS, GLYPHS, SHAPES, describe
 
@@ -29,7 +29,7 @@ PIECES = r'\d\.\d+| ?\d|, (?=\d\.)| ?[A-Za-z]+| ?\{"|": \[?| ?\[|\]\}|\], \[| ?[
 
 def corpus(scenes: int = 300) -> list[str]:
     """Training text: every template and coordinate, and questions about some scenes."""
-    lines = [wording.PREFIX.replace("<image>", ""), wording.SUFFIX, *wording.GROUNDINGS]
+    lines = [wording.OPENING, wording.SUFFIX, *wording.GROUNDINGS]
     lines += [*wording.REFER, wording.YES_NO, wording.WORD, wording.LETTER]
     lines += [text for texts in wording.TEMPLATES.values() for text in texts] * 4
     lines += [f"{k / 100:.2f}" for k in range(101)] * 20
@@ -38,15 +38,15 @@ def corpus(scenes: int = 300) -> list[str]:
     lines += [wording.bbox_reply([[0.1] * 4] * k) for k in range(4)] * 20
     batch = describe(range(scenes), "mixed", split="train")
     for row in range(scenes):
-        asker = Asker(batch.things(row), Random(row))
+        context = QuestionContext(batch.things(row), Random(row))
         for kind in (*YES_NO_KINDS, *WORD_KINDS):
             try:
-                question = ask(asker, kind)
+                question = ask(context, kind)
             except UnaskableError:
                 continue
             lines.append(question.text)
             if question.options:
-                lines.append(multiple_choice(question, asker.random).text)
+                lines.append(multiple_choice(question, context.random).text)
     return lines
 
 

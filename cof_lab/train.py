@@ -16,7 +16,7 @@ from cof.files import write_whole
 from cof_lab.curriculum import LanguageConfig
 from cof_lab.language import LanguageStage
 from cof_lab.loop import Schedule, fit
-from cof_lab.mixed_precision import halve
+from cof_lab.mixed_precision import multiply_in_bfloat16
 from cof_lab.model import ModelConfig, build, llava_config
 from cof_lab.optim import OptimConfig
 from cof_lab.position_code import coordinate_table
@@ -131,8 +131,8 @@ def train_model(
     _pin_tokenizer(tokenizer, folder)
     model.to(device)  # type: ignore[arg-type]  # the library's wrapper loses `self`
     if config.precision == "bfloat16":
-        halve(model.model.vision_tower)
-        halve(model.model.language_model)
+        multiply_in_bfloat16(model.model.vision_tower)
+        multiply_in_bfloat16(model.model.language_model)
     vision = VisionStage(model, config.model, config.vision, config.seed, device)
     fit(vision, folder, config.optim)
     language = LanguageStage(

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cof_lab.loop import Schedule
-from cof_lab.model import ModelConfig, normalise, vision_features
-from cof_lab.position_code import BOX_CODE, place_code
+from cof_lab.model import ModelConfig, normalise_pixels, vision_features
+from cof_lab.position_code import BOX_CODE, position_code
 from cof_lab.render import render
 from cof_lab.world import COLORS, GLYPHS, SHAPES, Scenes, describe, join
 
@@ -72,7 +72,7 @@ def patch_targets(scenes: Scenes, patch: int, device: str = "cpu") -> PatchTarge
         pick(scenes.glyph),
         real(hit),
         real(own / patch),
-        place_code(real(place)),
+        position_code(real(place)),
         share,
     )
 
@@ -160,7 +160,7 @@ class VisionStage:
         self.scales: dict[str, float] = {}
 
     def _forward(self, scenes: Scenes, glyph_weight: float) -> tuple[Tensor, dict[str, float]]:
-        pixels = normalise(render(scenes, self.device))
+        pixels = normalise_pixels(render(scenes, self.device))
         targets = patch_targets(scenes, self.config.patch, self.device)
         outputs = self.readout(vision_features(self.model, pixels))
         return patch_loss(outputs, targets, glyph_weight)

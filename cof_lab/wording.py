@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cof import prompts
+from cof.bench.mme import RELEASE_SUFFIX
 
-_BEFORE, _AFTER = prompts.around_image("", "vicuna_v1")
-PREFIX = _BEFORE + prompts.IMAGE  # the question follows on a new line
+OPENING, _AFTER = prompts.around_image("", "vicuna_v1")  # the image and a new line follow
 SUFFIX = _AFTER.removeprefix("\n")
 
 GROUNDING = prompts.GROUNDING.removeprefix("{question}")  # the paper's, letter by letter
@@ -26,7 +26,7 @@ REFER = (
     "Where is the {a}? Reply with JSON boxes.",
     "Locate the {a} in JSON format.",
 )
-YES_NO = " Please answer yes or no."  # MME
+YES_NO = RELEASE_SUFFIX  # MME
 WORD = prompts.SHORT_ANSWER  # LLaVA-1.5
 LETTER = prompts.OPTION_LETTER  # MMBench
 

@@ -12,6 +12,7 @@ from PIL import Image
 from cof.models.base import Encoded, Limits
 from cof.models.llava.model import Llava
 from cof.pipeline import CoF, Settings
+from cof.prompts import SHORT_ANSWER
 from cof.refine import highlight
 from cof.regions.bias import Highlight, log_weight
 from cof.regions.mask import token_mask
@@ -23,10 +24,8 @@ FINE, COARSE, LONG, STOPPED = 2, 30, 128, 25
 """Tokens of an answer; of the coarse reply as published, when it rambles, and ended at its box."""
 
 QUESTIONS = (
-    "Is there a red car to the left of the tall tree in the image?\n"
-    "Answer the question using a single word or phrase.",
-    "Is the small dog that sits near the door brown or black in colour?\n"
-    "Answer the question using a single word or phrase.",
+    "Is there a red car to the left of the tall tree in the image?" + SHORT_ANSWER,
+    "Is the small dog that sits near the door brown or black in colour?" + SHORT_ANSWER,
 )
 SIZE = (640, 480)
 
@@ -48,7 +47,7 @@ class Case:
     unit: str
 
 
-def pictures(count: int) -> list[Image.Image]:
+def random_images(count: int) -> list[Image.Image]:
     """Random images, the same every time."""
     noise = np.random.default_rng(0).integers(0, 256, (count, 12, 16, 3), dtype=np.uint8)
     return [Image.fromarray(pixels).resize(SIZE) for pixels in noise]
@@ -63,7 +62,7 @@ class Workload:
     """
 
     def __init__(self, model: Llava, batch: int = 8) -> None:
-        self.model, self.batch, self.images = model, batch, pictures(batch)
+        self.model, self.batch, self.images = model, batch, random_images(batch)
         self.question = QUESTIONS[0]
         model.__dict__["stops"] = frozenset()
 

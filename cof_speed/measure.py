@@ -8,11 +8,14 @@ question over its unit's in the same round.
 from __future__ import annotations
 
 import platform
+import resource
 import statistics
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -100,20 +103,28 @@ def _once(run: Callable[[], object], device: torch.device) -> tuple[float, float
     return seconds, memory.peak
 
 
+def resident() -> float:
+    """MiB that this process has in memory; where the system has no /proc, the most it ever had."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        return pages * resource.getpagesize() / MIB
+    except OSError:
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MIB
+
+
 class _Resident:
     """Peak resident memory of this process inside the block, sampled."""
 
     def __enter__(self) -> _Resident:
-        import psutil
-
-        self.process, self.peak, self.stop = psutil.Process(), 0.0, threading.Event()
+        self.peak, self.stop = 0.0, threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
         self.thread.start()
         return self
 
     def _watch(self) -> None:
         while True:
-            self.peak = max(self.peak, self.process.memory_info().rss / MIB)
+            self.peak = max(self.peak, resident())
             if self.stop.wait(0.05):
                 return
 

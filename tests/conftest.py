@@ -26,6 +26,17 @@ def full_golden():
 
 
 @pytest.fixture(scope="session")
+def mini(tmp_path_factory):
+    """A folder with all mini benchmarks, two images a part; to be read, not changed."""
+    from cof_lab.mini.common import MiniConfig
+    from cof_lab.mini.write import write_all
+
+    root = tmp_path_factory.mktemp("mini") / "out"
+    write_all(root, MiniConfig(size=2))
+    return root
+
+
+@pytest.fixture(scope="session")
 def llava(golden):
     """The tiny random LLaVA in the original layout, float32 on the CPU."""
     from cof.models.llava import Config

@@ -336,9 +336,8 @@ class TestOutcome:
         assert said["cells"] == outcome.mask.nonzero().flatten().tolist()
         assert said["logprobs"]["cof"] == list(outcome.logprobs)
         assert said["reply"] == outcome.region.reply
-        assert repr(outcome) == (
-            f"Outcome('{QUESTION}' -> '{outcome.text}', boxes: [0.374, 0.580, 0.500, 0.680])"
-        )
+        corners = ", ".join(f"{x:.3f}" for x in outcome.boxes[0].as_tuple())
+        assert repr(outcome) == f"Outcome('{QUESTION}' -> '{outcome.text}', boxes: [{corners}])"
         assert outcome.logprob == pytest.approx(sum(outcome.logprobs))
         assert outcome._repr_png_().startswith(b"\x89PNG")
 
@@ -397,7 +396,7 @@ class TestOutcome:
         one = CoF(tiny.model, Settings(refine=highlight.Config(3.0, heads=None)))
         outcome = one(SCENE, QUESTION, box=BOX)
         model, mask = tiny.model, outcome.mask
-        from cof.attention import record_attention
+        from cof.models.common.recording import record_attention
 
         encoded = model.encode(model.look([outcome.image]), [QUESTION])
         with record_attention() as recorded:
@@ -534,6 +533,8 @@ class TestPage:
         for snippet in snippets:
             exec(compile(snippet, "docs/api.md", "exec"), space)
         assert (tmp_path / "attention.png").stat().st_size > 1000
+        found = [round(p, 2) for p in space["outcome"].yes_no]
+        assert f"{found[0]} and {found[1]}: p(Yes)" in self.TEXT
 
     @pytest.mark.parametrize("kind", [Config, highlight.Config, BoxConfig, Limits, prompt.Config])
     def test_every_keyword_is_on_it(self, kind):

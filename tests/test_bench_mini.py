@@ -1,25 +1,9 @@
 """Every benchmark at once: the mini benchmarks are read, scored, exported and scored again."""
 
 import pytest
+from minis import FOLDERS
 
 from cof.config import plugins
-from cof_lab.mini.common import MiniConfig
-from cof_lab.mini.write import write_all
-
-FOLDERS = {
-    "mme": "MiniMME",
-    "pope": "MiniPOPE",
-    "mmbench": "MiniMMBench",
-    "vstar": "MiniVStar",
-    "refcoco": "grounding",
-}
-
-
-@pytest.fixture(scope="module")
-def mini(tmp_path_factory):
-    root = tmp_path_factory.mktemp("mini") / "out"
-    write_all(root, MiniConfig(size=2))
-    return root
 
 
 def loaded(name, mini):

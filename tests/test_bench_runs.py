@@ -6,28 +6,12 @@ import shutil
 import pytest
 from click.testing import CliRunner
 from fakes import StubPipeline
+from minis import FOLDERS
 
 from cof.bench import pope
 from cof.cli import main
 from cof.config import schema
 from cof.evaluate import runner
-from cof_lab.mini.common import MiniConfig
-from cof_lab.mini.write import write_all
-
-FOLDERS = {
-    "mme": "MiniMME",
-    "pope": "MiniPOPE",
-    "mmbench": "MiniMMBench",
-    "vstar": "MiniVStar",
-    "refcoco": "grounding",
-}
-
-
-@pytest.fixture(scope="module")
-def mini(tmp_path_factory):
-    root = tmp_path_factory.mktemp("mini") / "out"
-    write_all(root, MiniConfig(size=2))
-    return root
 
 
 @pytest.fixture

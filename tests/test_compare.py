@@ -10,7 +10,8 @@ from fake_runs import make_run, right_with
 from fakes import make_mme
 
 from cof.analyse.compare import category_table, compare, compare_with_first, comparison_text
-from cof.analyse.passes import ScoredPass, align, labels, scored_pass, scored_passes
+from cof.analyse.naming import folder_names
+from cof.analyse.passes import ScoredPass, align, scored_pass, scored_passes
 from cof.analyse.significance import holm, mcnemar, permutation
 from cof.analyse.statistics import FEW
 from cof.cli import main
@@ -139,8 +140,8 @@ class TestAlign:
 class TestSides:
     def test_names_are_as_long_as_they_must_be(self, runs, root, data):
         twin = make_run(root / "b", data, right_with(1, 1), "r0")
-        assert labels(runs) == ["r0", "r1", "r2"]
-        assert labels([runs[0], twin]) == [f"{root.name}/r0", "b/r0"]
+        assert folder_names(runs) == ["r0", "r1", "r2"]
+        assert folder_names([runs[0], twin]) == [f"{root.name}/r0", "b/r0"]
         assert [one.name for one in scored_passes([(runs[0], "plain"), (runs[0], "cof")])] == [
             "r0 plain",
             "r0 cof",

@@ -7,13 +7,14 @@ import torch
 from click.testing import CliRunner
 from fakes import make_mme
 from PIL import Image
-from test_highlight import BATCH, LENGTH, build, prompt  # noqa: F401
+from test_attention import BATCH, LENGTH, build, prompt  # noqa: F401
 
-from cof.attention import attach, highlighted, record_attention
+from cof.attention import attach, highlighted
 from cof.cli import main
 from cof.config import schema
 from cof.evaluate.probe import attention_mass
 from cof.evaluate.runner import run
+from cof.models.common.recording import record_attention
 from cof.refine.highlight import Config, plan
 from cof.regions.bias import Highlight, log_weight
 from cof.regions.mask import token_mask

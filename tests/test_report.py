@@ -16,9 +16,9 @@ from PIL import Image
 
 from cof import load_run
 from cof.analyse import gallery
-from cof.analyse.figures import Curve, Panel, curves, forest, name_of, save
-from cof.analyse.localisation import iou
+from cof.analyse.figures import Curve, Panel, curves, forest, save
 from cof.analyse.metrics import paired, published
+from cof.analyse.naming import hash_names
 from cof.analyse.report import ReportOptions, write_report
 from cof.analyse.sections import coarse_table, scores_table
 from cof.analyse.statistics import FEW, Estimate
@@ -27,6 +27,7 @@ from cof.cli import main
 from cof.config import schema
 from cof.errors import DataError, RunError
 from cof.evaluate.runner import _score, run
+from cof.regions.boxes import iou
 from cof.store.folder import run_hash
 from cof.types import NOWHERE, Answer, Question, Result
 from cof_lab.mini import grounding
@@ -341,9 +342,9 @@ class TestFigures:
             assert files[0].read_bytes() == files[1].read_bytes()
 
     def test_many_runs_have_one_hash_together(self):
-        assert name_of(["a"]) == "run a"
-        assert name_of(["a", "b"]) == "runs a b"
-        assert re.fullmatch(r"4 runs, together [0-9a-f]{8}", name_of(list("abcd")))
+        assert hash_names(["a"]) == "run a"
+        assert hash_names(["a", "b"]) == "runs a b"
+        assert re.fullmatch(r"4 runs, together [0-9a-f]{8}", hash_names(list("abcd")))
 
 
 def test_measures_of_the_coarse_stage_and_scores_are_tables(runs):

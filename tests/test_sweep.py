@@ -11,7 +11,8 @@ from fakes import StubModel, make_mme
 from PIL import Image
 
 from cof import load_run
-from cof.analyse.grid import Grid, names_of
+from cof.analyse.grid import Grid
+from cof.analyse.naming import setting_names
 from cof.analyse.settings import as_file_name, differing, show
 from cof.cli import main
 from cof.config import identity, schema
@@ -284,8 +285,8 @@ class TestGrid:
         assert differing([run.config for run in runs]) == ["refine.weight", "boxes.expand"] or (
             differing([run.config for run in runs]) == ["boxes.expand", "refine.weight"]
         )
-        assert names_of(runs[:3:2]) == ["λ 1", "λ 2"]
-        assert names_of(runs[:1]) == ["w1.0a1.0"]
+        assert setting_names(runs[:3:2]) == ["λ 1", "λ 2"]
+        assert setting_names(runs[:1]) == ["w1.0a1.0"]
 
     def test_keys_of_one_plugin_only_do_not_count(self):
         base = {"locate": {"name": "prompt", "prompt": "x"}, "out": "a"}

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from cof.analyse import escape
 from cof.analyse.passes import ScoredPass, align
-from cof.analyse.significance import holm, mcnemar, permutation
-from cof.analyse.statistics import Estimate, difference, mean
+from cof.analyse.significance import change, holm, mcnemar
+from cof.analyse.statistics import Estimate, mean
 from cof.analyse.tables import INTERVALS, TESTED, Cell, Table, percent, plural, points
 
 
@@ -96,17 +96,17 @@ def corrected(found: Sequence[Comparison]) -> list[Comparison]:
 def _pair(first: ScoredPass, second: ScoredPass, seed: int) -> Comparison:
     images = first.images
     gained, lost = changes(first, second)
-    p = permutation(first.credits, second.credits, images, seed)
+    whole = change(first.credits, second.credits, images, seed)
     return Comparison(
         first=first.name,
         second=second.name,
         before=mean(first.credits, images),
         after=mean(second.credits, images),
-        difference=difference(first.credits, second.credits, images),
+        difference=whole.estimate,
         gained=gained,
         lost=lost,
-        p=p,
-        p_holm=p,
+        p=whole.p,
+        p_holm=whole.p,
         p_mcnemar=mcnemar(len(gained), len(lost)),
         images=len(set(images)),
         failed=(first.failures, second.failures),

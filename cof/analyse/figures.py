@@ -6,7 +6,6 @@ has a marker and a line style of its own.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -205,14 +204,6 @@ def stamp(figure: Figure, hashes: str) -> None:
     if engine is not None:
         engine.set(rect=(0, strip, 1, 1 - strip))
     figure.text(0.995, 0.005, hashes, ha="right", va="bottom", fontsize=6, color=GREY)
-
-
-def name_of(hashes: Sequence[str]) -> str:
-    """`run 1a2b3c4d`; of several, all up to three, else one hash of the hashes."""
-    if len(hashes) <= 3:
-        return f"run{'s' * (len(hashes) > 1)} {' '.join(hashes)}"
-    together = hashlib.sha256(" ".join(hashes).encode()).hexdigest()[:8]
-    return f"{len(hashes)} runs, together {together}"
 
 
 def save(figure: Figure, path: Path) -> Path:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from cof.analyse import escape
 from cof.analyse.compare import changes
-from cof.analyse.figures import name_of, save, stamp
+from cof.analyse.figures import save, stamp
+from cof.analyse.naming import hash_names
 from cof.analyse.passes import scored_pass
 from cof.config.schema import exif_of
 from cof.errors import DataError
@@ -108,7 +109,7 @@ def _draw(run: Run, result: Result, root: Path) -> Figure:
         plain=result.plain.text if result.plain else None,
         reply=region.reply if region else "",
     )
-    stamp(figure, name_of([run_hash(run)]))
+    stamp(figure, hash_names([run_hash(run)]))
     return figure
 
 

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cof.analyse.compare import EVIDENCE, Comparison, compare, corrected, evidence
-from cof.analyse.figures import Curve, Panel, curves, forest, name_of
+from cof.analyse.figures import Curve, Panel, curves, forest
 from cof.analyse.metrics import published
+from cof.analyse.naming import hash_names, setting_names
 from cof.analyse.page import write_page
-from cof.analyse.passes import align, labels, scored_pass
+from cof.analyse.passes import align, scored_pass
 from cof.analyse.settings import differing, sign, values
 from cof.analyse.statistics import Estimate
 from cof.analyse.tables import INTERVALS, Cell, Table, metric, percent, plural, points
@@ -66,7 +67,7 @@ class Grid:
         found = [compare(*pair, seed, by_category=by_category) for pair in pairs]
         self.found: list[Comparison] = corrected(found)
         self.keys = differing([run.config for run in runs])
-        self.hashes = name_of([run_hash(run) for run in runs])
+        self.hashes = hash_names([run_hash(run) for run in runs])
 
     def plain_changes(self) -> int:
         """Questions whose plain answer is not the same in all runs; rounding can do that."""
@@ -109,7 +110,7 @@ class Grid:
         if WEIGHT not in self.keys:
             rows = {
                 name: one.difference.times(100)
-                for name, one in zip(names_of(self.runs), self.found, strict=True)
+                for name, one in zip(setting_names(self.runs), self.found, strict=True)
             }
             return forest(rows, "difference to the plain answers, points", hashes)
         return curves(self._panels(), "λ", SCORE, hashes)
@@ -120,7 +121,7 @@ class Grid:
         lines = [f"Runs {', '.join(map(run_hash, self.runs))}; figures: {self.hashes}.", NOTE]
         if changed:
             lines.append(f"The plain answers to {plural(changed, 'question')} differ between runs.")
-        for name, one in zip(names_of(self.runs), self.found, strict=True):
+        for name, one in zip(setting_names(self.runs), self.found, strict=True):
             if any(one.failed):
                 plain, cof = (plural(count, "answer") for count in one.failed)
                 lines.append(f"{name}: failed and counted as wrong: plain {plain}, CoF {cof}.")
@@ -150,16 +151,6 @@ class Grid:
             Panel(title, [_curve(name, spots) for name, spots in lines.items()], plain[title])
             for title, lines in points.items()
         ]
-
-
-def names_of(runs: Sequence[Run]) -> list[str]:
-    """The settings that tell each run from the others; its folder's name where they do not."""
-    keys = differing([run.config for run in runs])
-    told = [values(run.config, keys) for run in runs]
-    names = [
-        ", ".join(f"{sign(key)} {value}" for key, value in one.items() if value) for one in told
-    ]
-    return names if len(set(names)) == len(names) and all(names) else labels(runs)
 
 
 def _beside_plain(one: Comparison) -> Estimate:

@@ -22,9 +22,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cof.analyse.significance import permutation
-from cof.analyse.statistics import Estimate, difference, mean
-from cof.regions.boxes import shared_area, union_area
+from cof.analyse.significance import Change, change
+from cof.analyse.statistics import Estimate, mean
+from cof.regions.boxes import iou, union_area
 from cof.types import Box, Result
 
 
@@ -62,13 +62,6 @@ def hit(found: Sequence[Box], true: Sequence[Box]) -> bool:
     return any(box.x0 <= x <= box.x1 and box.y0 <= y <= box.y1 for x, y in centres for box in true)
 
 
-def iou(found: Sequence[Box], true: Sequence[Box]) -> float:
-    """Intersection over union of the areas that two sets of boxes cover; 0 without boxes."""
-    if not found or not true:
-        return 0.0
-    return min(shared_area(found, true) / union_area([*found, *true]), 1.0)
-
-
 def summarise(results: Sequence[Result]) -> dict[str, Estimate]:
     """Every measure's mean, with its interval over images; a measure of no question is absent.
 
@@ -104,7 +97,7 @@ GROUPS = {True: "hit", False: "miss", None: "no true box"}
 
 def effect_by_hit(
     results: Sequence[Result], before: Sequence[float], after: Sequence[float], seed: int
-) -> dict[str, tuple[Estimate, float]]:
+) -> dict[str, Change]:
     """Mean of `after - before` where the region was right, where it was wrong, where none is known.
 
     Args:
@@ -112,8 +105,8 @@ def effect_by_hit(
         before: credit a question without the highlight, same length.
         after: credit with it.
         seed: of the permutation test.
-    Returns: `hit`, `miss` and `no true box`, as far as there are such questions, each with its p,
-        not corrected; the questions that failed are in none of them.
+    Returns: `hit`, `miss` and `no true box`, as far as there are such questions; those
+        that failed are in none of them.
     """
     groups: dict[str, list[int]] = {name: [] for name in GROUPS.values()}
     for place, result in enumerate(results):
@@ -125,6 +118,5 @@ def effect_by_hit(
         if places:
             first, second = ([credits[i] for i in places] for credits in (before, after))
             images = [results[i].question.image for i in places]
-            p = permutation(first, second, images, seed)
-            found[name] = (difference(first, second, images), p)
+            found[name] = change(first, second, images, seed)
     return found

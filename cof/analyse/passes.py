@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from cof.analyse.failures import spoilt
+from cof.analyse.naming import folder_names
 from cof.analyse.scores import Pass, answers
 from cof.config import plugins
 from cof.config.build import build
@@ -56,22 +57,12 @@ def scored_passes(
     passes: Sequence[tuple[Run, Pass]], allow_missing: bool = False
 ) -> list[ScoredPass]:
     """Several passes of runs, each with a name of its own; see `scored_pass`."""
-    names = labels([run for run, _ in passes])
+    names = folder_names([run for run, _ in passes])
     found = [scored_pass(run, which, allow_missing) for run, which in passes]
     return [
         replace(one, name=f"{name} {which}")
         for one, name, (_, which) in zip(found, names, passes, strict=True)
     ]
-
-
-def labels(runs: Sequence[Run]) -> list[str]:
-    """Names of runs: as much of the end of each path as tells them apart."""
-    paths = list(dict.fromkeys(run.path.absolute() for run in runs))
-    for depth in range(1, max(len(path.parts) for path in paths)):
-        short = {path: "/".join(path.parts[-depth:]) for path in paths}
-        if len(set(short.values())) == len(paths):
-            break
-    return [short[run.path.absolute()] for run in runs]
 
 
 def scored_pass(run: Run, which: Pass, allow_missing: bool = False) -> ScoredPass:
@@ -125,6 +116,7 @@ def bench_of(run: Run) -> tuple[ModuleType, Any]:
     """The run's benchmark, and the benchmark's Config."""
     data = dict(run.config["bench"])
     module = plugins.load("bench", data.pop("name"))
+    data.pop("sha256", None)
     data.pop("limit", None)
     return module, build(module.Config, data, "bench")
 

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING
 
 from cof.analyse import escape, sections
 from cof.analyse.compare import category_table, compare_with_first, family_table
-from cof.analyse.figures import forest, name_of, save
+from cof.analyse.figures import forest, save
 from cof.analyse.gallery import write_gallery
-from cof.analyse.grid import Grid, names_of
+from cof.analyse.grid import Grid
+from cof.analyse.naming import hash_names, setting_names
 from cof.analyse.passes import has_both, scored_pass
 from cof.analyse.tables import Table, plural
 from cof.errors import DataError
@@ -102,7 +103,7 @@ def _groups(runs: Sequence[Run]) -> list[list[Run]]:
 
 
 def _section(runs: Sequence[Run], number: int, options: ReportOptions) -> Section:
-    names, seed = names_of(runs), options.seed
+    names, seed = setting_names(runs), options.seed
     questions = [result.question for result in runs[0].results]
     section = Section(
         f"{runs[0].config['bench']['name']}: {plural(len(questions), 'question')}, "
@@ -145,7 +146,7 @@ def _settings(section: Section, runs: Mapping[str, Run], options: ReportOptions)
             table = category_table(replace(one, second=name), ("plain", "CoF"))
             section.tables.append(replace(table, name=f"categories-{_slug(name)}"))
             rows = {key: part.difference.times(100) for key, part in one.categories.items()}
-            hashes = name_of([run_hash(run)])
+            hashes = hash_names([run_hash(run)])
             figure = forest(rows, f"{name}: CoF minus plain, points", hashes)
             section.figures[f"categories-{_slug(name)}"] = figure
 
@@ -156,7 +157,7 @@ def _gallery(runs: Sequence[Run], out: Path, options: ReportOptions) -> tuple[li
     if not (options.gallery and paired):
         return [], "No gallery."
     try:
-        page = write_gallery(paired, names_of(paired), out, options.gallery, options.images)
+        page = write_gallery(paired, setting_names(paired), out, options.gallery, options.images)
     except DataError as error:
         return [], f"No gallery: {escape.markdown(str(error))}"
     return [page], f"[Questions gained and lost]({page.name})"

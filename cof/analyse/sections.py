@@ -68,9 +68,9 @@ def effect_table(runs: Sequence[Run], names: Sequence[str], seed: int) -> Table:
     for run in runs:
         before, after = (scored_pass(run, which, True).credits for which in ("plain", "cof"))  # type: ignore[arg-type]
         found.append(localisation.effect_by_hit(run.results, before, after, seed))
-    ps = iter(holm([p for groups in found for _, p in groups.values()]))
+    ps = iter(holm([change.p for groups in found for change in groups.values()]))
     shown = [
-        {name: points(one, n=True, p=next(ps)) for name, (one, _) in groups.items()}
+        {name: points(change.estimate, n=True, p=next(ps)) for name, change in groups.items()}
         for groups in found
     ]
     groups = tuple(localisation.GROUPS.values())

@@ -8,9 +8,41 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from cof.analyse.statistics import CONFIDENCE, difference, numbered
+from cof.analyse.statistics import CONFIDENCE, Estimate, difference, numbered
+
+
+@dataclass(frozen=True)
+class Change:
+    """From one treatment of some questions to another.
+
+    Attributes:
+        estimate: of the mean change of credit, paired, with its interval over images.
+        gained: questions with more credit.
+        lost: questions with less.
+        p: of the permutation test, not corrected.
+    """
+
+    estimate: Estimate
+    gained: int
+    lost: int
+    p: float
+
+
+def change(
+    before: Sequence[float], after: Sequence[float], clusters: Sequence[Hashable], seed: int
+) -> Change:
+    """What changed, and whether chance would do it; arguments as `permutation` takes them."""
+    pairs = list(zip(before, after, strict=True))
+    return Change(
+        difference(before, after, clusters),
+        sum(b > a for a, b in pairs),
+        sum(b < a for a, b in pairs),
+        permutation(before, after, clusters, seed),
+    )
+
 
 EXACT, FLIPS = 20, 20_000
 """Most images whose signs are flipped in every way; and how many ways are drawn of more."""
@@ -19,7 +51,7 @@ EXACT, FLIPS = 20, 20_000
 def paired_difference(
     before: Sequence[float], after: Sequence[float], clusters: Sequence[Hashable], seed: int
 ) -> dict[str, Any]:
-    """`difference` and `permutation` as scores.json has them.
+    """A `change` as scores.json has it.
 
     Args:
         before: credit a question in [0, 1], length n.
@@ -30,17 +62,18 @@ def paired_difference(
         no interval, for the `reason`), `p`, `questions`, `clusters`, `confidence`, `seed`;
         fractions, not %.
     """
-    found = difference(before, after, clusters)
+    found = change(before, after, clusters, seed)
+    measured = found.estimate
     return {
         "plain": sum(before) / len(before),
         "cof": sum(after) / len(after),
-        "difference": found.value,
-        "low": found.low,
-        "high": found.high,
-        "reason": found.reason,
-        "p": permutation(before, after, clusters, seed),
-        "questions": found.n,
-        "clusters": found.clusters,
+        "difference": measured.value,
+        "low": measured.low,
+        "high": measured.high,
+        "reason": measured.reason,
+        "p": found.p,
+        "questions": measured.n,
+        "clusters": measured.clusters,
         "confidence": CONFIDENCE,
         "seed": seed,
     }

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -187,8 +186,3 @@ def _minus(cell: Cell) -> str:
 def _symbols(text: str) -> str:
     """The signs outside ASCII that our own heads use, as LaTeX."""
     return text.replace("λ", r"$\lambda$").replace("α", r"$\alpha$").replace("−", "$-$")
-
-
-def joined(tables: Sequence[Table]) -> str:
-    """Several tables as Markdown."""
-    return "\n".join(table.markdown() for table in tables)

@@ -13,9 +13,9 @@ papers print: shares times 100.
 
 Everything that is wrong with a file is a `cof.errors.DataError` that names it, with the line where
 there is one. `common/` has what benchmarks share: reading and writing files, values out of JSON,
-answers put to questions, boxes in pixels. A file's name
-that a data file gives goes through `Row.inside`. Boxes are annotated on pictures as they are
-stored, and pictures are shown so (`images.exif: ignore`); `cof.store.dataset` turns both otherwise.
+answers put to questions, boxes in pixels. A file's name that a data file gives goes through
+`Row.inside`. Boxes are annotated on pictures as they are stored, and pictures are shown so
+(`images.exif: ignore`); `cof.store.dataset` turns both otherwise.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cof.bench._mmbench_table import TableLine, read_table
-from cof.bench.common.answers import Answers, Given, align, llava_answer
+from cof.bench.common.answers import Answers, Given, llava_answer, match_answers
 from cof.bench.common.choice import LETTERS, ask
 from cof.bench.common.files import read_jsonl
 from cof.bench.common.rows import Row
@@ -108,7 +108,7 @@ def read_answers(path: Path, root: str, file: str, allow_missing: bool) -> Answe
     given = [Given(_key(row), row.text("text"), row.where) for row in rows]
     if not root and all(any(key in row.values for key in _TRUTH) for row in rows):
         asked = [_own_question(row) for row in rows]
-        return align(asked, [_key(row) for row in rows], given, path, allow_missing)
+        return match_answers(asked, [_key(row) for row in rows], given, path, allow_missing)
     lines = read_table(table_path(root, file) if root else _nearby_table(path))
     by_key = {_key(row): row for row in rows}
     turns = 1 + max(_turn(row) for row in rows)
@@ -121,7 +121,7 @@ def read_answers(path: Path, root: str, file: str, allow_missing: bool) -> Answe
     keys = [(index_of(question), int(question.id.partition("r")[2] or 0)) for question in asked]
     for key, question in zip(keys, asked, strict=True):
         _same_options(by_key.get(key), question)
-    return align(asked, keys, given, path, allow_missing)
+    return match_answers(asked, keys, given, path, allow_missing)
 
 
 def _turn(row: Row) -> int:

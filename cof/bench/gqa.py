@@ -14,7 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cof.bench.common.answers import Answers, Given, Said, add_up, align, llava_answer, unique
+from cof.bench.common.answers import (
+    Answers,
+    Given,
+    Said,
+    add_up,
+    llava_answer,
+    match_answers,
+    unique,
+)
 from cof.bench.common.files import read_json, read_json_rows, read_jsonl, write_jsonl, write_text
 from cof.bench.common.rows import Row, inside
 from cof.errors import DataError, cut, shown
@@ -126,7 +134,7 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     """LLaVA's answers, or the predictions that its converter writes.
 
     Raises:
-        DataError: as `common.answers.align`; no question file.
+        DataError: as `match_answers`; no question file.
     """
     if not config.root:
         raise DataError(f"{path}: needs --ground-truth, the folder of {config.file}")
@@ -135,7 +143,9 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     names = ("questionId", "prediction")
     names = names if names[0] in rows[0].values else ("question_id", "text")
     given = [Given(row.key(names[0]), row.text(names[1]), row.where) for row in rows]
-    return align(questions, [question.id for question in questions], given, path, allow_missing)
+    return match_answers(
+        questions, [question.id for question in questions], given, path, allow_missing
+    )
 
 
 def _accuracy(credits: Sequence[float]) -> dict[str, Any]:

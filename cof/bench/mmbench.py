@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cof.bench import _mmbench_files, _mmbench_table
+from cof.bench._mmbench_table import COLUMNS as COLUMNS  # for those who write such a table
 from cof.bench._mmbench_table import ROTATION
 from cof.bench.common.answers import Answers, Said, with_boxes
 from cof.bench.common.choice import UNRESOLVED, Extract, disputed, extract
@@ -173,7 +174,7 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     rows may carry them; else from the TSV that LLaVA's layout puts into a folder above it.
 
     Raises:
-        DataError: as `common.answers.align`; no right answers; options that are not the table's.
+        DataError: as `match_answers`; no right answers; options that are not the table's.
     """
     return _mmbench_files.read_answers(path, config.root, config.file, allow_missing)
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from cof.bench import _mme_files
 from cof.bench._mme_files import COGNITION, PERCEPTION, RELEASE_SUFFIX, SUBTASKS
-from cof.bench.common.answers import Answers, Given, Said, add_up, align, llava_answer
+from cof.bench.common.answers import Answers, Given, Said, add_up, llava_answer, match_answers
 from cof.bench.common.files import read_jsonl, write_jsonl, write_text
 from cof.errors import DataError
 from cof.prompts import SHORT_ANSWER
@@ -142,7 +142,7 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     lines paired consecutively, unless `config.root` is given too.
 
     Raises:
-        DataError: as `common.answers.align`, or a file that is neither; names file and line.
+        DataError: as `match_answers`, or a file that is neither; names file and line.
     """
     given = list(_mme_files.result_folder(path)) if path.is_dir() else []
     if path.is_dir() and not config.root:
@@ -162,7 +162,7 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
             Given(_mme_files.row_key(row, "prompt"), row.text("text"), row.where) for row in rows
         ]
     keys = [_mme_files.key(q.category, q.image, q.text) for q in questions]
-    return align(questions, keys, answers, path, allow_missing)
+    return match_answers(questions, keys, answers, path, allow_missing)
 
 
 def _score_subtask(rows: Sequence[tuple[Question, Said]]) -> dict[str, Any]:

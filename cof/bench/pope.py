@@ -23,8 +23,8 @@ from cof.bench.common.answers import (
     Given,
     Said,
     add_up,
-    align,
     llava_answer,
+    match_answers,
     unique,
     with_boxes,
 )
@@ -203,7 +203,7 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     an answer repeats its prompt, that must be the question.
 
     Raises:
-        DataError: as `common.answers.align`; another version's labels; no label files.
+        DataError: as `match_answers`; another version's labels; no label files.
     """
     if not config.root:
         raise DataError(f"{path}: needs --labels, the folder of {config.source}_pope_*.json")
@@ -214,7 +214,7 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
         keys = [str(_pope_files.llava_id(question)) for question in questions]
     unique(keys, config.questions)
     given = _given(read_jsonl(path), dict(zip(keys, questions, strict=True)))
-    return align(questions, keys, given, path, allow_missing)
+    return match_answers(questions, keys, given, path, allow_missing)
 
 
 def _given(rows: Sequence[Row], asked: Mapping[str, Question]) -> list[Given]:

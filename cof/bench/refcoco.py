@@ -18,11 +18,11 @@ from typing import Any
 
 from cof.bench import _refcoco_files
 from cof.bench._refcoco_files import Config
-from cof.bench.common.answers import Answers, Given, Said, add_up, align, llava_answer
+from cof.bench.common.answers import Answers, Given, Said, add_up, llava_answer, match_answers
 from cof.bench.common.files import read_jsonl, write_jsonl
 from cof.bench.common.rows import Row
 from cof.errors import DataError
-from cof.regions.boxes import centre_crop, from_frame, padded_square, shared_area, union_area
+from cof.regions.boxes import centre_crop, from_frame, iou, padded_square
 from cof.regions.parse import parse_boxes
 from cof.types import Box, Quad, Question, Region
 
@@ -57,9 +57,7 @@ def spell(box: Box | None, frame: str) -> str:
 def overlap(question: Question, answer: Said) -> float:
     """IoU of an answer's first box with the annotated one; 0 where it has none."""
     box = _box(answer)
-    if box is None:
-        return 0.0
-    return shared_area([box], [question.boxes[0]]) / union_area([box, question.boxes[0]])
+    return iou([box] if box else [], question.boxes[:1])
 
 
 def expected(config: Config) -> dict[str, tuple[int, ...]]:
@@ -126,7 +124,7 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     What `export` wrote names its frame and is in fractions of the image already.
 
     Raises:
-        DataError: as `common.answers.align`; no annotations; a true box that is not the annotated
+        DataError: as `match_answers`; no annotations; a true box that is not the annotated
             one, as of a run that turned its pictures.
     """
     if not config.root:
@@ -141,7 +139,9 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
                 text = spell(_unpadded(text, asked[key].size, config.frame), config.frame)
         given.append(Given(key, text, row.where))
     questions = [phrase.question for phrase in asked.values()]
-    return align(questions, [question.id for question in questions], given, path, allow_missing)
+    return match_answers(
+        questions, [question.id for question in questions], given, path, allow_missing
+    )
 
 
 def _same_truth(row: Row, question: Question) -> None:

@@ -14,7 +14,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cof.bench.common.answers import Answers, Given, Said, add_up, align, llava_answer, reworded
+from cof.bench.common.answers import (
+    Answers,
+    Given,
+    Said,
+    add_up,
+    llava_answer,
+    match_answers,
+    reworded,
+)
 from cof.bench.common.files import read_json, read_json_rows, read_jsonl, write_jsonl, write_text
 from cof.bench.common.rows import Row, inside
 from cof.bench.common.vqa_words import normalise
@@ -125,7 +133,7 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     """LLaVA's answers (question_id is the image, the prompt tells the question) or a submission.
 
     Raises:
-        DataError: as `common.answers.align`; no annotation file.
+        DataError: as `match_answers`; no annotation file.
     """
     if not config.root:
         raise DataError(f"{path}: needs --ground-truth, the folder of {config.file}")
@@ -133,9 +141,9 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     rows = read_json_rows(path)
     if "prompt" not in rows[0].values:
         given = [Given(row.key("question_id"), row.text("answer"), row.where) for row in rows]
-        return align(questions, [q.id for q in questions], given, path, allow_missing)
+        return match_answers(questions, [q.id for q in questions], given, path, allow_missing)
     given = [Given(_row_key(row, "prompt"), row.text("text"), row.where) for row in rows]
-    found = align(questions, _keys(questions), given, path, allow_missing)
+    found = match_answers(questions, _keys(questions), given, path, allow_missing)
     prompts = {_row_key(row, "prompt"): row.text("prompt") for row in rows}
     asked = [
         _with_core(replace(question, text=prompts[key]))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cof.bench import _vstar_files
-from cof.bench.common.answers import Answers, Given, Said, align, llava_answer
+from cof.bench.common.answers import Answers, Given, Said, llava_answer, match_answers
 from cof.bench.common.choice import LETTERS, UNRESOLVED, Extract, ask, disputed, extract
 from cof.bench.common.files import read_json, read_jsonl, write_jsonl
 from cof.bench.common.rows import Row
@@ -130,7 +130,7 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     """Answers in LLaVA's form, or the result file of the official script (`option_chosen`).
 
     Raises:
-        DataError: as `common.answers.align`; options in another order than `shuffle` gives.
+        DataError: as `match_answers`; options in another order than `shuffle` gives.
     """
     if not config.root:
         raise DataError(f"{path}: needs --ground-truth, the V*Bench folder")
@@ -140,7 +140,9 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     else:
         asked = {question.id: question for question in questions}
         given = [_given(row, asked) for row in read_jsonl(path)]
-    return align(questions, [question.id for question in questions], given, path, allow_missing)
+    return match_answers(
+        questions, [question.id for question in questions], given, path, allow_missing
+    )
 
 
 def _accuracy(pairs: Sequence[tuple[Question, Said]], config: Config | None) -> dict[str, Any]:

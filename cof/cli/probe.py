@@ -29,7 +29,7 @@ def probe(run: Path, limit: int, out: Path | None) -> None:
     from tqdm import tqdm
 
     from cof.analyse import attention
-    from cof.analyse.figures import name_of
+    from cof.analyse.naming import hash_names
     from cof.analyse.page import write_page
     from cof.config import plugins, schema
     from cof.evaluate.probe import measure
@@ -58,7 +58,7 @@ def probe(run: Path, limit: int, out: Path | None) -> None:
     found = measure(model, chosen, Path(config.bench.root), config.refine, exif)
     masses = list(tqdm(found, total=len(chosen), unit="question"))
     table = attention.table(masses)
-    figure = attention.figure(masses, name_of([run_hash(loaded)]))
+    figure = attention.figure(masses, hash_names([run_hash(loaded)]))
     note = f"{len(chosen)} of {len(lit)} questions with a highlight, run {run_hash(loaded)}."
     written = write_page(out or run, "attention", table, figure, [note])
     click.echo(f"{table.text()}\n\n{note}\nwritten: {', '.join(map(str, written))}")

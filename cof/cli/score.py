@@ -69,6 +69,7 @@ def _run(
 
     run = load_run(path)
     section = dict(run.config["bench"])
+    section.pop("sha256", None)
     if section.pop("name") != name:
         raise RunError(f"{path}: a run of {run.config['bench']['name']}, not of {name}")
     section.pop("limit", None)

@@ -141,12 +141,12 @@ def lab(
     import torch
 
     from cof_lab import study_page
-    from cof_lab.study import LabConfig, run
+    from cof_lab.study import StudyConfig, run
 
     if threads:
         torch.set_num_threads(threads)
     if not pages_only:
-        run(checkpoint, out, LabConfig(_words(regimes), size, _words(kinds)))
+        run(checkpoint, out, StudyConfig(_words(regimes), size, _words(kinds)))
     for path in study_page.write(out):
         click.echo(str(path))
 

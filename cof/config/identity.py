@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from cof.config import plugins
 from cof.config.schema import LATER
 from cof.errors import shown
 
@@ -35,6 +36,9 @@ def counting(resolved: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str,
         for key, value in flatten(resolved).items()
         if key not in (*NOT_RESULTS, *PLACES) and not (key in LATER and value == LATER[key])
     }
+    for key in [key for key in kept if key.endswith(".sha256")]:  # a plug-in's content, not place
+        name = f"{key.removesuffix('.sha256')}.name"
+        kept[name] = plugins.label(kept[name])
     kept |= {f"model.{key}": model[key] for key in ("dtype", "device") if key in model}
     if kept.get("model.dtype") == "float32" and not kept.get("limits.temperature"):
         kept.pop("batch_size", None)  # of a sampled answer the draws depend on the batch

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from cof.config.sections import (
     plugin_config,
     section_of,
     take_name,
+    take_source,
 )
 from cof.config.yaml import parse_yaml
 from cof.errors import ConfigError, shown
@@ -50,6 +51,7 @@ class RunConfig:
     Attributes:
         names: section -> plug-in, for `model`, `bench`, `locate` and `refine`.
         limits: how the fine stage and the plain pass decode.
+        sources: section -> hash of its plug-in's file, for those from outside this package.
     """
 
     general: General
@@ -62,14 +64,21 @@ class RunConfig:
     boxes: BoxConfig
     refine: Any
     limits: base.Limits
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """The resolved config, every default spelled out; `resolve` reads it back unchanged."""
-        parts = {key: {"name": self.names[key], **asdict(getattr(self, key))} for key in KINDS}
+        parts = {
+            key: {"name": self.names[key], **self._source(key), **asdict(getattr(self, key))}
+            for key in KINDS
+        }
         parts["bench"] |= asdict(self.subset)
         parts |= {key: asdict(getattr(self, key)) for key in ("images", "boxes", "limits")}
         plain: dict[str, Any] = json.loads(json.dumps({**asdict(self.general), **parts}))
         return plain
+
+    def _source(self, key: str) -> dict[str, str]:
+        return {"sha256": self.sources[key]} if self.sources.get(key) else {}
 
     def with_(self, changes: Mapping[str, Any]) -> RunConfig:
         """The same config but for some dotted keys: `{"refine.weight": 2, "locate": "oracle"}`.
@@ -96,7 +105,7 @@ class RunConfig:
         """Of a plug-in's section what is not its default."""
         config = getattr(self, section)
         at_default = {
-            field.name for field in fields(config) if getattr(config, field.name) == field.default
+            one.name for one in fields(config) if getattr(config, one.name) == one.default
         }
         return {key: value for key, value in data.items() if key not in at_default}
 
@@ -130,6 +139,7 @@ def resolve(data: Mapping[str, Any]) -> RunConfig:
     general = build(General, rest, "", known=sections)
     parts = {key: section_of(data, key) for key in sections}
     names = {key: take_name(parts[key], key) for key in KINDS}
+    sources = {key: take_source(parts[key], key, names[key]) for key in KINDS}
     limit = {"limit": parts["bench"].pop("limit")} if "limit" in parts["bench"] else {}
     subset = build(Subset, limit, "bench")
     images = build(Images, parts["images"], "images")
@@ -147,6 +157,7 @@ def resolve(data: Mapping[str, Any]) -> RunConfig:
     return RunConfig(
         general=general,
         names=names,
+        sources=sources,
         subset=subset,
         images=images,
         boxes=boxes,

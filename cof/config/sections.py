@@ -51,6 +51,24 @@ def take_name(section: dict[str, Any], key: str) -> str:
     return name
 
 
+def take_source(section: dict[str, Any], key: str, name: str) -> str:
+    """The hash of a section's plug-in from outside this package, "" for our own.
+
+    A config that a run has saved says it (`locate.sha256`); it is taken out of the section.
+
+    Raises:
+        ConfigError: the plug-in is another one now.
+    """
+    said = section.pop("sha256", "")
+    found = plugins.source_hash(plugins.load(KINDS[key], name))
+    if said and said != found:
+        raise ConfigError(
+            f"{key}.sha256: {name} has changed (it was {said!s:.12}, it is {found or 'ours':.12}); "
+            f"take {key}.sha256 out of the config to go on with the new one"
+        )
+    return found
+
+
 def parse_override(text: str) -> tuple[str, Any]:
     """`refine.weight=2` as a dotted key and a value; the value is YAML.
 

@@ -21,7 +21,7 @@ from cof.evaluate.memory import Ask, Fitted
 from cof.evaluate.prefetch import feed
 from cof.images import load_image
 from cof.store import manifest, origin
-from cof.store.dataset import Batch, batch_limit
+from cof.store.dataset import PlannedBatch, batch_limit
 from cof.store.folder import SCORES, RunFolder
 from cof.store.records import to_record
 from cof.types import Question, Result
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Cell:
+class RunSetting:
     """One setting, the run folder of its records, what it is asked, and of which model.
 
     Attributes:
@@ -63,8 +63,8 @@ class Cell:
 
 def answer_all(
     pipeline: CoF,
-    cells: Sequence[Cell],
-    batches: Sequence[Batch],
+    cells: Sequence[RunSetting],
+    batches: Sequence[PlannedBatch],
     strict: bool = False,
     rows: int | None = None,
 ) -> None:
@@ -109,7 +109,7 @@ def answer_all(
             bar.update(len(batch))
 
 
-def _asker(pipeline: CoF, cells: Sequence[Cell], rows: int | None) -> Ask:
+def _asker(pipeline: CoF, cells: Sequence[RunSetting], rows: int | None) -> Ask:
     """How a batch is asked, within the memory there is."""
     variants = [settings_of(cell.config) for cell in cells]
     size = cells[0].config.general.batch_size
@@ -130,7 +130,7 @@ def _asker(pipeline: CoF, cells: Sequence[Cell], rows: int | None) -> Ask:
 
 
 def _answer(
-    ask: Ask, batch: Batch, cells: int, images: Sequence[Image | DataError]
+    ask: Ask, batch: PlannedBatch, cells: int, images: Sequence[Image | DataError]
 ) -> list[list[Result]]:
     """For each cell one result a question; an image that cannot be opened fails its own alone."""
     failed: dict[int, Result] = {}
@@ -147,7 +147,7 @@ def _answer(
 
 
 def _write(
-    cell: Cell, batch: Batch, results: Sequence[Result], done: set[int], strict: bool
+    cell: RunSetting, batch: PlannedBatch, results: Sequence[Result], done: set[int], strict: bool
 ) -> None:
     """Append the records that are missing."""
     rows = [row for row in zip(batch, results, strict=True) if row[0][0] not in done]

@@ -41,7 +41,7 @@ TOLERANCE = 1e-4
 
 
 @dataclass
-class Check:
+class Comparison:
     """One line of the report.
 
     Attributes:
@@ -92,7 +92,7 @@ class Check:
 
 
 @dataclass
-class Report:
+class ParityReport:
     """All checks of a folder.
 
     Attributes:
@@ -100,7 +100,7 @@ class Report:
         tolerance: largest difference that passes.
     """
 
-    checks: list[Check]
+    checks: list[Comparison]
     tolerance: float
 
     @property
@@ -134,9 +134,9 @@ class Parity:
             raise DataError(f"{folder}: no cases.json; is it a folder of recorded numbers?")
         self.folder = folder
         self.model = llava.load(llava.Config(str(folder / "checkpoint"), device, dtype))
-        self.checks: dict[str, Check] = {}
+        self.checks: dict[str, Comparison] = {}
 
-    def run(self, tolerance: float = TOLERANCE) -> Report:
+    def run(self, tolerance: float = TOLERANCE) -> ParityReport:
         """Every check that the folder has files for, without TF32 (it rounds far above 1e-4).
 
         Raises:
@@ -150,9 +150,9 @@ class Parity:
         finally:
             matmul.allow_tf32 = before
 
-    def _run(self, tolerance: float) -> Report:
+    def _run(self, tolerance: float) -> ParityReport:
         for name in CHECKS:
-            self.checks[name] = Check(name, binding=name != "beam tokens")
+            self.checks[name] = Comparison(name, binding=name != "beam tokens")
         self._pixels()
         self._prompts()
         self._mask_rows()
@@ -160,7 +160,7 @@ class Parity:
             self._case(case)
         for case in self._json("beam_cases.json"):
             self._beam(case)
-        return Report(list(self.checks.values()), tolerance)
+        return ParityReport(list(self.checks.values()), tolerance)
 
     def _json(self, name: str) -> list[dict[str, Any]]:
         file = self.folder / name

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cof.errors import DataError, RunError
-from cof.store.dataset import Batch
+from cof.store.dataset import PlannedBatch
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,8 +21,8 @@ Load = Callable[[Path], "Image"]
 
 
 def feed(
-    batches: Sequence[Batch], root: Path, workers: int, load: Load
-) -> Generator[tuple[Batch, list[Image | DataError]], None, None]:
+    batches: Sequence[PlannedBatch], root: Path, workers: int, load: Load
+) -> Generator[tuple[PlannedBatch, list[Image | DataError]], None, None]:
     """Batches in their order, each with one image a question, or why it cannot be opened.
 
     An image is decoded once for a batch and the next. Threads do, since decoders release Python's
@@ -39,7 +39,7 @@ def feed(
         DiskError: as `load` does, likewise.
     """
     ahead = math.ceil(workers / max(map(len, batches), default=1))
-    waiting: deque[tuple[Batch, Pending]] = deque()
+    waiting: deque[tuple[PlannedBatch, Pending]] = deque()
     pending: Pending = {}
     pool = ThreadPoolExecutor(workers, thread_name_prefix="images")
     try:
@@ -56,7 +56,7 @@ def feed(
         pool.shutdown(cancel_futures=True)
 
 
-def _opened(batch: Batch, pending: Pending) -> tuple[Batch, list[Image | DataError]]:
+def _opened(batch: PlannedBatch, pending: Pending) -> tuple[PlannedBatch, list[Image | DataError]]:
     found = {name: _result(future) for name, future in pending.items()}
     return batch, [found[question.image] for _, question in batch]
 

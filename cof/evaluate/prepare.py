@@ -6,16 +6,15 @@ from collections.abc import Sequence
 
 from cof.config import identity
 from cof.errors import RunError
-from cof.evaluate.answering import Cell
-from cof.store import manifest, origin
-from cof.store import record_files as shards
+from cof.evaluate.answering import RunSetting
+from cof.store import manifest, origin, record_files
 from cof.store.dataset import plan_batches
 from cof.store.folder import WAY_OUT
 from cof.types import Question
 
 
 def prepare(
-    cell: Cell,
+    cell: RunSetting,
     questions: Sequence[Question],
     overwrite: bool,
     retry_failed: bool,
@@ -34,14 +33,14 @@ def prepare(
     else:
         some_failed = retry_failed and any(record["error"] for record in folder.records())
         _check_same(cell, some_failed)
-        origin.check(str(folder.path), first.get(shards.MADE), cell.made, WAY_OUT)
+        origin.check(str(folder.path), first.get(record_files.MADE), cell.made, WAY_OUT)
         manifest.note_batch_size(folder, config.general.batch_size)
     folder.repair()
     if retry_failed:
         _drop_failed(cell, questions)
 
 
-def _check_same(cell: Cell, mended: bool) -> None:
+def _check_same(cell: RunSetting, mended: bool) -> None:
     """Refuse to go on with other settings, weights or data; the message has the first difference.
 
     Args:
@@ -71,7 +70,7 @@ def _check_same(cell: Cell, mended: bool) -> None:
         )
 
 
-def _drop_failed(cell: Cell, questions: Sequence[Question]) -> None:
+def _drop_failed(cell: RunSetting, questions: Sequence[Question]) -> None:
     """Drop the whole batches of failed questions: the others in them were answered without."""
     failed = {record["index"] for record in cell.folder.records() if record["error"]}
     batches = plan_batches(questions, cell.config.general.batch_size)

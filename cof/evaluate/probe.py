@@ -19,7 +19,7 @@ from cof.exif import Exif
 from cof.images import load_image
 from cof.models.base import Encoded, Model
 from cof.outcome.attention import visual_attention
-from cof.refine import highlight as fine
+from cof.refine import highlight as highlight_stage
 from cof.types import Result
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def attention_mass(
 
 
 def measure(
-    model: Model, results: Sequence[Result], root: Path, config: fine.Config, exif: Exif
+    model: Model, results: Sequence[Result], root: Path, config: highlight_stage.Config, exif: Exif
 ) -> Iterator[Mass]:
     """The attention mass of recorded questions, on the tokens that their run highlighted.
 
@@ -65,7 +65,7 @@ def measure(
         encoded = model.encode(views, [result.question.text])
         region, every = torch.zeros(result.tokens, dtype=torch.bool), torch.ones(result.tokens)
         region[list(result.cells)] = True
-        plan: Any = fine.plan(encoded, [region], config)
+        plan: Any = highlight_stage.plan(encoded, [region], config)
         masses = [
             tuple(attention_mass(model, encoded, [mask], chosen)[0].tolist())
             for mask in (region, every.bool())

@@ -14,7 +14,7 @@ from cof.config import plugins
 from cof.config.schema import RunConfig, exif_of
 from cof.config.settings import settings_of
 from cof.errors import ConfigError
-from cof.evaluate.answering import Cell, answer_all
+from cof.evaluate.answering import RunSetting, answer_all
 from cof.evaluate.prepare import prepare
 from cof.store import manifest, origin
 from cof.store.dataset import fingerprint, first_tagged, plan_batches, read_questions
@@ -141,18 +141,18 @@ def _open(
     identity: Mapping[str, str],
     ranks: Ranks,
     locks: contextlib.ExitStack,
-) -> Cell:
+) -> RunSetting:
     """The setting's folder, locked."""
     made = origin.made(config.as_dict(), identity, dataset)
     path = Path(config.general.out) / (config.general.name or _name(config, made))
     folder = RunFolder(path, ranks)
     locks.enter_context(folder.locked())
-    return Cell(config, folder, dataset, identity)
+    return RunSetting(config, folder, dataset, identity)
 
 
-def _together(cells: Sequence[Cell]) -> list[list[Cell]]:
+def _together(cells: Sequence[RunSetting]) -> list[list[RunSetting]]:
     """Cells that can share batches, group by group."""
-    groups: dict[tuple[Any, ...], list[Cell]] = {}
+    groups: dict[tuple[Any, ...], list[RunSetting]] = {}
     for cell in cells:
         one = cell.config
         key = (one.names["model"], one.model, one.limits, one.general.plain, one.general.batch_size)
@@ -161,7 +161,7 @@ def _together(cells: Sequence[Cell]) -> list[list[Cell]]:
 
 
 def _fill(
-    cells: Sequence[Cell],
+    cells: Sequence[RunSetting],
     questions: Sequence[Question],
     options: Options,
     go: Callable[[], None],

@@ -18,7 +18,7 @@ from cof.bench.common.answers import boxes_in
 from cof.bench.common.files import read_jsonl
 from cof.bench.common.rows import Row
 from cof.errors import DataError
-from cof.store import record_files as shards
+from cof.store import record_files
 from cof.types import Box, Question
 
 
@@ -65,7 +65,9 @@ def read_boxes(path: str, truth: bool) -> dict[str, Kept]:
         RunError: the records of a run folder are damaged.
     """
     place = Path(path)
-    files = [file for file in shards.kept(place) if file.exists()] if place.is_dir() else [place]
+    files = (
+        [file for file in record_files.kept(place) if file.exists()] if place.is_dir() else [place]
+    )
     if not files:
         raise DataError(f"{place}: a folder without records; name a run folder or a file of boxes")
     return _read(place, truth, tuple(_stamp(file) for file in files))
@@ -100,7 +102,7 @@ def _stamp(file: Path) -> tuple[int, int]:
 
 def _records(folder: Path) -> list[Row]:
     """What a run has answered, in dataset order."""
-    lines = sorted(shards.read(folder), key=lambda line: line.record["index"])
+    lines = sorted(record_files.read(folder), key=lambda line: line.record["index"])
     return [Row(line.record, f"{line.file}: record {line.record['index']}") for line in lines]
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from cof.attention import record_attention
 from cof.config import plugins
 from cof.errors import AnswerError
 from cof.models.base import Encoded, Limits, Model
+from cof.models.common.recording import record_attention
 from cof.refine import highlight, plain
 from cof.regions.bias import Highlight
 

@@ -162,6 +162,13 @@ def shared_area(first: Sequence[Box], second: Sequence[Box]) -> float:
     return max(union_area(first) + union_area(second) - both, 0.0)
 
 
+def iou(found: Sequence[Box], true: Sequence[Box]) -> float:
+    """Intersection over union of the areas that two sets of boxes cover; 0 without boxes."""
+    if not found or not true:
+        return 0.0
+    return min(shared_area(found, true) / union_area([*found, *true]), 1.0)
+
+
 def _interval(centre: float, length: float) -> tuple[float, float]:
     """Both ends of an interval, clipped to [0, 1]; never empty, however short the length."""
     low = min(max(centre - length / 2, 0.0), math.nextafter(1.0, 0.0))

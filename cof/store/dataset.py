@@ -19,7 +19,7 @@ from cof.files import DiskError, regular
 from cof.images import header
 from cof.types import Box, Question
 
-Batch = tuple[tuple[int, Question], ...]
+PlannedBatch = tuple[tuple[int, Question], ...]
 """Questions of one batch, each with its index in the dataset."""
 
 AUTO = 64
@@ -142,7 +142,7 @@ def batch_limit(size: int | Literal["auto"]) -> int:
     return AUTO if size == "auto" else size
 
 
-def plan_batches(questions: Sequence[Question], size: int | Literal["auto"]) -> list[Batch]:
+def plan_batches(questions: Sequence[Question], size: int | Literal["auto"]) -> list[PlannedBatch]:
     """Batches of at most `size` questions; questions of one image stand together.
 
     Depends on the order of the dataset and `size` only, so that a resumed run, or one on several

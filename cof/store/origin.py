@@ -95,7 +95,8 @@ def run_name(config: RunConfig, kind: str, digits: str) -> str:
         kind: of the run: its fine stage; of several runs what they are together.
         digits: what tells it from others, see `digest`.
     """
-    parts = [config.names["bench"], Path(str(config.model.path)).name, kind, digits]
+    model = Path(str(config.model.path)).name
+    parts = [plugins.label(config.names["bench"]), model, plugins.label(kind), digits]
     return "-".join(re.sub(r"[^\w.-]", "_", part) for part in parts)
 
 

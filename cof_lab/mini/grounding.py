@@ -7,7 +7,7 @@ from random import Random
 
 from cof_lab import wording
 from cof_lab.mini.common import MiniConfig, pictures, write_lines
-from cof_lab.question_context import Asker
+from cof_lab.question_context import QuestionContext
 
 PART = 12_000
 
@@ -22,8 +22,8 @@ def write(folder: Path, config: MiniConfig) -> int:
     source = pictures(config, PART)
     for number in range(config.size):
         picture = next(source)
-        asker = Asker(picture.things, Random(f"{config.seed}-{picture.index}"))
-        index = asker.thing()
+        context = QuestionContext(picture.things, Random(f"{config.seed}-{picture.index}"))
+        index = context.thing()
         name = f"images/{number:04d}.jpg"
         picture.save(folder / name)
         (box,) = picture.boxes([index])

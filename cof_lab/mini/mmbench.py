@@ -11,18 +11,14 @@ from typing import Any
 
 from PIL import Image
 
+from cof.bench.mmbench import COLUMNS, ROTATION
 from cof.files import write_whole
 from cof_lab.mini.common import JPEG, MiniConfig, Picture, pictures, write_lines
-from cof_lab.question_context import Asker, Question, UnaskableError
+from cof_lab.question_context import GeneratedQuestion, QuestionContext, UnaskableError
 from cof_lab.questions import WORD_KINDS, ask, multiple_choice
 
 PART = 20
-ROTATION = 1_000_000  # index of rotation k of question i: k * ROTATION + i
 FILE = "mmbench_dev_20230712.tsv"
-COLUMNS = (
-    *("index", "question", "hint", "A", "B", "C", "D", "answer", "category", "source"),
-    *("l2-category", "comment", "split", "image"),
-)
 LEVELS = {
     "what_color": "finegrained_perception (instance-level)",
     "what_shape": "finegrained_perception (instance-level)",
@@ -59,19 +55,19 @@ def write(folder: Path, config: MiniConfig) -> int:
     return len(rows)
 
 
-def _find(config: MiniConfig, kind: str, number: int) -> tuple[Picture, Question]:
+def _find(config: MiniConfig, kind: str, number: int) -> tuple[Picture, GeneratedQuestion]:
     """The first scene from this question's own stretch that allows the kind."""
     for picture in pictures(config, PART + number):
         random = Random(f"{config.seed}-{kind}-{picture.index}")
         try:
-            question = ask(Asker(picture.things, random), kind)
+            question = ask(QuestionContext(picture.things, random), kind)
         except UnaskableError:
             continue
         return picture, multiple_choice(question, random)
     raise AssertionError("scenes are endless")
 
 
-def _rotations(number: int, picture: Picture, question: Question) -> list[dict[str, Any]]:
+def _rotations(number: int, picture: Picture, question: GeneratedQuestion) -> list[dict[str, Any]]:
     options = list(question.options)
     right = options["ABCD".index(question.answer)]
     image = _encode(picture)

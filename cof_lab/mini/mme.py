@@ -10,7 +10,7 @@ from typing import Any
 from cof.files import write_whole
 from cof_lab import wording
 from cof_lab.mini.common import MiniConfig, Picture, pictures, write_lines
-from cof_lab.question_context import Asker, Question, UnaskableError
+from cof_lab.question_context import GeneratedQuestion, QuestionContext, UnaskableError
 from cof_lab.questions import YES_NO_KINDS, ask
 
 
@@ -39,11 +39,17 @@ def write(folder: Path, config: MiniConfig, kinds: Collection[str] = YES_NO_KIND
     return len(rows)
 
 
-def _pair(picture: Picture, kind: str, seed: int) -> tuple[Question, Question] | None:
+def _pair(
+    picture: Picture, kind: str, seed: int
+) -> tuple[GeneratedQuestion, GeneratedQuestion] | None:
     """The same draw with both truths, where the scene allows it."""
     try:
         yes, no = (
-            ask(Asker(picture.things, Random(f"{seed}-{kind}-{picture.index}")), kind, truth)
+            ask(
+                QuestionContext(picture.things, Random(f"{seed}-{kind}-{picture.index}")),
+                kind,
+                truth,
+            )
             for truth in (True, False)
         )
     except UnaskableError:
@@ -52,7 +58,7 @@ def _pair(picture: Picture, kind: str, seed: int) -> tuple[Question, Question] |
 
 
 def _write_pair(
-    folder: Path, stem: str, picture: Picture, pair: tuple[Question, Question]
+    folder: Path, stem: str, picture: Picture, pair: tuple[GeneratedQuestion, GeneratedQuestion]
 ) -> list[dict[str, Any]]:
     picture.save(folder / f"{stem}.jpg")
     texts = [question.text + wording.YES_NO for question in pair]

@@ -11,12 +11,14 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from cof.bench.pope import SETTINGS
 from cof_lab import wording
 from cof_lab.mini.common import MiniConfig, Picture, pictures, write_lines
 from cof_lab.world import COLORS, SHAPES
 
 PART = 10
 EACH = 3  # present and absent names an image
+ASKED = wording.TEMPLATES["existence"][1]  # POPE's words
 
 
 def write(folder: Path, config: MiniConfig) -> int:
@@ -31,7 +33,7 @@ def write(folder: Path, config: MiniConfig) -> int:
     for picture, name in zip(chosen, names, strict=True):
         picture.save(folder / "val2014" / name)
     regions: dict[tuple[str, str], dict[str, Any]] = {}
-    for setting in ("random", "popular", "adversarial"):
+    for setting in SETTINGS:
         rows = _rows(chosen, names, setting, config.seed, regions)
         write_lines(folder / f"coco_pope_{setting}.json", rows)
     write_lines(folder / "regions.jsonl", list(regions.values()))
@@ -58,7 +60,7 @@ def _rows(
         absent = _absent(picture, setting, popular, Random(f"{seed}-{setting}-{picture.index}"))
         for k, name in zip(present, absent, strict=True):
             for noun, label, region in ((picture.things[k].name, "yes", [k]), (name, "no", [])):
-                text = f"Is there {wording.article(noun)} {noun} in the image?"
+                text = ASKED.format(an=wording.article(noun), a=noun)
                 row = {"image": image, "text": text, "label": label}
                 rows.append({"question_id": len(rows) + 1, **row})
                 boxes = picture.boxes(region)

@@ -8,7 +8,7 @@ from random import Random
 
 from cof.files import write_whole
 from cof_lab.mini.common import MiniConfig, Picture, pictures
-from cof_lab.question_context import Asker, Question, UnaskableError
+from cof_lab.question_context import GeneratedQuestion, QuestionContext, UnaskableError
 from cof_lab.questions import ask
 
 PART = 11_000
@@ -27,7 +27,7 @@ def write(folder: Path, config: MiniConfig) -> int:
             kind = kinds[written % len(kinds)]
             random = Random(f"{config.seed}-{name}-{picture.index}")
             try:
-                question = ask(Asker(picture.things, random), kind)
+                question = ask(QuestionContext(picture.things, random), kind)
             except UnaskableError:
                 continue
             _write(folder / name / f"mini_{written:04d}", picture, question, random)
@@ -38,7 +38,7 @@ def write(folder: Path, config: MiniConfig) -> int:
     return total
 
 
-def _write(stem: Path, picture: Picture, question: Question, random: Random) -> None:
+def _write(stem: Path, picture: Picture, question: GeneratedQuestion, random: Random) -> None:
     picture.save(stem.with_suffix(".jpg"))
     wrong = [option for option in question.options if option != question.answer]
     height, width = picture.pixels.shape[:2]

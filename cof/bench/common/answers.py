@@ -35,7 +35,7 @@ class Given(NamedTuple):
     where: str
 
 
-def align(
+def match_answers(
     questions: Sequence[Question],
     keys: Sequence[Hashable],
     given: Iterable[Given],

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from cof.cli import main
 from cof.errors import ConfigError, DataError
 from cof_lab import study_page
-from cof_lab.study import REGIONS, WEIGHTS, LabConfig, run
+from cof_lab.study import REGIONS, WEIGHTS, StudyConfig, run
 from cof_lab.study_page import overview
 
 pytestmark = pytest.mark.slow
@@ -80,7 +80,7 @@ def test_split_by_hit_and_miss_counts_every_question(tmp_path):
 
 
 def test_records_of_other_weights_or_settings_are_not_taken_for_these(folder):
-    config = LabConfig(("noise",), 2, ("OCR", "color"))
+    config = StudyConfig(("noise",), 2, ("OCR", "color"))
     with pytest.raises(DataError, match="size 2, not 3"):
         run(TINY, folder, replace(config, size=3))
     told = json.loads((folder / "lab.json").read_text())
@@ -94,7 +94,7 @@ def test_records_of_other_weights_or_settings_are_not_taken_for_these(folder):
 @pytest.mark.parametrize("wrong", [{"regimes": ("hard",)}, {"kinds": ("ocr",)}, {"kinds": ()}])
 def test_unknown_regimes_and_kinds_are_named(wrong):
     with pytest.raises(ConfigError, match="easy, fine" if "regimes" in wrong else "OCR"):
-        LabConfig(**wrong)
+        StudyConfig(**wrong)
 
 
 def test_a_folder_without_records_is_refused(tmp_path):

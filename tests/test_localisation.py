@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from cof.analyse.localisation import Grounding, effect_by_hit, hit, iou, measure, summarise
-from cof.regions.boxes import shared_area, union_area
+from cof.analyse.localisation import Grounding, effect_by_hit, hit, measure, summarise
+from cof.regions.boxes import iou, shared_area, union_area
 from cof.types import Answer, Box, Question, Region, Result
 
 A, B, FAR = Box(0.0, 0.0, 0.4, 0.4), Box(0.2, 0.2, 0.6, 0.6), Box(0.8, 0.8, 1.0, 1.0)
@@ -100,7 +100,7 @@ def test_means_are_over_the_questions_that_have_them():
 def test_the_effect_is_split_by_the_region():
     rows = [result(0), result(1), result(2, found=(FAR,)), result(3, true=(), target=()), FAILED]
     got = effect_by_hit(rows, [0, 1, 1, 0, 0], [1, 1, 0, 0, 0], seed=0)
-    assert {name: (one.value, one.n, p) for name, (one, p) in got.items()} == {
+    assert {name: (one.estimate.value, one.estimate.n, one.p) for name, one in got.items()} == {
         "hit": (0.5, 2, 1.0),
         "miss": (-1.0, 1, 1.0),
         "no true box": (0.0, 1, 1.0),

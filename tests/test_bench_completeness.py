@@ -11,60 +11,51 @@ from PIL import Image
 
 from cof.bench import mmbench
 from cof.cli import main
-from cof_lab.mini.common import MiniConfig
-from cof_lab.mini.write import write_all
 
 
 def check(*arguments):
     return CliRunner().invoke(main, ["data", "check", *(str(a) for a in arguments)])
 
 
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    root = tmp_path_factory.mktemp("mini") / "out"
-    write_all(root, MiniConfig(size=2))
-    return root
-
-
 @pytest.fixture
-def mini(written, tmp_path):
-    return shutil.copytree(written, tmp_path / "out")
+def folder(mini, tmp_path):
+    return shutil.copytree(mini, tmp_path / "out")
 
 
-def test_a_whole_folder_is_counted_and_verified(mini):
-    result = check("pope", mini / "MiniPOPE", "--open", "--json")
+def test_a_whole_folder_is_counted_and_verified(folder):
+    result = check("pope", folder / "MiniPOPE", "--open", "--json")
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
-    files = [f for f in (mini / "MiniPOPE").rglob("*") if f.is_file()]
+    files = [f for f in (folder / "MiniPOPE").rglob("*") if f.is_file()]
     assert report["questions"] == {"adversarial": 12, "random": 12, "popular": 12}
-    assert report["images"] == len(list((mini / "MiniPOPE" / "val2014").iterdir()))
+    assert report["images"] == len(list((folder / "MiniPOPE" / "val2014").iterdir()))
     assert report["verified"] == len(files)
     assert report["problems"] == []
-    assert "36 questions" in check("pope", mini / "MiniPOPE").stdout
+    assert "36 questions" in check("pope", folder / "MiniPOPE").stdout
 
 
-def test_a_changed_file_is_named(mini):
-    file = mini / "MiniPOPE" / "coco_pope_random.json"
+def test_a_changed_file_is_named(folder):
+    file = folder / "MiniPOPE" / "coco_pope_random.json"
     file.write_text(file.read_text().replace("yes", "no"))
-    result = check("pope", mini / "MiniPOPE")
+    result = check("pope", folder / "MiniPOPE")
     assert result.exit_code == 1
     assert f"problem: {file}: sha256 is" in result.stdout
 
 
-def test_missing_images_are_named_with_where_to_get_them(mini):
-    next((mini / "MiniPOPE" / "val2014").iterdir()).unlink()
-    result = check("pope", mini / "MiniPOPE")
+def test_missing_images_are_named_with_where_to_get_them(folder):
+    next((folder / "MiniPOPE" / "val2014").iterdir()).unlink()
+    result = check("pope", folder / "MiniPOPE")
     assert result.exit_code == 1
     assert "images are missing: val2014/COCO_val2014_" in result.stdout
     assert "get pope from: github.com/RUCAIBox/POPE" in result.stdout
 
 
-def test_a_broken_image_is_found_when_images_are_opened(mini):
-    (mini / "sha256.json").unlink()
-    image = next((mini / "MiniPOPE" / "val2014").iterdir())
+def test_a_broken_image_is_found_when_images_are_opened(folder):
+    (folder / "sha256.json").unlink()
+    image = next((folder / "MiniPOPE" / "val2014").iterdir())
     image.write_bytes(image.read_bytes()[:200])
-    assert str(image) not in check("pope", mini / "MiniPOPE").stdout
-    assert str(image) in check("pope", mini / "MiniPOPE", "--open").stdout
+    assert str(image) not in check("pope", folder / "MiniPOPE").stdout
+    assert str(image) in check("pope", folder / "MiniPOPE", "--open").stdout
 
 
 def test_counts_are_compared_with_the_published_ones(tmp_path):

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from cof.models import llava
-from cof_lab.examine import iou, load, overlaps
+from cof.types import Box
+from cof_lab.examine import load, overlaps
 from cof_lab.export import export_checkpoint, original_name
 from cof_lab.model import ModelConfig, build, llava_config
 from cof_lab.render import crop, render
@@ -70,6 +71,7 @@ def test_the_shipped_model_reads_and_locates():
 
 
 def test_scores_by_hand():
-    assert iou((0, 0, 2, 2), (1, 1, 3, 3)) == pytest.approx(1 / 7)
-    assert overlaps('{"bbox": [0.00, 0.00, 0.50, 0.50]}', [(0, 0, 0.5, 0.5)]) == [1.0]
-    assert overlaps("nothing", [(0, 0, 1, 1)]) == [0.0]
+    assert overlaps('{"bbox": [0.00, 0.00, 0.50, 0.50]}', [Box(0, 0, 0.5, 0.5)]) == [1.0]
+    third = overlaps("[0.00, 0.00, 0.50, 0.50]", [Box(0.25, 0.25, 0.75, 0.75)])
+    assert third == [pytest.approx(1 / 7)]
+    assert overlaps("nothing", [Box(0, 0, 1, 1)]) == [0.0]

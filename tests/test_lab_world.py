@@ -13,7 +13,7 @@ import torch
 
 from cof import prompts
 from cof_lab import segments, wording
-from cof_lab.question_context import Asker, UnaskableError
+from cof_lab.question_context import QuestionContext, UnaskableError
 from cof_lab.questions import KINDS, ask
 from cof_lab.render import PAD_COLOR, render
 from cof_lab.world import DIFFICULTIES, SPLITS, describe, join
@@ -108,12 +108,14 @@ def test_questions_name_a_thing_by_its_digit_where_a_digit_is_plain():
     for row in range(60):
         things = describe(range(row, row + 1), "mixed").things(0)
         if any(thing.legible for thing in things):
-            index, ref = Asker(things, Random(row)).by_glyph()
+            index, ref = QuestionContext(things, Random(row)).by_glyph()
             assert things[index].legible
             assert things[index].glyph in ref.phrase
         faint += sum(not thing.legible for thing in things)
         dim = [replace(thing, ink=0.2) for thing in things]
-        assert Asker(dim, Random(row)).by_glyph()  # a faint digit names where no other does
+        assert QuestionContext(
+            dim, Random(row)
+        ).by_glyph()  # a faint digit names where no other does
     assert faint > 60
 
 
@@ -184,7 +186,7 @@ def test_answers_are_true(kind, held_out):
         things = scenes.things(row)
         for truth in (True, False):
             try:
-                question = ask(Asker(things, Random(row), held_out), kind, truth)
+                question = ask(QuestionContext(things, Random(row), held_out), kind, truth)
             except UnaskableError:
                 continue
             asked += 1
@@ -197,7 +199,7 @@ def test_answers_are_true(kind, held_out):
 def test_regions_are_the_things_named():
     things = describe([3], "mixed").things(0)
     for seed in range(50):
-        question = ask(Asker(things, Random(seed)), "OCR")
+        question = ask(QuestionContext(things, Random(seed)), "OCR")
         (k,) = question.region
         assert things[k].name in question.text
 
@@ -215,8 +217,8 @@ def test_training_speaks_the_published_prompts():
         "A chat between a curious user and an artificial intelligence assistant. "
         "The assistant gives helpful, detailed, and polite answers to the user's questions."
     )
-    assert f"{system} USER: <image>" == wording.PREFIX
-    whole = f"{wording.PREFIX}\n{question}{wording.SUFFIX}"
+    assert f"{system} USER: " == wording.OPENING
+    whole = f"{wording.OPENING}<image>\n{question}{wording.SUFFIX}"
     assert whole == prompts.full_prompt(question, "vicuna_v1")
     assert wording.WORD == "\nAnswer the question using a single word or phrase."
     letter = "\nAnswer with the option's letter from the given choices directly."
@@ -227,8 +229,8 @@ def test_training_speaks_the_published_prompts():
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_training_asks_for_regions_in_the_published_words(share):
     """As often as the diet says, and in no other words that are almost the same."""
-    asker, diet = SimpleNamespace(random=Random(0)), segments.Diet(published=share)
-    asked = {segments._grounding_suffix(asker, diet) for _ in range(60)}
+    context, diet = SimpleNamespace(random=Random(0)), segments.Diet(published=share)
+    asked = {segments._grounding_suffix(context, diet) for _ in range(60)}
     published = prompts.GROUNDING.removeprefix("{question}")
     assert asked == ({published} if share else set(wording.GROUNDINGS) - {published})
 

@@ -6,25 +6,25 @@ import pytest
 import torch
 from torch import nn
 
-from cof_lab.mixed_precision import halve
-from cof_lab.position_code import WAVES, coordinate_table, place_code
+from cof_lab.mixed_precision import multiply_in_bfloat16
+from cof_lab.position_code import WAVES, coordinate_table, position_code
 from cof_lab.reply_tokens import token_kinds
 from cof_lab.train import TrainConfig, fresh
 
 
 def test_the_nearest_code_is_the_nearest_place():
     grid = torch.arange(101)[:, None] / 100
-    codes = place_code(grid)
+    codes = position_code(grid)
     assert codes.shape == (101, 2 * len(WAVES))
     for value in torch.rand(50, generator=torch.Generator().manual_seed(0)):
-        best = int((codes @ place_code(value[None])).argmax())
+        best = int((codes @ position_code(value[None])).argmax())
         assert best == pytest.approx(float(value) * 100, abs=0.51)
 
 
 def test_a_sum_of_codes_still_tells_its_places():
     """The mean of linear coordinates 0.2 and 0.7 is 0.45, where nothing is."""
-    codes = place_code(torch.arange(101)[:, None] / 100)
-    both = place_code(torch.tensor([[0.2], [0.7]])).mean(0)
+    codes = position_code(torch.arange(101)[:, None] / 100)
+    both = position_code(torch.tensor([[0.2], [0.7]])).mean(0)
     likeness = codes @ both
     assert int(likeness[:45].argmax()) == pytest.approx(20, abs=1)
     assert 45 + int(likeness[45:].argmax()) == pytest.approx(70, abs=1)
@@ -33,7 +33,7 @@ def test_a_sum_of_codes_still_tells_its_places():
 
 def test_boxes_keep_their_four_corners_apart():
     box = torch.tensor([0.1, 0.2, 0.3, 0.9])
-    assert torch.equal(place_code(box), torch.cat([place_code(value[None]) for value in box]))
+    assert torch.equal(position_code(box), torch.cat([position_code(value[None]) for value in box]))
 
 
 def test_coordinate_tokens_start_alike_when_their_numbers_are():
@@ -54,7 +54,7 @@ def test_half_products_are_close_and_leave_no_trace_in_the_weights():
     plain = nn.Sequential(nn.Linear(64, 96), nn.GELU(), nn.Linear(96, 16, bias=False))
     half = nn.Sequential(nn.Linear(64, 96), nn.GELU(), nn.Linear(96, 16, bias=False))
     half.load_state_dict(plain.state_dict())
-    halve(half)
+    multiply_in_bfloat16(half)
     x = torch.randn(3, 50, 64)
     for module in (plain, half):
         module(x).square().sum().backward()

@@ -10,9 +10,9 @@ from cof_lab.batches import coverage
 from cof_lab.curriculum import CURRICULUM, LanguageConfig
 from cof_lab.language import LanguageStage, _easy
 from cof_lab.loop import Schedule
-from cof_lab.model import ModelConfig, build, llava_config, normalise
+from cof_lab.model import ModelConfig, build, llava_config, normalise_pixels
 from cof_lab.packing import ATTENTION
-from cof_lab.position_code import place_code
+from cof_lab.position_code import position_code
 from cof_lab.render import render
 from cof_lab.tokenizer import BOS, EOS, IMAGE, PAD, train_tokenizer
 from cof_lab.vision import Readout, mixture
@@ -35,7 +35,7 @@ def test_packed_equals_single(stage):
     scenes = describe([5, 6], "mixed")
     batch = stage.batch(scenes, CURRICULUM[-1][2], "test")
     together = stage.model.lm_head(stage.forward(batch, scenes, batch.looks)[0][-1])
-    pixels = normalise(render(scenes))
+    pixels = normalise_pixels(render(scenes))
     text = stage.model.model.language_model
     for image, row, tokens in batch.answers:
         start = row + 1 - tokens.labels
@@ -54,7 +54,7 @@ def test_probe_is_the_attention_of_the_stock_model(stage, kind):
     scenes = describe([7, 8], "mixed")
     batch = stage.batch(scenes, CURRICULUM[-1][2], "probe")
     stage.forward(batch, scenes, batch.looks)
-    pixels, text = normalise(render(scenes)), stage.model.model.language_model
+    pixels, text = normalise_pixels(render(scenes)), stage.model.model.language_model
     probe = batch.looks[kind].probe
     image, row, start = (int(x[-1]) for x in (probe.batch, probe.row, probe.start))
     found = next(t for i, r, t in batch.answers if i == image and r + 1 - t.labels == start)
@@ -157,7 +157,7 @@ def test_what_a_phrase_names_is_taught_as_the_mean_of_its_codes(stage):
     for _, row, tokens in batch.answers:
         for at, things in tokens.refs:
             boxes = [torch.tensor(scenes.things(0)[k].box) / scenes.side for k in things]
-            wanted[row + 1 - tokens.labels + at] = [place_code(box) for box in boxes]
+            wanted[row + 1 - tokens.labels + at] = [position_code(box) for box in boxes]
     _, rows, codes = batch.points
     assert set(rows.tolist()) == {row for row, told in wanted.items() if told}
     assert any(len(told) > 1 for told in wanted.values())

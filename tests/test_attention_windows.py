@@ -18,8 +18,9 @@ from transformers import (
     MistralForCausalLM,
 )
 
-from cof.attention import NAME, attach, highlighted, record_attention
+from cof.attention import NAME, attach, highlighted
 from cof.errors import ModelError
+from cof.models.common.recording import record_attention
 from cof.regions.bias import Highlight
 
 WINDOW, LENGTH, STEPS, LAYERS = 8, 11, 14, 4

@@ -1,0 +1,48 @@
+"""What attention was in the passes of a block: the probabilities of the last query."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cof.attention import watched
+
+
+@contextmanager
+def record_attention() -> Iterator[dict[int, Tensor]]:
+    """Keep where the last query looks, layer by layer; the highlight that is on is part of it.
+
+    Yields: layer -> probabilities [B, heads, K] over all keys, of the latest forward pass in here.
+    """
+    found: dict[int, Tensor] = {}
+
+    def keep(module: Any, query: Tensor, key: Tensor, mask: Any, scaling: float | None) -> None:
+        layer = getattr(module, "layer_idx", None)
+        if layer is not None:
+            found[layer] = last_query(query, key, mask, scaling)
+
+    with watched(keep):
+        yield found
+
+
+def last_query(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float | None) -> Tensor:
+    """softmax(q k' scaling + mask) of the last position, float32 [B, heads, K].
+
+    Args:
+        query: [B, heads, Q, d].
+        key: [B, key heads, K, d].
+        mask: bool or additive [B, 1 or heads, Q, K]; None hides nothing.
+        scaling: of the scores; None is d ** -0.5.
+    """
+    keys = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
+    scores = (query[:, :, -1:] @ keys.transpose(2, 3)).float()
+    scores *= query.shape[-1] ** -0.5 if scaling is None else scaling
+    if mask is not None:
+        last = mask[:, :, -1:, : keys.shape[2]]
+        hidden = last.logical_not() if last.dtype == torch.bool else None
+        scores = scores + last if hidden is None else scores.masked_fill(hidden, -torch.inf)
+    return scores.softmax(-1)[:, :, 0]
