@@ -187,10 +187,13 @@ def _fill(
 
 def build_pipeline(config: RunConfig) -> CoF:
     """Load the model and put the two stages around it."""
+    from cof.models.common.determinism import make_deterministic
     from cof.pipeline import CoF
     from cof.store.replies import ReplyCache
 
     Ranks.here().take_gpu(config.model.device)
+    if config.general.deterministic:
+        make_deterministic()
     model = plugins.load("models", config.names["model"]).load(config.model)
     cache = ReplyCache(Path(config.general.cache)) if config.general.cache else None
     return CoF(model, settings_of(config), cache)
