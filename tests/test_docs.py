@@ -91,6 +91,8 @@ SHELL = [block for block in BLOCKS if block.language in ("bash", "console", "sh"
 PYTHON = [block for block in BLOCKS if block.language == "python"]
 NAMED = re.compile(r"# (\S+\.py)\n")
 """How a block begins that is a file."""
+NAMESPACES: dict[str, dict] = {}
+"""Document -> what its Python blocks have defined so far; they are run in their order."""
 FILES = {found[1]: block.text for block in PYTHON if (found := NAMED.match(block.text))}
 
 
@@ -256,7 +258,8 @@ def test_python(block, ready):
         kind = "refine" if "def refine" in block.text else "locate"
         assert plugins.load(kind, named[1]).Config()
     else:
-        exec(compile(block.text, str(block), "exec"), {"__name__": "__main__"})
+        names = NAMESPACES.setdefault(block.document, {"__name__": "__main__"})
+        exec(compile(block.text, str(block), "exec"), names)
 
 
 def test_every_reason_is_needed_and_no_block_is_left_out(tmp_path):
