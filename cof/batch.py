@@ -14,6 +14,7 @@ from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
+from cof.errors import ModelError
 from cof.models.base import Encoded, Limits, Mix, Model
 from cof.types import Answer, Question, View
 
@@ -55,8 +56,8 @@ class Batch:
     images: Sequence[Image]
     views: Sequence[View]
     limits: Limits = field(default_factory=Limits)
-    _whole: Batch | None = None
-    _rows: tuple[int, ...] = ()
+    _whole: Batch | None = field(default=None, init=False, repr=False, compare=False)
+    _rows: tuple[int, ...] = field(default=(), init=False, repr=False, compare=False)
 
     @classmethod
     def of(
@@ -79,21 +80,28 @@ class Batch:
 
     def take(self, rows: Sequence[int]) -> Batch:
         """The batch of some rows, in the order given; a row may be taken several times."""
-        return replace(
+        taken = replace(
             self,
             questions=[self.questions[row] for row in rows],
             images=[self.images[row] for row in rows],
             views=[self.views[row] for row in rows],
-            _whole=self,
-            _rows=tuple(rows),
         )
+        object.__setattr__(taken, "_whole", self)  # not `replace`d on: then it is another batch
+        object.__setattr__(taken, "_rows", tuple(rows))
+        return taken
 
     @cached_property
-    def plain(self) -> list[Answer]:
-        """The model's own answers, without any region; computed once, whoever asks first."""
+    def plain(self) -> tuple[Answer, ...]:
+        """The model's own answers, without any region; computed once, whoever asks first.
+
+        Inside a `highlighted` block, too, they are plain.
+        """
         if self._whole is not None:
-            return [self._whole.plain[row] for row in self._rows]
-        return self.reply(self.encode())
+            return tuple(self._whole.plain[row] for row in self._rows)
+        if not len(self):
+            return ()
+        with self.model.highlighted(None):
+            return tuple(self.reply(self.encode()))
 
     @cached_property
     def prompts(self) -> list[Prompt]:
@@ -113,6 +121,8 @@ class Batch:
             views: B others than the batch's own (of `look`).
             texts: B others than the questions' own.
         """
+        if not len(self):
+            raise ValueError("a batch of no rows has no prompts")
         shown = self.views if views is None else views
         asked = [question.text for question in self.questions] if texts is None else texts
         rows = [prompt.row for prompt in self.prompts]
@@ -126,17 +136,22 @@ class Batch:
             mix: what becomes of the scores of each decoding step.
 
         Raises:
-            ValueError: questions that choose and questions that do not; `mix` where options are
-                weighed.
+            ModelError: `mix` where options are weighed, or with beams or sampling.
+            ValueError: questions that choose and questions that do not; prompts of another batch.
         """
         prompts = self.prompts
+        if len(encoded) != len(prompts):
+            raise ValueError(f"{len(encoded)} prompts for a batch that has {len(prompts)}")
         options = [prompt.option for prompt in prompts if prompt.option is not None]
         if not options:
             return self.model.generate(encoded, self.limits, mix=mix)
         if len(options) != len(prompts):
             raise ValueError("a batch holds questions that choose and questions that do not")
         if mix is not None:
-            raise ValueError("scores of decoding steps cannot be mixed where options are weighed")
+            raise ModelError(
+                "this fine stage mixes the scores of decoding steps; it cannot answer questions "
+                "whose options are weighed (choose)"
+            )
         started = time.perf_counter()
         weighed = self.model.score(encoded, options)
         share = (time.perf_counter() - started) / len(weighed)
@@ -146,6 +161,8 @@ class Batch:
 
 
 def _look(model: Model, images: Sequence[Image]) -> list[View]:
+    if not images:
+        return []
     unique = {id(image): image for image in images}
     seen = dict(zip(unique, model.look(list(unique.values())), strict=True))
     return [seen[id(image)] for image in images]

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from cof.batch import Batch
-from cof.config import plugins
 from cof.config.routing import route
 from cof.config.settings import Settings, read_setup
 from cof.errors import AnswerError
@@ -19,7 +18,7 @@ from cof.given import Picture, read
 from cof.models.base import Model
 from cof.outcome import Outcome, result_of
 from cof.regions.mask import focus
-from cof.stages import locate, refine
+from cof.stages import check_model, locate, refine
 from cof.types import Answer, Focus, Question, Region, Result
 
 if TYPE_CHECKING:
@@ -43,9 +42,7 @@ class CoF:
         self, model: Model, settings: Settings | None = None, cache: ReplyCache | None = None
     ) -> None:
         self.model, self.settings, self.cache = model, settings or Settings(), cache
-        holds = getattr(plugins.owner("refine", self.settings.refine), "check_model", None)
-        if holds is not None:
-            holds(model, self.settings.refine)
+        check_model(model, self.settings.refine)
 
     @classmethod
     def from_pretrained(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cof.batch import Batch
 from cof.config import plugins
+from cof.models.base import Model
 from cof.types import Answer, Focus, Region
 
 if TYPE_CHECKING:
@@ -70,6 +71,17 @@ def refine(
                 said = [stage.refine(batch, focuses[n], configs[n]) for n in some]
             answers |= dict(zip(some, said, strict=True))
     return [answers[number] for number in range(len(configs))]
+
+
+def check_model(model: Model, config: Any) -> None:
+    """Let a fine stage hold its config against the model, if it knows how.
+
+    Raises:
+        ConfigError: a setting that this model cannot have.
+    """
+    holds = getattr(plugins.owner("refine", config), "check_model", None)
+    if holds is not None:
+        holds(model, config)
 
 
 def _by_stage(configs: Sequence[Any]) -> list[tuple[Any, list[int]]]:

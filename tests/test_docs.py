@@ -322,3 +322,16 @@ def test_links_lead_somewhere(document):
             heads = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.M)
             kept = [re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads]
             assert anchor[1:] in kept, f"{document}: {target}{anchor}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_files_that_are_named_exist(document):
+    """Paths in backticks; a NAME in capitals or a pattern stands for many."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    named = re.findall(
+        r"`((?:cof|cof_lab|cof_speed|tests|docs|examples|scripts|results)/[\w./-]+)`", text
+    )
+    gone = [
+        path for path in named if not re.search(r"[A-Z]{3}", path) and not (ROOT / path).exists()
+    ]
+    assert not gone

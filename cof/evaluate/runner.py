@@ -174,7 +174,11 @@ def _fill(
     cells = [cell for cell in cells if not cell.scored or cell.lacks(len(questions))]
     if not any(cell.lacks(len(questions)) for cell in cells):
         return
+    from cof.stages import check_model
+
     pipeline = build_pipeline(cells[0].config)
+    for cell in cells:
+        check_model(pipeline.model, cell.config.refine)
     for cell in cells if cells[0].folder.ranks.leads else []:
         here = manifest.describe(
             cell.config, cell.dataset, cell.identity, pipeline.model, options.command

@@ -46,7 +46,7 @@ def weigh(
     for answer in (*batch.plain, *said):
         if answer.error:
             raise AnswerError(answer.error)
-    return Weighed(batch.plain, said)
+    return Weighed(list(batch.plain), said)
 
 
 def yes_no(weighed: Weighed) -> YesNo:

@@ -218,7 +218,7 @@ class Llava(base.Model):
         mask[len(row) - longest : len(row) - len(after)] = 0
         return row, mask
 
-    def highlighted(self, highlight: Highlight) -> AbstractContextManager[None]:
+    def highlighted(self, highlight: Highlight | None) -> AbstractContextManager[None]:
         """Highlight the decoder's attention inside the `with` block."""
         return highlighted(self.decoder, highlight)
 
