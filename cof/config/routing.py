@@ -99,20 +99,12 @@ def _plugin(keyword: str, given: Any) -> tuple[ModuleType, _Part]:
     if isinstance(given, str | Path):
         module, base = plugins.load(kind, str(given)), None
     elif is_dataclass(given) and not isinstance(given, type):
-        module, base = _module(kind, given), given
+        module, base = plugins.owner(kind, given), given
     else:
         there = ", ".join(plugins.names(kind))
         needs = f"needs a name or a Config, not {shown(given)}; there is: {there}"
         raise ConfigError(f"{keyword}: {needs}")
     return module, _Part(section, module.Config, base, plugins.label(module.__name__))
-
-
-def _module(kind: str, config: Any) -> ModuleType:
-    """The plug-in that a `Config` belongs to; a family here may keep its own in a file beside."""
-    package, _, rest = type(config).__module__.partition(f"cof.{kind}.")
-    if rest and not package:
-        return plugins.load(kind, rest.partition(".")[0])
-    return plugins.owner(kind, config)
 
 
 def _owner(name: str, parts: Sequence[_Part], last: _Part) -> _Part:
