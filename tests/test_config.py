@@ -217,8 +217,7 @@ def test_a_key_that_is_gone_is_dropped_at_the_value_that_is_left(file):
 def test_the_hash_of_an_old_run_is_what_it_was():
     """Of results/vstar, as the version that still had `model.compile` computed it."""
     (path,) = (unpacked() / "vstar").glob("*prompt/config.yaml")
-    for data in (parse_yaml(path), schema.resolve(parse_yaml(path)).as_dict()):
-        assert identity.content_hash(data, FULL).startswith("34971268d84b")
+    assert identity.content_hash(parse_yaml(path), FULL).startswith("34971268d84b")
 
 
 @pytest.mark.parametrize("path", OLD, ids=lambda path: "/".join(path.parts[-3:-1]))
