@@ -5,18 +5,27 @@ On the CPU the steps run without capture; what only a GPU can show is marked `gp
 
 import logging
 from dataclasses import replace
+from itertools import chain
 
 import pytest
 import torch
+from minis import FOLDERS
 from PIL import Image
 
+from cof.config import plugins
+from cof.evaluate.parity import Parity
+from cof.images import load_image
+from cof.locate import prompt
+from cof.models.base import Limits
 from cof.models.common import graphs as module
 from cof.models.common.decoding import positions
 from cof.models.common.graphs import Graphs, graphs_for, length_for, size_for
 from cof.models.common.recording import record_attention
 from cof.models.common.step import Step
 from cof.models.llava import Config
+from cof.models.llava import model as llava_model
 from cof.models.llava.model import load
+from cof.pipeline import CoF, Settings
 from cof.refine import highlight
 
 STEPS = 12
@@ -437,6 +446,44 @@ def test_attention_in_windows_has_no_steps(llava, change, monkeypatch):
     for key, value in change.items():
         monkeypatch.setattr(llava.decoder.config, key, value, raising=False)
     assert graphs_for(llava.network, llava.decoder, "graph").off
+
+
+def test_parity_with_the_published_code(golden, monkeypatch):
+    made = []
+
+    def always(network, decoder, decode):
+        made.append(graphs_for(network, decoder, "graph"))
+        return made[-1]
+
+    monkeypatch.setattr(llava_model, "graphs_for", always)
+    report = Parity(golden, device="cpu").run()
+    assert report.passed, report.rows()
+    assert any(graphs.steps for graphs in made)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return load(Config("cof-tiny", device="cpu", dtype="float32", decode="graph"))
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_mini_benchmarks_have_the_eager_loops_answers(tiny, mini, name, monkeypatch):
+    """Boxes, plain answers and highlighted ones, under several settings in one batch."""
+    bench = plugins.load("bench", name)
+    questions = bench.read(bench.Config(str(mini / FOLDERS[name])))[:10]
+    images = [load_image(mini / FOLDERS[name] / question.image) for question in questions]
+    refines = [highlight.Config(2.0), highlight.Config(8.0), highlight.Config(4.5, layers=(1,))]
+    settings = Settings(locate=prompt.Config(), limits=Limits(8))
+    variants = [replace(settings, refine=refine) for refine in refines]
+    ours = CoF(tiny, settings).answer_many(questions, images, variants)
+    assert tiny.graphs.steps
+    assert tiny.describe()["decode"] == "graph"
+    monkeypatch.setattr(tiny, "graphs", None)
+    theirs = CoF(tiny, settings).answer_many(questions, images, variants)
+    for one, other in zip(chain(*ours), chain(*theirs), strict=True):
+        assert (one.region.reply, one.error) == (other.region.reply, other.error)
+        assert one.plain.tokens == other.plain.tokens
+        assert one.cof.tokens == other.cof.tokens
 
 
 @pytest.fixture(scope="module")

@@ -349,9 +349,13 @@ class Llava(base.Model):
         return padded_square(size) if self.pixels.pad else centre_crop(size, self.pixels.side)
 
     def identity(self) -> dict[str, Any]:
-        """Everything of the model that a greedy reply depends on."""
+        """Everything of the model that a greedy reply depends on.
+
+        In half precision that is the way of decoding too: another one's kernels round differently.
+        """
         said = self.describe()
-        return {name: said[name] for name in IDENTITY}
+        rounds = self.graphs is not None and self.dtype != "float32"
+        return {name: said[name] for name in (*IDENTITY, *(["decode"] if rounds else []))}
 
     def describe(self) -> dict[str, Any]:
         """What the manifest records about the model."""
