@@ -63,7 +63,7 @@ class Graphs:
     def __init__(self, network: Any, decoder: Any, capture: bool) -> None:
         self.network, self.decoder, self.capture = network, decoder, capture
         self.steps: OrderedDict[Any, Step] = OrderedDict()
-        self.off = not _alike(network, decoder)
+        self.off = False
         self._memory: list[Tensor] = []
         self._origin: Any = None
 
@@ -125,9 +125,10 @@ class Graphs:
             graph = next((one.graph for one in self.steps.values()), None)
             try:
                 step.capture(graph and graph.pool())
-            except torch.OutOfMemoryError:
-                raise
             except RuntimeError as error:
+                full = torch.OutOfMemoryError
+                if isinstance(error, full) or isinstance(error.__context__, full):
+                    raise full(str(error)) from None  # at its end a capture hides what broke it
                 raise CaptureError(" ".join(str(error).split())[:300]) from error
         return step
 
@@ -148,6 +149,9 @@ def graphs_for(network: Any, decoder: Any, decode: Decode) -> Graphs | None:
     cuda = network.device.type == "cuda"
     if decode == "eager" or (decode == "auto" and not cuda):
         return None
+    if not _alike(network, decoder):
+        log.warning("decoding eagerly: several devices, or attention in windows")
+        return None
     return Graphs(network, decoder, capture=cuda)
 
 
@@ -161,9 +165,18 @@ def _alike(network: Any, decoder: Any) -> bool:
 
 
 def _hooked(network: Any, decoder: Any) -> bool:
-    """Whether somebody's hooks are to run in each pass; a replay would pass them by."""
+    """Whether somebody's hooks are to run in each pass; a replay would pass them by.
+
+    Those of transformers collect outputs where they are asked for, which nobody does here.
+    """
     modules = [*decoder.modules(), network.get_input_embeddings(), network.lm_head]
-    return any(one._forward_hooks or one._forward_pre_hooks for one in modules)
+    hooks = (
+        hook
+        for one in modules
+        for kind in (one._forward_hooks, one._forward_pre_hooks)
+        for hook in kind.values()
+    )
+    return any(not getattr(hook, "__module__", "").startswith("transformers.") for hook in hooks)
 
 
 def _origin(network: Any, decoder: Any) -> Any:

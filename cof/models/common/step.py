@@ -145,7 +145,7 @@ class Step:
     def _compute(self) -> None:
         """The step itself; nothing in it waits for the host."""
         for mask in self.masks.parts:
-            mask.index_fill_(3, self.at, 0.0)
+            mask.index_copy_(3, self.at, mask.new_zeros(*mask.shape[:3], 1))
         with stepping(self.decoder, self.masks):
             hidden = self.decoder(
                 inputs_embeds=self.network.get_input_embeddings()(self.tokens).to(self.masks.usual),
