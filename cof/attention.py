@@ -15,13 +15,16 @@ child thread does not inherit the block: start it with `contextvars.copy_context
 A model that mixes sliding-window and full attention makes several masks a pass; each layer finds
 the biased one that belongs to its own, by the identity of the mask.
 
+A decode step on fixed memory brings its masks along: `step_masks` makes them once, of the highlight
+that is active then, and inside `with stepping(model, masks)` each layer is given its own.
+
 Traps: registering the attention function without the mask function silently drops padding; a name
 containing "flash" takes another path; softcapped scores are refused, since `sdpa` cannot cap them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -62,6 +65,34 @@ Watch = Callable[[Any, Tensor, Tensor, Any, float | None], None]
 _WATCH: ContextVar[Watch | None] = ContextVar("cof_watch", default=None)
 
 
+@dataclass(frozen=True)
+class StepMasks:
+    """What one new token of each row may see: added to its scores, `finfo.min` where hidden.
+
+    Attributes:
+        usual: float [B, 1, 1, K]; holds the bias of a highlight that is not narrowed.
+        lit: the same with the bias of a narrowed one, [B, 1, 1, K] or [B, heads, 1, K], else None.
+        layers: those that get `lit`; None is all of them.
+    """
+
+    usual: Tensor
+    lit: Tensor | None = None
+    layers: tuple[int, ...] | None = None
+
+    @property
+    def parts(self) -> Sequence[Tensor]:
+        """The one or two tensors."""
+        return (self.usual,) if self.lit is None else (self.usual, self.lit)
+
+    def of(self, layer: int) -> Tensor:
+        """The mask of one layer."""
+        chosen = self.layers is None or layer in self.layers
+        return self.lit if self.lit is not None and chosen else self.usual
+
+
+_STEP: ContextVar[tuple[PreTrainedConfig, StepMasks] | None] = ContextVar("cof_step", default=None)
+
+
 @contextmanager
 def highlighted(language_model: nn.Module, highlight: Highlight | None) -> Iterator[None]:
     """Highlight inside the block; prefill, decode steps, beams and sampling alike.
@@ -100,6 +131,44 @@ def watched(watch: Watch) -> Iterator[None]:
         yield
     finally:
         _WATCH.reset(token)
+
+
+def is_watched() -> bool:
+    """Whether somebody is told of attention calls here and now."""
+    return _WATCH.get() is not None
+
+
+def step_masks(language_model: nn.Module, keep: Tensor, dtype: torch.dtype) -> StepMasks:
+    """The masks of a decode step behind a prompt and what was generated so far.
+
+    Args:
+        language_model: the decoder; the highlight that is active here goes into them.
+        keep: bool [B, K], the keys that are no padding.
+        dtype: of queries and keys.
+    """
+    keep, highlight = keep[:, None, None, :], current(language_model)
+    lowest = torch.finfo(dtype).min
+    usual = torch.zeros(keep.shape, dtype=dtype, device=keep.device).masked_fill(~keep, lowest)
+    if highlight is None:
+        return StepMasks(usual)
+    bias = _bias(highlight, keep, keep.shape[-1], 0).to(dtype)
+    biased = torch.where(keep, bias, lowest)
+    if not highlight.narrowed:
+        return StepMasks(biased)
+    if highlight.heads is not None:
+        heads: int = language_model.config.num_attention_heads  # type: ignore[union-attr, assignment]
+        biased = torch.where(_chosen_heads(highlight.heads, heads, keep.device), biased, usual)
+    return StepMasks(usual, biased, highlight.layers)
+
+
+@contextmanager
+def stepping(language_model: nn.Module, masks: StepMasks) -> Iterator[None]:
+    """Give every layer its mask of `masks` inside the block, whatever highlight is active."""
+    token = _STEP.set((language_model.config, masks))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        _STEP.reset(token)
 
 
 def attach(language_model: nn.Module) -> PreTrainedConfig:
@@ -185,10 +254,11 @@ def _attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **kw: Any
 ) -> tuple[Tensor, None]:
     """Attention function: `sdpa`, on the biased mask in the chosen layers and heads."""
-    active = _find(getattr(module, "config", None))
-    if active is not None and active.narrowed:
-        if torch.compiler.is_compiling():
-            raise RuntimeError("a highlight narrowed to layers or heads cannot be compiled")
+    config, step = getattr(module, "config", None), _STEP.get()
+    active = _find(config)
+    if step is not None and step[0] is config:
+        attention_mask = step[1].of(module.layer_idx)
+    elif active is not None and active.narrowed:
         attention_mask = _narrow(active, module.layer_idx, query.shape[1], attention_mask)
     watch = _WATCH.get()
     if watch is not None:
@@ -203,9 +273,14 @@ def _narrow(chosen: Highlight, layer: int, heads: int, plain: Tensor) -> Tensor:
     biased = _biased(plain).to(plain.device)
     if chosen.heads is None:
         return biased
-    lit = torch.zeros(heads, dtype=torch.bool, device=plain.device)
-    lit[list(chosen.heads)] = True
-    return torch.where(lit[None, :, None, None], biased, plain)
+    return torch.where(_chosen_heads(chosen.heads, heads, plain.device), biased, plain)
+
+
+def _chosen_heads(chosen: Sequence[int], heads: int, device: torch.device) -> Tensor:
+    """Which of the heads see the bias, bool [1, heads, 1, 1]."""
+    lit = torch.zeros(heads, dtype=torch.bool)
+    lit[list(chosen)] = True
+    return lit[None, :, None, None].to(device)
 
 
 def _biased(plain: Tensor) -> Tensor:

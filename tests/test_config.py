@@ -196,8 +196,28 @@ def test_names_that_mean_one_device_and_dtype_are_one_setting(file):
     named = schema.load(file, ["model.device=cuda:1", "model.dtype=float16"])
     assert hash_of(named) == hash_of(schema.load(file))
     assert hash_of(named, {**HALF, "device": "cpu"}) != hash_of(named)
-    compiled = schema.load(file, ["model.compile=true"])
-    assert hash_of(compiled) != hash_of(schema.load(file))
+    eager = schema.load(file, ["model.decode=eager"])
+    assert hash_of(eager) != hash_of(schema.load(file))
+
+
+def test_a_key_that_is_gone_is_dropped_at_the_value_that_is_left(file):
+    now = schema.load(file)
+    old = schema.load(file, ["model.compile=false"])
+    assert old == now
+    assert "compile" not in now.as_dict()["model"]
+    saved = now.as_dict()
+    saved["model"]["compile"] = False
+    assert identity.content_hash(saved, HALF) == hash_of(now)
+    saved["model"]["compile"] = True
+    assert identity.content_hash(saved, HALF) != hash_of(now)
+    with pytest.raises(ConfigError, match=r"model\.compile: True is no more; model\.decode: graph"):
+        schema.resolve(saved)
+
+
+def test_the_hash_of_an_old_run_is_what_it_was():
+    """Of results/vstar, as the version that still had `model.compile` computed it."""
+    (path,) = (unpacked() / "vstar").glob("*prompt/config.yaml")
+    assert identity.content_hash(parse_yaml(path), FULL).startswith("34971268d84b")
 
 
 @pytest.mark.parametrize("path", OLD, ids=lambda path: "/".join(path.parts[-3:-1]))

@@ -10,6 +10,7 @@ import click
 from cof.cli._options import COUNT
 
 if TYPE_CHECKING:
+    from cof.models.common.graphs import Decode
     from cof.models.llava.model import Llava
 
 
@@ -22,7 +23,13 @@ if TYPE_CHECKING:
 @click.option("--rounds", type=COUNT, default=3, show_default=True)
 @click.option("--device", default="auto", show_default=True)
 @click.option("--dtype", default="auto", show_default=True)
-@click.option("--compile", "compiled", is_flag=True, help="Static cache and torch.compile.")
+@click.option(
+    "--decode",
+    type=click.Choice(["auto", "graph", "eager"]),
+    default="auto",
+    show_default=True,
+    help="Captured decode steps or the eager loop; auto is graph on CUDA.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def bench(
     shape: str,
@@ -31,15 +38,14 @@ def bench(
     rounds: int,
     device: str,
     dtype: str,
-    compiled: bool,
+    decode: Decode,
     as_json: bool,
 ) -> None:
     """Time plain, published and our passes; exit with 1 where a bar is missed."""
     from cof_speed import measure
     from cof_speed.cases import Workload
 
-    loaded = _model(shape, model, device, dtype)
-    loaded.compile = compiled
+    loaded = _model(shape, model, device, dtype, decode)
     work = Workload(loaded, batch)
     place = loaded.network.device
     timings = measure.measure(work.cases(), place, rounds)
@@ -55,17 +61,17 @@ def bench(
     raise SystemExit(0 if all(bar.met for bar in required) else 1)
 
 
-def _model(shape: str, model: str | None, device: str, dtype: str) -> Llava:
+def _model(shape: str, model: str | None, device: str, dtype: str, decode: Decode) -> Llava:
     from cof.errors import ConfigError
     from cof.models.common.loading import pick_device, pick_dtype
     from cof.models.llava import Config, load
     from cof_speed.shapes import SHAPES, random_llava
 
     if model is not None:
-        return load(Config(model, device, dtype))
+        return load(Config(model, device, dtype, decode=decode))
     if shape not in SHAPES:
         raise ConfigError(f"--shape {shape!r}: there is {', '.join(SHAPES)}")
-    return random_llava(shape, pick_device(device), pick_dtype(dtype, device))
+    return random_llava(shape, pick_device(device), pick_dtype(dtype, device), decode=decode)
 
 
 def _text(timings: Any, required: Any, goals: Any, about: dict[str, Any]) -> str:

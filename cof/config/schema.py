@@ -33,16 +33,33 @@ from cof.regions.boxes import BoxConfig
 _OTHER_KEYS = {"bench": ("limit",), "locate": (), "refine": (), "model": ()}
 """Sections in the order in which they are read, the model's heavy module last."""
 
+
+@dataclass(frozen=True)
+class Gone:
+    """A key that a plug-in once had: the plug-in's name, the value that is left, the way out."""
+
+    name: str
+    value: Any
+    instead: str
+
+
 LATER: dict[str, Any] = {
     "deterministic": False,
     "images.exif": "apply",
     "bench.unit": "pixels",
     "bench.extract": "vlmevalkit",
+    "model.decode": "auto",
 }
 """Keys that older configs lack -> the value that stands for how those runs were made. At that value
 a key does not count (`cof.config.identity`), so that a new key changes no run's identity; every new
 key has a line here. (Runs made before `images.exif` turned their pictures; letters are read anew
 by every scoring.)"""
+
+GONE: dict[str, Gone] = {
+    "model.compile": Gone("llava", False, "model.decode: graph (the default on CUDA) replaced it"),
+}
+"""Keys that older configs have -> what became of them. At the value that stands for how every run
+is made now a key is dropped, and still counts as it did, so that no run's identity changes."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +157,7 @@ def resolve(data: Mapping[str, Any]) -> RunConfig:
     general = build(General, rest, "", known=sections)
     parts = {key: section_of(data, key) for key in sections}
     names = {key: take_name(parts[key], key) for key in KINDS}
+    _drop_gone(parts, names)
     sources = {key: take_source(parts[key], key, names[key]) for key in KINDS}
     limit = {"limit": parts["bench"].pop("limit")} if "limit" in parts["bench"] else {}
     subset = build(Subset, limit, "bench")
@@ -165,6 +183,16 @@ def resolve(data: Mapping[str, Any]) -> RunConfig:
         limits=limits,
         **configs,
     )
+
+
+def _drop_gone(parts: Mapping[str, dict[str, Any]], names: Mapping[str, str]) -> None:
+    """Take keys out that are gone, if they say what holds anyway."""
+    for dotted, gone in GONE.items():
+        section, _, key = dotted.partition(".")
+        if names[section] != gone.name or key not in parts[section]:
+            continue
+        if (value := parts[section].pop(key)) != gone.value:
+            raise ConfigError(f"{dotted}: {shown(value)} is no more; {gone.instead}")
 
 
 def check_saved(data: dict[str, Any]) -> dict[str, Any]:

@@ -58,7 +58,9 @@ def check_model(model: Model, config: Config) -> None:
         except ValueError as error:
             raise ConfigError(f"refine.{error}") from error
         if chosen and not model.narrows:
-            raise ConfigError(f"refine.{name} needs model.compile=false")
+            raise ConfigError(
+                f"refine.{name}: this model's highlight cannot be narrowed; leave it out"
+            )
     if config.scope != "all" and model.space == "cross":
         raise ConfigError(
             f"refine.scope={config.scope}: this model's visual tokens are keys of a "

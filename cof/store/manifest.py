@@ -87,8 +87,12 @@ _CHECKED = ("command", "resumed", "config_hash", "identity")
 
 
 def _model(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """What tells models apart; cuda:0 and cuda:1 are one kind of device, a name is a place."""
-    kept = {key: value for key, value in manifest["model"].items() if key != "name"}
+    """What tells models apart; cuda:0 and cuda:1 are one kind of device, a name is a place.
+
+    How replies are decoded is no part of the model; where it counts, the config's hash has it.
+    """
+    ways = ("name", "compile", "decode")
+    kept = {key: value for key, value in manifest["model"].items() if key not in ways}
     if isinstance(kept.get("device"), str):
         kept["device"] = kept["device"].partition(":")[0]
     return {"model": kept}

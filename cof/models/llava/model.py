@@ -30,6 +30,7 @@ from cof.models.base import Counters, Encoded, Frame, Limits, Mix
 from cof.models.common.checkpoint import Checkpoint, find
 from cof.models.common.checks import Watch, overrun, refusal
 from cof.models.common.decoding import Greedy, Row
+from cof.models.common.graphs import graphs_for
 from cof.models.common.kv_cache import Prefix, Start, together
 from cof.models.common.loading import load_transformers, pick_device, pick_dtype
 from cof.models.common.scoring import continuation_logprobs
@@ -104,12 +105,10 @@ class Llava(base.Model):
     ) -> None:
         self.network, self.inputs, self.checkpoint = network, inputs, checkpoint
         self.tokenizer, self.pixels = inputs.tokenizer, inputs.pixels
-        self.name, self.conv, self.compile = config.path, config.conv, config.compile
-        self.compile_options: dict[str, Any] = {"dynamic": False}
+        self.name, self.conv = config.path, config.conv
         self.frame = Frame("padded_square" if self.pixels.pad else "centre_crop")
         self.start_end = bool(checkpoint.config.get("mm_use_im_start_end", False))
         self.dtype = str(network.dtype).removeprefix("torch.")
-        self.narrows = not config.compile
         self.counters = Counters()
         self.decoder = network.model.language_model
         text = attach(self.decoder)
@@ -117,6 +116,7 @@ class Llava(base.Model):
         self.positions = int(text.max_position_embeddings)
         self.tokenizer.model_max_length = sys.maxsize  # `encode` holds lengths against the model's
         network.generation_config = self._generation_config()
+        self.graphs = graphs_for(network, self.decoder, config.decode)
 
     def _generation_config(self) -> GenerationConfig:
         """Token ids only: sampling settings that checkpoints ship must not leak in."""
@@ -302,7 +302,7 @@ class Llava(base.Model):
             done,
             keep_logits,
             mix,
-            self._compiled if self.compile else None,
+            self.graphs,
         )
 
     @torch.inference_mode()
@@ -318,11 +318,6 @@ class Llava(base.Model):
             num_beams=limits.num_beams,
             **options,
         )
-
-    @cached_property
-    def _compiled(self) -> Callable[..., Any]:
-        """The decoder's forward, compiled at its first decode step."""
-        return torch.compile(self.decoder.forward, **self.compile_options)
 
     @cached_property
     def stops(self) -> frozenset[int]:
@@ -359,9 +354,13 @@ class Llava(base.Model):
         return padded_square(size) if self.pixels.pad else centre_crop(size, self.pixels.side)
 
     def identity(self) -> dict[str, Any]:
-        """Everything of the model that a greedy reply depends on."""
+        """Everything of the model that a greedy reply depends on.
+
+        In half precision that is the way of decoding too: another one's kernels round differently.
+        """
         said = self.describe()
-        return {name: said[name] for name in IDENTITY}
+        rounds = self.graphs is not None and self.dtype != "float32"
+        return {name: said[name] for name in (*IDENTITY, *(["decode"] if rounds else []))}
 
     def describe(self) -> dict[str, Any]:
         """What the manifest records about the model."""
@@ -374,7 +373,7 @@ class Llava(base.Model):
             "attention": f"sdpa ({NAME})",
             "conv": self.conv,
             "frame": self.frame.name,
-            "compile": self.compile,
+            "decode": "eager" if self.graphs is None else "graph",
             "quantization": self.checkpoint.quantization,
             "pixels": self.pixels.to_json(),
             "chat_template": self.inputs.chat_template,
