@@ -130,6 +130,39 @@ def test_mixed_pairs_live_and_end_together_and_are_the_oracles(llava, batch, mon
         assert answer.tokens == cut
 
 
+def cut(scores):
+    """Of each pair the first row's scores, all but its five best tokens ruled out."""
+    first = scores.view(-1, 2, scores.shape[1])[:, 0]
+    fifth = first.topk(5).values[:, -1:]
+    return first.masked_fill(first < fifth, -torch.inf).repeat_interleave(2, dim=0)
+
+
+def test_tokens_may_be_ruled_out_but_not_all_of_them(batch):
+    wide = batch.take([0, 1, 2, 0])
+    found = wide.reply(wide.encode(), mix=cut)
+    assert [one.tokens for one in found[::2]] == [batch.plain[row].tokens for row in (0, 2)]
+    assert all(one.logprob is not None and one.logprob < 0 for one in found)
+    none = wide.reply(wide.encode(), mix=lambda scores: scores * torch.nan)
+    assert all(one.error.startswith("non-finite") for one in none)
+    none = wide.reply(wide.encode(), mix=lambda scores: scores * 0 - torch.inf)
+    assert all(one.error.startswith("non-finite") for one in none)
+
+
+def test_where_one_of_a_pair_fails_both_do(llava, batch):
+    wide = batch.take([0, 0, 1, 1])
+    texts = [TEXTS[0], "What <image> is it?", TEXTS[1], TEXTS[1]]
+    found = wide.reply(llava.encode(wide.views, texts), mix=blend)
+    assert ["<image>" in one.error for one in found] == [True, True, False, False]
+
+    def three(scores):
+        return scores
+
+    three.rows = 3
+    wide = batch.take([0, 0, 0, 1, 1, 1])
+    found = wide.reply(llava.encode(wide.views, [*texts[:3], *texts[2:], TEXTS[1]]), mix=three)
+    assert [bool(one.error) for one in found] == [True] * 3 + [False] * 3
+
+
 @pytest.mark.parametrize("change", [{"num_beams": 2}, {"temperature": 0.5}])
 def test_scores_are_mixed_in_greedy_decoding_only(batch, change):
     other = replace(batch, limits=Limits(3, **change))

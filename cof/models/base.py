@@ -65,8 +65,10 @@ class Encoded:
 Mix = Callable[["Tensor"], "Tensor"]
 """What becomes of the scores of a decoding step, float32 [rows, V] -> [rows, V].
 
-Rows that belong together stand next to each other and must get equal scores: then they choose the
-same token, live and end together. `rows` falls as rows end, their order stays."""
+Rows that belong together (pairs; of a function with an attribute `rows`, so many) stand next to
+each other and must get equal scores: then they choose the same token, live and end together, and
+where one of them fails all do. Fewer rows are given as rows end, their order stays. Tokens may be
+ruled out with -inf."""
 
 
 @dataclass(frozen=True)

@@ -166,10 +166,12 @@ class Greedy:
         """One forward pass, and each row's best token behind it."""
         inputs = {"inputs_embeds": embeds, "position_ids": places, "attention_mask": state.mask}
         hidden = forward(self.decoder, self.counters, state.cache, **inputs)
-        logits = self.network.lm_head(hidden[:, -1])
-        if self.mix is not None:
-            logits = self.mix(logits.float())
-        self._take(state, logits, choose(logits).tolist())
+        given = self.network.lm_head(hidden[:, -1])
+        if self.mix is None:
+            self._take(state, given, choose(given).tolist())
+        else:
+            mixed = self.mix(given.float())
+            self._take(state, mixed, choose(mixed, given).tolist())
 
     def _replay(self, state: State, narrowed: ExitStack) -> bool:
         """Decode with one captured step as long as it fits; False where there is none.
@@ -201,7 +203,7 @@ class Greedy:
 
     def start(self, encoded: Encoded, reply: int) -> Cache:
         """The keys and values that the batch may start from; at most `reply` follow the prompt."""
-        prompt, start = encoded.keys, encoded.shared
+        prompt, start = encoded.attention_mask.shape[1], encoded.shared
         if start is None or encoded.scale:
             return roomy(self.decoder, prompt, reply)
         plan = current(self.decoder)

@@ -24,14 +24,20 @@ _WARM_UPS = 2
 """Steps before the capture: libraries set themselves up at the first, which cannot be captured."""
 
 
-def choose(logits: Tensor) -> Tensor:
+def choose(logits: Tensor, given: Tensor | None = None) -> Tensor:
     """What the host wants to know of logits [B, V], float64 [3, B]: read back in one copy.
 
-    The best token, whether all logits are finite, and the token's log-probability.
+    The best token, whether the numbers are sound, and the token's log-probability.
+
+    Args:
+        logits: to choose from.
+        given: the model's own, where `logits` were mixed from them. Those must be finite; mixed
+            ones may rule tokens out with -inf, but not all of them.
     """
     best, scores = logits.argmax(-1), logits.float()
     weight = scores.gather(-1, best[:, None])[:, 0] - scores.logsumexp(-1)
-    return torch.stack([best.double(), finite(logits).double(), weight.double()])
+    sound = finite(logits) if given is None else finite(given) & scores.amax(-1).isfinite()
+    return torch.stack([best.double(), sound.double(), weight.double()])
 
 
 @dataclass(frozen=True)
@@ -115,8 +121,9 @@ class Step:
         self.filled, self.room = self.filled + 1, self.room - 1
         if mix is None:
             return self.logits, self.read.tolist()
-        mixed = mix(self.logits[:rows].float())
-        self.read[:, :rows] = choose(mixed)
+        given = self.logits[:rows]
+        mixed = mix(given.float())
+        self.read[:, :rows] = choose(mixed, given)
         self.tokens.copy_(self.read[0][:, None])
         return mixed, self.read.tolist()
 

@@ -28,7 +28,7 @@ from cof.images import preprocess
 from cof.models import base
 from cof.models.base import Counters, Encoded, Frame, Limits, Mix
 from cof.models.common.checkpoint import Checkpoint, find
-from cof.models.common.checks import Watch, overrun, refusal
+from cof.models.common.checks import Watch, fail_together, overrun, refusal
 from cof.models.common.decoding import Greedy, Row
 from cof.models.common.graphs import graphs_for
 from cof.models.common.kv_cache import Prefix, Start, together
@@ -241,7 +241,8 @@ class Llava(base.Model):
             sound = watch.sound(len(tokens))
             rows = [Row(i, one, sound=sound[i]) for i, one in enumerate(tokens)]
         share = (time.perf_counter() - started) / len(rows)
-        return [self._answer(encoded, row, share) for row in rows]
+        answers = [self._answer(encoded, row, share) for row in rows]
+        return answers if mix is None else fail_together(answers, getattr(mix, "rows", 2))
 
     def greedy(
         self,
