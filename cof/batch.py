@@ -6,13 +6,14 @@ A coarse stage is `locate(batch, config) -> regions`, a fine stage `refine(batch
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cof.models.base import Encoded, Limits, Mix, Model
 from cof.types import Answer, Question, View
@@ -36,6 +37,25 @@ class Prompt(NamedTuple):
 
     row: int
     option: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """An image, and what a worker made of it ahead of the model.
+
+    Attributes:
+        image: RGB.
+        prepared: of the model's `prepare`; None where it has prepared nothing.
+    """
+
+    image: Image
+    prepared: Any = None
+
+    @classmethod
+    def of(cls, model: Model, image: Image) -> Picture:
+        """Prepare an image, for a model whose `look` takes what was prepared."""
+        takes = "prepared" in inspect.signature(model.look).parameters
+        return cls(image, model.prepare(image) if takes else None)
 
 
 @dataclass(frozen=True)
@@ -63,11 +83,13 @@ class Batch:
         cls,
         model: Model,
         questions: Sequence[Question],
-        images: Sequence[Image],
+        images: Sequence[Image | Picture],
         limits: Limits | None = None,
     ) -> Batch:
         """Show each image to the model once, however many questions are about it."""
-        return cls(model, questions, images, _look(model, images), limits or Limits())
+        pictures = [one if isinstance(one, Picture) else Picture(one) for one in images]
+        shown = [picture.image for picture in pictures]
+        return cls(model, questions, shown, _look(model, pictures), limits or Limits())
 
     def __len__(self) -> int:
         """B."""
@@ -75,7 +97,7 @@ class Batch:
 
     def look(self, images: Sequence[Image]) -> list[View]:
         """Other images through the model's eyes: crops, drawings. One object is seen once."""
-        return _look(self.model, images)
+        return _look(self.model, [Picture(image) for image in images])
 
     def take(self, rows: Sequence[int]) -> Batch:
         """The batch of some rows, in the order given; a row may be taken several times."""
@@ -145,10 +167,14 @@ class Batch:
         return [_likeliest([answer for _, answer in group]) for _, group in groups]
 
 
-def _look(model: Model, images: Sequence[Image]) -> list[View]:
-    unique = {id(image): image for image in images}
-    seen = dict(zip(unique, model.look(list(unique.values())), strict=True))
-    return [seen[id(image)] for image in images]
+def _look(model: Model, pictures: Sequence[Picture]) -> list[View]:
+    unique = {id(one.image): one for one in pictures}
+    images = [one.image for one in unique.values()]
+    prepared = [one.prepared for one in unique.values()]
+    ready = bool(prepared) and all(one is not None for one in prepared)
+    views = model.look(images, prepared) if ready else model.look(images)
+    seen = dict(zip(unique, views, strict=True))
+    return [seen[id(one.image)] for one in pictures]
 
 
 def _likeliest(weighed: Sequence[Answer]) -> Answer:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cof.batch import Batch
+from cof.batch import Batch, Picture
 from cof.config import plugins
 from cof.errors import AnswerError
 from cof.exif import upright
@@ -124,7 +124,18 @@ class CoF:
             raise AnswerError(result.error)
         return Outcome(picture, batch.views[0], regions[0], focuses[0], result)
 
-    def answer_batch(self, questions: Sequence[Question], images: Sequence[Image]) -> list[Result]:
+    def prepare(self, image: Image) -> Picture:
+        """What of an RGB image can be made ready while the model is busy; threads may share this.
+
+        The methods below take the result in the image's place.
+        """
+        if self.cache is not None:
+            self.cache.digest(image)
+        return Picture.of(self.model, image)
+
+    def answer_batch(
+        self, questions: Sequence[Question], images: Sequence[Image | Picture]
+    ) -> list[Result]:
         """Take B questions and their RGB images (one object an image) through both stages.
 
         A pass that fails leaves an `error` in its question's result, and nothing elsewhere.
@@ -134,7 +145,7 @@ class CoF:
     def answer_many(
         self,
         questions: Sequence[Question],
-        images: Sequence[Image],
+        images: Sequence[Image | Picture],
         variants: Sequence[Settings],
         rows: int | None = None,
     ) -> list[list[Result]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cof.config.schema import RunConfig
-from cof.errors import DataError, RunError
+from cof.errors import DataError, RunError, cut
 from cof.evaluate.memory import Ask, Fitted
 from cof.evaluate.prefetch import feed
 from cof.images import load_image
@@ -26,8 +26,8 @@ from cof.store.records import to_record
 from cof.types import Question, Result
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
+    from cof.batch import Picture
+    from cof.exif import Exif
     from cof.pipeline import CoF, Settings
 
 
@@ -94,7 +94,7 @@ def answer_all(
     from tqdm import tqdm
 
     config, folder = cells[0].config, cells[0].folder
-    load = partial(load_image, exif=config.images.exif)
+    load = partial(_open, pipeline, config.images.exif)
     known = [cell.folder.indexes() for cell in cells]
     done = set.intersection(*known)
     own = folder.ranks.deal(batches)
@@ -122,10 +122,10 @@ def _asker(pipeline: CoF, cells: Sequence[RunSetting], rows: int | None) -> Ask:
     size = cells[0].config.general.batch_size
     limit = manifest.batch_size(cells[0].folder) or batch_limit(size)
 
-    def ask(questions: Sequence[Question], images: Sequence[Image]) -> list[list[Result]]:
+    def ask(questions: Sequence[Question], pictures: Sequence[Picture]) -> list[list[Result]]:
         if len(cells) == 1:
-            return [pipeline.answer_batch(questions, images)]
-        return pipeline.answer_many(questions, images, variants, rows)
+            return [pipeline.answer_batch(questions, pictures)]
+        return pipeline.answer_many(questions, pictures, variants, rows)
 
     def changed(fits: int) -> None:
         for cell in cells:
@@ -136,12 +136,29 @@ def _asker(pipeline: CoF, cells: Sequence[RunSetting], rows: int | None) -> Ask:
     return Fitted(ask, limit, size == "auto", changed)
 
 
+def _open(pipeline: CoF, exif: Exif, path: Path) -> Picture:
+    """An image file, ready for the pipeline; done ahead, in a worker.
+
+    Raises:
+        DataError, DiskError, MemoryError: as `load_image`.
+        RunError: the model cannot make it ready; names the image.
+    """
+    image = load_image(path, exif=exif)
+    try:
+        return pipeline.prepare(image)
+    except MemoryError as error:
+        raise MemoryError(f"image {str(path)!r} does not fit into memory") from error
+    except Exception as error:  # a model's own, in a thread: without this nobody knew which image
+        why = f"{type(error).__name__}: {cut(str(error), 200)}"
+        raise RunError(f"image {str(path)!r} cannot be made ready for the model ({why})") from error
+
+
 def _answer(
-    ask: Ask, batch: PlannedBatch, cells: int, images: Sequence[Image | DataError]
+    ask: Ask, batch: PlannedBatch, cells: int, images: Sequence[Picture | DataError]
 ) -> list[list[Result]]:
     """For each cell one result a question; an image that cannot be opened fails its own alone."""
     failed: dict[int, Result] = {}
-    pictures: dict[int, Image] = {}
+    pictures: dict[int, Picture] = {}
     for (index, question), image in zip(batch, images, strict=True):
         if isinstance(image, DataError):
             failed[index] = Result(question, error=str(image))
