@@ -285,4 +285,4 @@ def normalised(frames: Tensor, mean: Sequence[float], std: Sequence[float]) -> T
         torch.tensor(values, dtype=torch.float32, device=frames.device)[:, None, None]
         for values in ([255.0], mean, std)
     )
-    return (frames.movedim(-1, -3).float() / top - centre) / scale
+    return frames.movedim(-1, -3).float().div_(top).sub_(centre).div_(scale)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from cof.images import load_image
 from cof.store import manifest, origin
 from cof.store.dataset import PlannedBatch, batch_limit
 from cof.store.folder import SCORES, RunFolder
+from cof.store.hashing import ImageHash
 from cof.store.records import to_record
 from cof.types import Question, Result
 
@@ -36,19 +37,26 @@ class RunSetting:
     """One setting, the run folder of its records, what it is asked, and of which model.
 
     Attributes:
-        dataset: the fingerprint of the questions.
+        asked: the fingerprint of the questions, and of the regions that are read from a file.
+        images: the hash of the images, of several processes in the first.
         identity: the model's, see `cof.store.origin.identify`.
     """
 
     config: RunConfig
     folder: RunFolder
-    dataset: Mapping[str, Any]
+    asked: Mapping[str, Any]
+    images: ImageHash
     identity: Mapping[str, str]
+
+    @property
+    def dataset(self) -> dict[str, Any]:
+        """The fingerprint of everything, as far as it is known by now."""
+        return {**self.asked, "images": self.images.now}
 
     @functools.cached_property
     def made(self) -> origin.Made:
         """What every record says about where it comes from."""
-        return origin.made(self.config.as_dict(), self.identity, self.dataset)
+        return origin.made(self.config.as_dict(), self.identity, self.asked)
 
     def lacks(self, total: int) -> bool:
         """True where some of the `total` questions have no record yet."""
@@ -72,6 +80,7 @@ def answer_all(
     pipeline: CoF,
     cells: Sequence[RunSetting],
     batches: Sequence[PlannedBatch],
+    seal: Callable[[], None],
     strict: bool = False,
     rows: int | None = None,
 ) -> None:
@@ -85,6 +94,8 @@ def answer_all(
         pipeline: built for the first cell.
         cells: settings that may share a batch, their folders locked.
         batches: the whole dataset.
+        seal: called once there are records to write and, without any, at the end; when it returns,
+            the manifest says everything about them.
         strict: stop at the first question that fails.
         rows: most rows of one fine pass, see `CoF.answer_many`.
 
@@ -111,9 +122,11 @@ def answer_all(
     ):
         for batch, images in fed:
             answered = _answer(ask, batch, len(cells), images)
+            seal()
             for cell, there, results in zip(cells, known, answered, strict=True):
                 _write(cell, batch, results, there, strict)
             bar.update(len(batch))
+    seal()
 
 
 def _asker(pipeline: CoF, cells: Sequence[RunSetting], rows: int | None) -> Ask:

@@ -7,13 +7,15 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cof.errors import DataError, RunError
 from cof.store.dataset import PlannedBatch
 
 _T = TypeVar("_T")
 """An image as `load` gives it."""
+
+_Pending = dict[str, Future[Any]]
 
 
 def feed(
@@ -36,8 +38,8 @@ def feed(
         DiskError: as `load` does, likewise.
     """
     ahead = math.ceil(workers / max(map(len, batches), default=1))
-    waiting: deque[tuple[PlannedBatch, dict[str, Future[_T]]]] = deque()
-    pending: dict[str, Future[_T]] = {}
+    waiting: deque[tuple[PlannedBatch, _Pending]] = deque()
+    pending: _Pending = {}
     pool = ThreadPoolExecutor(workers, thread_name_prefix="images")
     try:
         for batch in batches:
@@ -53,14 +55,12 @@ def feed(
         pool.shutdown(cancel_futures=True)
 
 
-def _opened(
-    batch: PlannedBatch, pending: dict[str, Future[_T]]
-) -> tuple[PlannedBatch, list[_T | DataError]]:
+def _opened(batch: PlannedBatch, pending: _Pending) -> tuple[PlannedBatch, list[Any]]:
     found = {name: _result(future) for name, future in pending.items()}
     return batch, [found[question.image] for _, question in batch]
 
 
-def _result(future: Future[_T]) -> _T | DataError:
+def _result(future: Future[Any]) -> Any:
     try:
         return future.result()
     except DataError as error:
