@@ -46,7 +46,7 @@ class _Active:
     """One `with` block."""
 
     config: PreTrainedConfig
-    highlight: Highlight
+    highlight: Highlight | None
 
 
 _ACTIVE: ContextVar[tuple[_Active, ...]] = ContextVar("cof_highlight_active", default=())
@@ -63,19 +63,21 @@ _WATCH: ContextVar[Watch | None] = ContextVar("cof_watch", default=None)
 
 
 @contextmanager
-def highlighted(language_model: nn.Module, highlight: Highlight) -> Iterator[None]:
+def highlighted(language_model: nn.Module, highlight: Highlight | None) -> Iterator[None]:
     """Highlight inside the block; prefill, decode steps, beams and sampling alike.
 
     Args:
         language_model: the decoder whose attention is meant (a transformers text model).
-        highlight: bias for the prompts that will be run inside the block.
+        highlight: bias for the prompts that will be run inside the block; None is no highlight,
+            whatever is on around the block.
 
     Raises:
         ValueError: a layer or head that the model does not have.
         ModelError: see `attach`.
     """
     config = attach(language_model)
-    highlight.check(config.num_hidden_layers, config.num_attention_heads)
+    if highlight is not None:
+        highlight.check(config.num_hidden_layers, config.num_attention_heads)
     token = _ACTIVE.set((*_ACTIVE.get(), _Active(config, highlight)))
     masks = _BIASED.set(WeakIdKeyDictionary())
     try:
@@ -87,8 +89,7 @@ def highlighted(language_model: nn.Module, highlight: Highlight) -> Iterator[Non
 
 def current(language_model: nn.Module) -> Highlight | None:
     """The highlight that a decoder runs under here and now, None outside any block."""
-    active = _find(language_model.config)
-    return active.highlight if active else None
+    return _find(language_model.config)
 
 
 @contextmanager
@@ -130,8 +131,9 @@ def _refuse(language_model: Any, config: Any) -> None:
         )
 
 
-def _find(config: Any) -> _Active | None:
-    return next((a for a in reversed(_ACTIVE.get()) if a.config is config), None)
+def _find(config: Any) -> Highlight | None:
+    """The innermost highlight of a decoder, by its config."""
+    return next((a.highlight for a in reversed(_ACTIVE.get()) if a.config is config), None)
 
 
 def _mask(*args: Any, config: Any = None, dtype: torch.dtype = torch.float32, **kw: Any) -> Any:
@@ -142,9 +144,9 @@ def _mask(*args: Any, config: Any = None, dtype: torch.dtype = torch.float32, **
     kw["allow_is_causal_skip"] = False
     keep: Any = sdpa_mask(*args, config=config, dtype=dtype, **kw)
     lowest = torch.finfo(dtype).min
-    bias = _bias(active.highlight, keep, kw.get("q_offset", 0), kw.get("kv_offset", 0)).to(dtype)
+    bias = _bias(active, keep, kw.get("q_offset", 0), kw.get("kv_offset", 0)).to(dtype)
     biased = torch.where(keep, bias, lowest)
-    if not active.highlight.narrowed:
+    if not active.narrowed:
         return biased
     plain = torch.where(keep, torch.zeros((), dtype=dtype, device=keep.device), lowest)
     _BIASED.get()[plain] = biased
@@ -184,7 +186,7 @@ def _attention(
 ) -> tuple[Tensor, None]:
     """Attention function: `sdpa`, on the biased mask in the chosen layers and heads."""
     active = _find(getattr(module, "config", None))
-    if active is not None and active.highlight.narrowed:
+    if active is not None and active.narrowed:
         if torch.compiler.is_compiling():
             raise RuntimeError("a highlight narrowed to layers or heads cannot be compiled")
         attention_mask = _narrow(active, module.layer_idx, query.shape[1], attention_mask)
@@ -194,9 +196,8 @@ def _attention(
     return sdpa_attention_forward(module, query, key, value, attention_mask, **kw)
 
 
-def _narrow(active: _Active, layer: int, heads: int, plain: Tensor) -> Tensor:
+def _narrow(chosen: Highlight, layer: int, heads: int, plain: Tensor) -> Tensor:
     """Mask [B, 1 or heads, Q, K] of one layer when only some layers or heads are biased."""
-    chosen = active.highlight
     if chosen.layers is not None and layer not in chosen.layers:
         return plain
     biased = _biased(plain).to(plain.device)

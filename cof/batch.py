@@ -15,6 +15,7 @@ from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cof.errors import ModelError
 from cof.models.base import Encoded, Limits, Mix, Model
 from cof.types import Answer, Question, View
 
@@ -40,19 +41,19 @@ class Prompt(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
+class Prepared:
     """An image, and what a worker made of it ahead of the model.
 
     Attributes:
         image: RGB.
-        prepared: of the model's `prepare`; None where it has prepared nothing.
+        ahead: of the model's `prepare`; None where it has prepared nothing.
     """
 
     image: Image
-    prepared: Any = None
+    ahead: Any = None
 
     @classmethod
-    def of(cls, model: Model, image: Image) -> Picture:
+    def of(cls, model: Model, image: Image) -> Prepared:
         """Prepare an image, for a model whose `look` takes what was prepared."""
         takes = "prepared" in inspect.signature(model.look).parameters
         return cls(image, model.prepare(image) if takes else None)
@@ -75,19 +76,19 @@ class Batch:
     images: Sequence[Image]
     views: Sequence[View]
     limits: Limits = field(default_factory=Limits)
-    _whole: Batch | None = None
-    _rows: tuple[int, ...] = ()
+    _whole: Batch | None = field(default=None, init=False, repr=False, compare=False)
+    _rows: tuple[int, ...] = field(default=(), init=False, repr=False, compare=False)
 
     @classmethod
     def of(
         cls,
         model: Model,
         questions: Sequence[Question],
-        images: Sequence[Image | Picture],
+        images: Sequence[Image | Prepared],
         limits: Limits | None = None,
     ) -> Batch:
         """Show each image to the model once, however many questions are about it."""
-        pictures = [one if isinstance(one, Picture) else Picture(one) for one in images]
+        pictures = [one if isinstance(one, Prepared) else Prepared(one) for one in images]
         shown = [picture.image for picture in pictures]
         return cls(model, questions, shown, _look(model, pictures), limits or Limits())
 
@@ -97,25 +98,32 @@ class Batch:
 
     def look(self, images: Sequence[Image]) -> list[View]:
         """Other images through the model's eyes: crops, drawings. One object is seen once."""
-        return _look(self.model, [Picture(image) for image in images])
+        return _look(self.model, [Prepared(image) for image in images])
 
     def take(self, rows: Sequence[int]) -> Batch:
         """The batch of some rows, in the order given; a row may be taken several times."""
-        return replace(
+        taken = replace(
             self,
             questions=[self.questions[row] for row in rows],
             images=[self.images[row] for row in rows],
             views=[self.views[row] for row in rows],
-            _whole=self,
-            _rows=tuple(rows),
         )
+        object.__setattr__(taken, "_whole", self)  # not `replace`d on: then it is another batch
+        object.__setattr__(taken, "_rows", tuple(rows))
+        return taken
 
     @cached_property
-    def plain(self) -> list[Answer]:
-        """The model's own answers, without any region; computed once, whoever asks first."""
+    def plain(self) -> tuple[Answer, ...]:
+        """The model's own answers, without any region; computed once, whoever asks first.
+
+        Inside a `highlighted` block, too, they are plain.
+        """
         if self._whole is not None:
-            return [self._whole.plain[row] for row in self._rows]
-        return self.reply(self.encode())
+            return tuple(self._whole.plain[row] for row in self._rows)
+        if not len(self):
+            return ()
+        with self.model.highlighted(None):
+            return tuple(self.reply(self.encode()))
 
     @cached_property
     def prompts(self) -> list[Prompt]:
@@ -135,6 +143,8 @@ class Batch:
             views: B others than the batch's own (of `look`).
             texts: B others than the questions' own.
         """
+        if not len(self):
+            raise ValueError("a batch of no rows has no prompts")
         shown = self.views if views is None else views
         asked = [question.text for question in self.questions] if texts is None else texts
         rows = [prompt.row for prompt in self.prompts]
@@ -148,17 +158,22 @@ class Batch:
             mix: what becomes of the scores of each decoding step.
 
         Raises:
-            ValueError: questions that choose and questions that do not; `mix` where options are
-                weighed.
+            ModelError: `mix` where options are weighed, or with beams or sampling.
+            ValueError: questions that choose and questions that do not; prompts of another batch.
         """
         prompts = self.prompts
+        if len(encoded) != len(prompts):
+            raise ValueError(f"{len(encoded)} prompts for a batch that has {len(prompts)}")
         options = [prompt.option for prompt in prompts if prompt.option is not None]
         if not options:
             return self.model.generate(encoded, self.limits, mix=mix)
         if len(options) != len(prompts):
             raise ValueError("a batch holds questions that choose and questions that do not")
         if mix is not None:
-            raise ValueError("scores of decoding steps cannot be mixed where options are weighed")
+            raise ModelError(
+                "this fine stage mixes the scores of decoding steps; it cannot answer questions "
+                "whose options are weighed (choose)"
+            )
         started = time.perf_counter()
         weighed = self.model.score(encoded, options)
         share = (time.perf_counter() - started) / len(weighed)
@@ -167,11 +182,13 @@ class Batch:
         return [_likeliest([answer for _, answer in group]) for _, group in groups]
 
 
-def _look(model: Model, pictures: Sequence[Picture]) -> list[View]:
+def _look(model: Model, pictures: Sequence[Prepared]) -> list[View]:
+    if not pictures:
+        return []
     unique = {id(one.image): one for one in pictures}
     images = [one.image for one in unique.values()]
-    prepared = [one.prepared for one in unique.values()]
-    ready = bool(prepared) and all(one is not None for one in prepared)
+    prepared = [one.ahead for one in unique.values()]
+    ready = all(one is not None for one in prepared)
     views = model.look(images, prepared) if ready else model.look(images)
     seen = dict(zip(unique, views, strict=True))
     return [seen[id(one.image)] for one in pictures]

@@ -48,7 +48,9 @@ class StubPipeline:
     So a record is right only if its batch was planned as in an undisturbed run.
     """
 
-    model = SimpleNamespace(describe=lambda: {"name": "stub"})
+    model = SimpleNamespace(
+        describe=lambda: {"name": "stub"}, layers=2, heads=2, narrows=True, space="self"
+    )
 
     def __init__(self, plain: bool = True, delay: float = 0.0) -> None:
         self.plain, self.delay = plain, delay
@@ -128,11 +130,12 @@ class StubModel(Model):
 
     @contextlib.contextmanager
     def highlighted(self, highlight: Any) -> Iterator[None]:
-        self.highlights.append(highlight)
+        outside = self.highlights
+        self.highlights = [] if highlight is None else [*outside, highlight]
         try:
             yield
         finally:
-            self.highlights.pop()
+            self.highlights = outside
 
     def generate(
         self,

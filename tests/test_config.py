@@ -209,8 +209,8 @@ def test_every_key_that_committed_configs_lack_has_its_old_value_listed(path):
     assert added <= schema.LATER.keys()
     made = schema.resolve(old).as_dict()
     for key in added:
-        section, _, name = key.partition(".")
-        made[section][name] = schema.LATER[key]
+        section, dot, name = key.rpartition(".")
+        (made[section] if dot else made)[name] = schema.LATER[key]
     assert identity.content_hash(old, FULL) == identity.content_hash(made, FULL)
 
 
@@ -218,11 +218,15 @@ def test_a_key_that_older_configs_lack_counts_only_off_its_old_value(file):
     old = schema.load(file).as_dict()
     del old["images"]
     for key, value in schema.LATER.items():
-        section, _, name = key.partition(".")
-        new = {**old, section: {**old.get(section, {}), name: value}}
-        assert identity.content_hash(new, HALF) == identity.content_hash(old, HALF)
-        new[section][name] = "another"
-        assert identity.content_hash(new, HALF) != identity.content_hash(old, HALF)
+        assert hash_with(old, key, value) == identity.content_hash(old, HALF)
+        assert hash_with(old, key, "another") != identity.content_hash(old, HALF)
+
+
+def hash_with(old, key, value):
+    """The hash of a config with one more key."""
+    section, dot, name = key.rpartition(".")
+    new = {**old.get(section, {}), name: value}
+    return identity.content_hash({**old, section: new} if dot else {**old, name: value}, HALF)
 
 
 @pytest.mark.parametrize("override", ["refine.weight=2.5", "plain=false", "batch_size=2", "seed=1"])

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cof.batch import Batch, Picture
+from cof.batch import Batch, Prepared
 from cof.config import schema
 from cof.errors import RunError
 from cof.evaluate import runner
@@ -105,7 +105,7 @@ class Spied(StubModel):
 class TestContract:
     def test_prepared_images_reach_the_model_once_each_in_order(self):
         model = Spied()
-        one, two = (Picture.of(model, noise(8 + n, 6)) for n in range(2))
+        one, two = (Prepared.of(model, noise(8 + n, 6)) for n in range(2))
         asked = [Question(str(n), "i", "?") for n in range(3)]
         batch = Batch.of(model, asked, [one, two, one])
         assert model.given == [[(8, 6), (9, 6)]]
@@ -119,7 +119,7 @@ class TestContract:
         batch.look([image.crop((0, 0, 4, 4))])
         assert model.given == [None, None]
         Batch.of(
-            model, [Question(n, "i", "?") for n in "ab"], [Picture.of(model, image), noise(4, 4)]
+            model, [Question(n, "i", "?") for n in "ab"], [Prepared.of(model, image), noise(4, 4)]
         )
         assert model.given[2:] == [None]
 
@@ -128,8 +128,8 @@ class TestContract:
             def look(self, images):
                 return super().look(images)
 
-        picture = Picture.of(Old(), noise(8, 6))
-        assert picture.prepared is None
+        picture = Prepared.of(Old(), noise(8, 6))
+        assert picture.ahead is None
         assert len(Batch.of(Old(), [Question("a", "i", "?")], [picture]).views) == 1
 
     def test_nor_does_a_llava_whose_look_somebody_replaced(self, llava, monkeypatch):
@@ -282,7 +282,7 @@ class TestRuns:
         rows = []
         for name in ("ahead", "late"):
             if name == "late":
-                monkeypatch.setattr(CoF, "prepare", lambda self, image: Picture(image))
+                monkeypatch.setattr(CoF, "prepare", lambda self, image: Prepared(image))
             done = ask(model, name=name, **short)
             lines = (done.path / "records.jsonl").read_text().splitlines()
             rows.append([json.dumps(comparable(json.loads(line))) for line in lines])

@@ -25,6 +25,7 @@ from cof.analyse.grid import Grid
 from cof.analyse.naming import hash_names, setting_names
 from cof.analyse.passes import has_both, scored_pass
 from cof.analyse.tables import Table, plural
+from cof.config.plugins import label
 from cof.errors import DataError
 from cof.files import write_whole
 from cof.store.dataset import images_of, questions_hash
@@ -98,7 +99,7 @@ def _groups(runs: Sequence[Run]) -> list[list[Run]]:
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         asked = questions_hash([result.question for result in run.results])
-        groups.setdefault((run.config["bench"]["name"], asked), []).append(run)
+        groups.setdefault((label(run.config["bench"]["name"]), asked), []).append(run)
     return list(groups.values())
 
 

@@ -34,6 +34,7 @@ _OTHER_KEYS = {"bench": ("limit",), "locate": (), "refine": (), "model": ()}
 """Sections in the order in which they are read, the model's heavy module last."""
 
 LATER: dict[str, Any] = {
+    "deterministic": False,
     "images.exif": "apply",
     "bench.unit": "pixels",
     "bench.extract": "vlmevalkit",
@@ -177,7 +178,7 @@ def check_saved(data: dict[str, Any]) -> dict[str, Any]:
     check_values(data, "")
     known = {field.name for field in fields(General)}
     build(General, {key: value for key, value in data.items() if key in known}, "")
-    for key in known - data.keys():
+    for key in known - data.keys() - LATER.keys():
         raise ConfigError(f"{key} is missing")
     for key in KINDS:
         take_name(section_of(data, key), key)

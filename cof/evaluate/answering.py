@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cof.config.schema import RunConfig
+from cof.config.settings import settings_of
 from cof.errors import DataError, RunError, cut
 from cof.evaluate.memory import Ask, Fitted
 from cof.evaluate.prefetch import feed
@@ -27,9 +28,9 @@ from cof.store.records import to_record
 from cof.types import Question, Result
 
 if TYPE_CHECKING:
-    from cof.batch import Picture
+    from cof.batch import Prepared
     from cof.exif import Exif
-    from cof.pipeline import CoF, Settings
+    from cof.pipeline import CoF
 
 
 @dataclass(frozen=True)
@@ -66,14 +67,6 @@ class RunSetting:
     def scored(self) -> bool:
         """True once the run was finished and scored."""
         return (self.folder.path / SCORES).exists()
-
-
-def settings_of(config: RunConfig) -> Settings:
-    """The pipeline's part of a config."""
-    from cof.pipeline import Settings
-
-    stages = (config.locate, config.boxes, config.refine)
-    return Settings(*stages, config.limits, config.general.plain)
 
 
 def answer_all(
@@ -135,7 +128,7 @@ def _asker(pipeline: CoF, cells: Sequence[RunSetting], rows: int | None) -> Ask:
     size = cells[0].config.general.batch_size
     limit = manifest.batch_size(cells[0].folder) or batch_limit(size)
 
-    def ask(questions: Sequence[Question], pictures: Sequence[Picture]) -> list[list[Result]]:
+    def ask(questions: Sequence[Question], pictures: Sequence[Prepared]) -> list[list[Result]]:
         if len(cells) == 1:
             return [pipeline.answer_batch(questions, pictures)]
         return pipeline.answer_many(questions, pictures, variants, rows)
@@ -149,7 +142,7 @@ def _asker(pipeline: CoF, cells: Sequence[RunSetting], rows: int | None) -> Ask:
     return Fitted(ask, limit, size == "auto", changed)
 
 
-def _open(pipeline: CoF, exif: Exif, path: Path) -> Picture:
+def _open(pipeline: CoF, exif: Exif, path: Path) -> Prepared:
     """An image file, ready for the pipeline; done ahead, in a worker.
 
     Raises:
@@ -167,11 +160,11 @@ def _open(pipeline: CoF, exif: Exif, path: Path) -> Picture:
 
 
 def _answer(
-    ask: Ask, batch: PlannedBatch, cells: int, images: Sequence[Picture | DataError]
+    ask: Ask, batch: PlannedBatch, cells: int, images: Sequence[Prepared | DataError]
 ) -> list[list[Result]]:
     """For each cell one result a question; an image that cannot be opened fails its own alone."""
     failed: dict[int, Result] = {}
-    pictures: dict[int, Picture] = {}
+    pictures: dict[int, Prepared] = {}
     for (index, question), image in zip(batch, images, strict=True):
         if isinstance(image, DataError):
             failed[index] = Result(question, error=str(image))

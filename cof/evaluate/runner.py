@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from cof.analyse.scores import Pass, answers, summary
 from cof.config import plugins
 from cof.config.schema import RunConfig, exif_of
+from cof.config.settings import settings_of
 from cof.errors import ConfigError
-from cof.evaluate.answering import RunSetting, answer_all, settings_of
+from cof.evaluate.answering import RunSetting, answer_all
 from cof.evaluate.prepare import prepare
 from cof.store import manifest, origin
 from cof.store.dataset import described, first_tagged, plan_batches, read_questions
@@ -181,7 +182,11 @@ def _fill(
     cells = [cell for cell in cells if not cell.scored or cell.lacks(len(questions))]
     if not any(cell.lacks(len(questions)) for cell in cells):
         return
+    from cof.stages import check_model
+
     pipeline = build_pipeline(cells[0].config)
+    for cell in cells:
+        check_model(pipeline.model, cell.config.refine)
     for cell in cells if cells[0].folder.ranks.leads else []:
         here = manifest.describe(
             cell.config, cell.dataset, cell.identity, pipeline.model, options.command
@@ -203,10 +208,13 @@ def _seal(cells: Sequence[RunSetting], go: Callable[[], None]) -> None:
 
 def build_pipeline(config: RunConfig) -> CoF:
     """Load the model and put the two stages around it."""
+    from cof.models.common.determinism import make_deterministic
     from cof.pipeline import CoF
     from cof.store.replies import ReplyCache
 
     Ranks.here().take_gpu(config.model.device)
+    if config.general.deterministic:
+        make_deterministic()
     model = plugins.load("models", config.names["model"]).load(config.model)
     cache = ReplyCache(Path(config.general.cache)) if config.general.cache else None
     return CoF(model, settings_of(config), cache)

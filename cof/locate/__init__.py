@@ -42,7 +42,7 @@ class MayHave(Protocol):
         """True where the model's reply depends on model, image, question and `Config` alone."""
 
     def read_reply(self, model: Model, reply: str, view: View) -> Region:
-        """The region of a kept reply; every stage with `CACHEABLE` has it."""
+        """The whole region of a kept reply, notes included; a stage with `CACHEABLE` has it."""
 
 
 if TYPE_CHECKING:

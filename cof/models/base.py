@@ -177,8 +177,8 @@ class Model(ABC):
         """
 
     @abstractmethod
-    def highlighted(self, highlight: Highlight) -> AbstractContextManager[None]:
-        """Add the highlight's bias to attention scores inside the `with` block."""
+    def highlighted(self, highlight: Highlight | None) -> AbstractContextManager[None]:
+        """Add the highlight's bias to attention scores inside the block; None switches it off."""
 
     @abstractmethod
     def generate(

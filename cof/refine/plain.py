@@ -18,4 +18,4 @@ class Config:
 
 def refine(batch: Batch, focuses: Sequence[Focus], config: Config) -> list[Answer]:
     """Answer each question in one pass; the batch's plain answers, whoever else asks for them."""
-    return batch.plain
+    return list(batch.plain)

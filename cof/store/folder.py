@@ -8,8 +8,9 @@
     answers/        then too: plain/ and cof/ in the benchmark's published answer formats
 
 config.yaml and manifest.json appear whole or not at all. A manifest may say that the hash of the
-images is pending (see cof.store.hashing); then there is no record yet. A torn last line of records is cut off
-when the run goes on. Locks keep two launches from writing to one folder, see `cof.store.locks`.
+images is pending (see cof.store.hashing); then there is no record yet. A torn last line of records
+is cut off when the run goes on. Locks keep two launches from writing to one folder, see
+`cof.store.locks`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from cof.store.dataset import questions_hash
 from cof.store.launch import Ranks
 from cof.store.record_check import result_of
 from cof.store.record_files import MADE, RECORDS
+from cof.store.rows import rows
 from cof.types import Result
 
 CONFIG, MANIFEST, SCORES = "config.yaml", "manifest.json", "scores.json"
@@ -66,6 +68,30 @@ class Run:
     def failed(self) -> tuple[Result, ...]:
         """Results without an answer; their `error` says why."""
         return tuple(result for result in self.results if result.error)
+
+    def to_rows(self, credits: bool = True) -> list[dict[str, Any]]:
+        """One flat row a question: id, image, category, question, reference, answers, and so on.
+
+        `plain` and `cof` are the answers, None where a pass failed; `plain_credit` and
+        `cof_credit` their credit in [0, 1] by the benchmark's own rule, unless `credits` is false;
+        `boxes` those of the coarse stage, in fractions of the image.
+
+        Raises:
+            ConfigError: `credits` of a benchmark that cannot be imported.
+        """
+        return rows(self.config, self.results, credits)
+
+    def to_pandas(self, credits: bool = True) -> Any:
+        """`to_rows` as a pandas DataFrame.
+
+        Raises:
+            RunError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise RunError("to_pandas needs pandas: pip install pandas, or cof[pandas]") from error
+        return pandas.DataFrame(self.to_rows(credits))
 
 
 def load_run(path: str | Path) -> Run:

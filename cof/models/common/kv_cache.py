@@ -8,7 +8,6 @@ first position that the highlight touches.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
@@ -18,7 +17,7 @@ from torch import Tensor
 from transformers import Cache, StaticCache
 from transformers.cache_utils import DynamicLayer
 
-from cof.attention import current, highlighted
+from cof.attention import highlighted
 from cof.models.base import Counters
 
 _BLOCK = 128
@@ -189,12 +188,9 @@ class Prefix:
         return cache
 
     def _compute(self) -> Cache:
-        batch, length = self.embeds.shape[:2]
-        cache, plain = roomy(self.decoder, length), current(self.decoder)
-        with ExitStack() as stack:
-            if plain is not None:
-                nothing = torch.zeros(batch, length)
-                stack.enter_context(highlighted(self.decoder, type(plain)(nothing)))
+        length = self.embeds.shape[1]
+        cache = roomy(self.decoder, length)
+        with highlighted(self.decoder, None):
             forward(self.decoder, self.counters, cache, inputs_embeds=self.embeds)
         return cache
 

@@ -74,8 +74,7 @@ def load(config: Config) -> Llava:
     """
     checkpoint = find(config.path)
     device, dtype = pick_device(config.device), pick_dtype(config.dtype, config.device)
-    if config.conv not in prompts.SYSTEMS:
-        raise ModelError(f"conv {config.conv!r}: there is {', '.join(sorted(prompts.SYSTEMS))}")
+    check_conv(config.conv)
     inputs = read_inputs(checkpoint, config.conv)
     if checkpoint.layout == "original":
         network = load_original(checkpoint, dtype, device, config.device_map)
@@ -83,6 +82,12 @@ def load(config: Config) -> Llava:
         network = load_transformers(checkpoint, dtype, config.device_map or {"": device})
     log.info("loaded %s (%s layout, %s, %s)", config.path, checkpoint.layout, device, dtype)
     return Llava(network.eval(), inputs, checkpoint, config)
+
+
+def check_conv(conv: str) -> None:
+    """Raise ModelError for a chat template that is unknown."""
+    if conv not in prompts.SYSTEMS:
+        raise ModelError(f"conv {conv!r}: there is {', '.join(sorted(prompts.SYSTEMS))}")
 
 
 class Llava(base.Model):
@@ -218,7 +223,7 @@ class Llava(base.Model):
         mask[len(row) - longest : len(row) - len(after)] = 0
         return row, mask
 
-    def highlighted(self, highlight: Highlight) -> AbstractContextManager[None]:
+    def highlighted(self, highlight: Highlight | None) -> AbstractContextManager[None]:
         """Highlight the decoder's attention inside the `with` block."""
         return highlighted(self.decoder, highlight)
 
