@@ -6,13 +6,14 @@ A coarse stage is `locate(batch, config) -> regions`, a fine stage `refine(batch
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cof.errors import ModelError
 from cof.models.base import Encoded, Limits, Mix, Model
@@ -37,6 +38,25 @@ class Prompt(NamedTuple):
 
     row: int
     option: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """An image, and what a worker made of it ahead of the model.
+
+    Attributes:
+        image: RGB.
+        ahead: of the model's `prepare`; None where it has prepared nothing.
+    """
+
+    image: Image
+    ahead: Any = None
+
+    @classmethod
+    def of(cls, model: Model, image: Image) -> Prepared:
+        """Prepare an image, for a model whose `look` takes what was prepared."""
+        takes = "prepared" in inspect.signature(model.look).parameters
+        return cls(image, model.prepare(image) if takes else None)
 
 
 @dataclass(frozen=True)
@@ -64,11 +84,13 @@ class Batch:
         cls,
         model: Model,
         questions: Sequence[Question],
-        images: Sequence[Image],
+        images: Sequence[Image | Prepared],
         limits: Limits | None = None,
     ) -> Batch:
         """Show each image to the model once, however many questions are about it."""
-        return cls(model, questions, images, _look(model, images), limits or Limits())
+        pictures = [one if isinstance(one, Prepared) else Prepared(one) for one in images]
+        shown = [picture.image for picture in pictures]
+        return cls(model, questions, shown, _look(model, pictures), limits or Limits())
 
     def __len__(self) -> int:
         """B."""
@@ -76,7 +98,7 @@ class Batch:
 
     def look(self, images: Sequence[Image]) -> list[View]:
         """Other images through the model's eyes: crops, drawings. One object is seen once."""
-        return _look(self.model, images)
+        return _look(self.model, [Prepared(image) for image in images])
 
     def take(self, rows: Sequence[int]) -> Batch:
         """The batch of some rows, in the order given; a row may be taken several times."""
@@ -160,12 +182,16 @@ class Batch:
         return [_likeliest([answer for _, answer in group]) for _, group in groups]
 
 
-def _look(model: Model, images: Sequence[Image]) -> list[View]:
-    if not images:
+def _look(model: Model, pictures: Sequence[Prepared]) -> list[View]:
+    if not pictures:
         return []
-    unique = {id(image): image for image in images}
-    seen = dict(zip(unique, model.look(list(unique.values())), strict=True))
-    return [seen[id(image)] for image in images]
+    unique = {id(one.image): one for one in pictures}
+    images = [one.image for one in unique.values()]
+    prepared = [one.ahead for one in unique.values()]
+    ready = all(one is not None for one in prepared)
+    views = model.look(images, prepared) if ready else model.look(images)
+    seen = dict(zip(unique, views, strict=True))
+    return [seen[id(one.image)] for one in pictures]
 
 
 def _likeliest(weighed: Sequence[Answer]) -> Answer:

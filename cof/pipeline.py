@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from cof.batch import Batch
+from cof.batch import Batch, Prepared
 from cof.config.routing import route
 from cof.config.settings import Settings, read_setup
 from cof.errors import AnswerError
@@ -150,7 +150,18 @@ class CoF:
             raise AnswerError(outcomes[0].error)
         return outcomes[0]
 
-    def answer_batch(self, questions: Sequence[Question], images: Sequence[Image]) -> list[Result]:
+    def prepare(self, image: Image) -> Prepared:
+        """What of an RGB image can be made ready while the model is busy; threads may share this.
+
+        The methods below take the result in the image's place.
+        """
+        if self.cache is not None:
+            self.cache.digest(image)
+        return Prepared.of(self.model, image)
+
+    def answer_batch(
+        self, questions: Sequence[Question], images: Sequence[Image | Prepared]
+    ) -> list[Result]:
         """Take B questions and their RGB images (one object an image) through both stages.
 
         A pass that fails leaves an `error` in its question's result, and nothing elsewhere.
@@ -160,7 +171,7 @@ class CoF:
     def answer_many(
         self,
         questions: Sequence[Question],
-        images: Sequence[Image],
+        images: Sequence[Image | Prepared],
         variants: Sequence[Settings],
         rows: int | None = None,
     ) -> list[list[Result]]:

@@ -22,6 +22,7 @@ import torch
 
 from cof.attention import NAME
 from cof.models.base import Limits
+from cof_speed.breakdown import Step
 from cof_speed.cases import COARSE, LONG, WEIGHTS, Case, Workload
 
 MIB = 1 << 20
@@ -202,7 +203,11 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def as_json(
-    timings: list[Timing], required: list[Bar], goals: list[Bar], about: dict[str, Any]
+    timings: list[Timing],
+    required: list[Bar],
+    goals: list[Bar],
+    steps: list[Step],
+    about: dict[str, Any],
 ) -> dict[str, Any]:
     """Everything, all digits."""
 
@@ -212,6 +217,7 @@ def as_json(
     return {
         "machine": about,
         "timings": [asdict(timing) for timing in timings],
+        "breakdown": [asdict(step) for step in steps],
         "bars": rows(required),
         "goals": rows(goals),
     }

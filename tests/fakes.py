@@ -56,6 +56,9 @@ class StubPipeline:
         self.plain, self.delay = plain, delay
         self.batches: list[list[str]] = []
 
+    def prepare(self, image: Any) -> Any:
+        return image
+
     def answer_batch(self, questions: Sequence[Question], images: Sequence[Any]) -> list[Result]:
         self.batches.append([question.id for question in questions])
         time.sleep(self.delay)

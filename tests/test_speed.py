@@ -1,6 +1,7 @@
 """The benchmark: its yardstick gives our answers, its table and bars are complete."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,7 @@ from cof.models.base import Limits
 from cof.refine import highlight
 from cof.regions.bias import log_weight
 from cof.regions.mask import token_mask
-from cof_speed import cases, forced, measure, published, shapes
+from cof_speed import breakdown, cases, forced, measure, published, shapes
 
 NANO = (
     {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16},
@@ -67,6 +68,28 @@ def test_bars_are_read_off_the_ratios(nano):
     assert len(required) == 9
 
 
+def test_steps_are_timed_one_by_one(nano):
+    before = nano.network.get_image_features
+    *steps, host = breakdown.breakdown(cases.Workload(nano, batch=2), torch.device("cpu"), 1)
+    assert all(step.value > 0 for step in steps[:2])
+    assert host.value is None
+    assert nano.network.get_image_features == before
+
+
+@pytest.mark.parametrize(
+    ("spans", "share"),
+    [
+        ([], None),
+        ([(3, 3)], None),
+        ([(0, 2), (2, 4)], 0),
+        ([(6, 8), (0, 4), (1, 3)], 0.25),
+        ([(0, 9), (1, 2), (10, 12)], pytest.approx(1 / 12)),
+    ],
+)
+def test_gaps_are_what_no_kernel_covers(spans, share):
+    assert breakdown.gaps(spans) == share
+
+
 def test_flip_rate_is_zero_in_float32(nano):
     assert measure.flip_rate(cases.Workload(nano, batch=3)) == 0
 
@@ -77,9 +100,15 @@ def test_command_prints_json_and_fails_on_a_missed_bar(monkeypatch):
     result = CliRunner().invoke(main, [*command, "--json"])
     said = json.loads(result.output)
     assert {"name", "value", "limit", "met"} == set(said["bars"][0])
+    names = [step["name"].split(",")[0] for step in said["breakdown"]]
+    assert names[:3] == ["preprocess", "look", "tower"]
+    assert names[3:] == ["prefill", "decode", "host gaps of prefill and decode"]
     assert result.exit_code == (0 if all(bar["met"] for bar in said["bars"]) else 1)
     monkeypatch.setattr(measure.Bar, "met", property(lambda self: False))
-    assert CliRunner().invoke(main, command).exit_code == 1
+    printed = CliRunner().invoke(main, command)
+    assert printed.exit_code == 1
+    assert re.search(r"\ndecode +-?\d+\.\d\d  ms a token of 2 replies\n", printed.output)
+    assert re.search(r"\nhost gaps of prefill and decode +n/a  share of the time", printed.output)
 
 
 def test_an_unknown_shape_is_named():

@@ -43,6 +43,7 @@ def bench(
 ) -> None:
     """Time plain, published and our passes; exit with 1 where a bar is missed."""
     from cof_speed import measure
+    from cof_speed.breakdown import breakdown
     from cof_speed.cases import Workload
 
     loaded = _model(shape, model, device, dtype, decode)
@@ -50,13 +51,14 @@ def bench(
     place = loaded.network.device
     timings = measure.measure(work.cases(), place, rounds)
     required, goals = measure.bars(timings, work)
+    steps = breakdown(work, place, rounds)
     about = measure.machine(place) | loaded.describe() | {"rounds": rounds, "batch": batch}
     if about["dtype"] != "float32":
         about["flip_rate"] = measure.flip_rate(work)
     click.echo(
-        json.dumps(measure.as_json(timings, required, goals, about), indent=2)
+        json.dumps(measure.as_json(timings, required, goals, steps, about), indent=2)
         if as_json
-        else _text(timings, required, goals, about)
+        else _text(timings, required, goals, steps, about)
     )
     raise SystemExit(0 if all(bar.met for bar in required) else 1)
 
@@ -74,7 +76,7 @@ def _model(shape: str, model: str | None, device: str, dtype: str, decode: Decod
     return random_llava(shape, pick_device(device), pick_dtype(dtype, device), decode=decode)
 
 
-def _text(timings: Any, required: Any, goals: Any, about: dict[str, Any]) -> str:
+def _text(timings: Any, required: Any, goals: Any, steps: Any, about: dict[str, Any]) -> str:
     from tabulate import tabulate
 
     rows = [(t.name, t.ratio, f"{t.low:.2f}-{t.high:.2f}", t.seconds, t.mib) for t in timings]
@@ -86,5 +88,10 @@ def _text(timings: Any, required: Any, goals: Any, about: dict[str, Any]) -> str
         for bar in found
     ]
     limits = tabulate(bars, ("", "", "value", "limit", ""), floatfmt=".3f")
+    parts = [
+        (step.name, "n/a" if step.value is None else f"{step.value:.2f}", step.unit)
+        for step in steps
+    ]
+    spent = tabulate(parts, ("step", "", ""), colalign=("left", "right", "left"))
     where = ", ".join(f"{key} {value}" for key, value in about.items())
-    return f"{table}\n\n{limits}\n\n{where}"
+    return f"{table}\n\n{spent}\n\n{limits}\n\n{where}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,9 @@ from cof.errors import ConfigError
 from cof.evaluate.answering import RunSetting, answer_all
 from cof.evaluate.prepare import prepare
 from cof.store import manifest, origin
-from cof.store.dataset import fingerprint, first_tagged, plan_batches, read_questions
+from cof.store.dataset import described, first_tagged, plan_batches, read_questions
 from cof.store.folder import ANSWERS, CONFIG, SCORES, Run, RunFolder, load_run
+from cof.store.hashing import PENDING, ImageHash
 from cof.store.launch import Meeting, Ranks
 from cof.types import Question
 
@@ -74,12 +75,17 @@ def run_cells(settings: Sequence[RunConfig], options: Options | None = None) -> 
     questions = read_questions(first)
     for one in settings:
         _check(one, questions)
-    identities = {_model(one): origin.identify(one) for one in settings}
-    dataset = fingerprint(questions, Path(first.bench.root))
     ranks = Ranks.here()
-    with contextlib.ExitStack() as locks:
+    with (
+        contextlib.closing(ImageHash(questions, Path(first.bench.root))) as images,
+        contextlib.ExitStack() as locks,
+    ):
+        if ranks.leads:
+            images.start()
+        identities = {_model(one): origin.identify(one) for one in settings}
+        asked = described(questions, PENDING)
         cells = [
-            _open(one, dataset | origin.regions(one), identities[_model(one)], ranks, locks)
+            _open(one, asked | origin.regions(one), images, identities[_model(one)], ranks, locks)
             for one in settings
         ]
         meeting = Meeting(ranks)
@@ -137,17 +143,18 @@ def _model(config: RunConfig) -> tuple[str, Any]:
 
 def _open(
     config: RunConfig,
-    dataset: Mapping[str, Any],
+    asked: Mapping[str, Any],
+    images: ImageHash,
     identity: Mapping[str, str],
     ranks: Ranks,
     locks: contextlib.ExitStack,
 ) -> RunSetting:
     """The setting's folder, locked."""
-    made = origin.made(config.as_dict(), identity, dataset)
+    made = origin.made(config.as_dict(), identity, asked)
     path = Path(config.general.out) / (config.general.name or _name(config, made))
     folder = RunFolder(path, ranks)
     locks.enter_context(folder.locked())
-    return RunSetting(config, folder, dataset, identity)
+    return RunSetting(config, folder, asked, images, identity)
 
 
 def _together(cells: Sequence[RunSetting]) -> list[list[RunSetting]]:
@@ -166,7 +173,8 @@ def _fill(
     options: Options,
     go: Callable[[], None],
 ) -> None:
-    """Answer what has no record yet; rank 0 holds the others (`go`) until the manifest is there.
+    """Answer what has no record yet; rank 0 holds the others' records (`go`) until the manifest is
+    whole.
 
     Cells that are complete but not scored stay in the company: a kill fell into the last batch.
     """
@@ -185,8 +193,17 @@ def _fill(
         )
         manifest.write(cell.folder, here, len(cell.folder.indexes()))
         (cell.folder.path / SCORES).unlink(missing_ok=True)
+    seal = cache(partial(_seal, cells, go))
+    if cells[0].images.known:
+        seal()
+    answer_all(pipeline, cells, batches, seal, options.strict, options.rows)
+
+
+def _seal(cells: Sequence[RunSetting], go: Callable[[], None]) -> None:
+    """Wait for what the manifests lack; behind this, records may be written by every process."""
+    for cell in cells if cells[0].folder.ranks.leads else []:
+        manifest.write_images(cell.folder, cell.images.wait())
     go()
-    answer_all(pipeline, cells, batches, options.strict, options.rows)
 
 
 def build_pipeline(config: RunConfig) -> CoF:

@@ -155,9 +155,21 @@ class Model(ABC):
     narrows: bool = True
     counters: Counters
 
+    def prepare(self, image: Image) -> Any:
+        """What of `look` needs no model: called in threads, ahead, and cheap to hold.
+
+        A family that prepares nothing leaves this out, and `prepared` in `look` as well.
+        """
+        return None
+
     @abstractmethod
-    def look(self, images: Sequence[Image]) -> list[View]:
-        """Run the vision tower once over RGB images (any sizes)."""
+    def look(self, images: Sequence[Image], prepared: Sequence[Any] | None = None) -> list[View]:
+        """Run the vision tower once over RGB images (any sizes).
+
+        Args:
+            images: what to look at.
+            prepared: what `prepare` made of each of them, where somebody had the time.
+        """
 
     @abstractmethod
     def encode(self, views: Sequence[View], questions: Sequence[str]) -> Encoded:

@@ -7,8 +7,10 @@
     scores.json     written when every question has a record
     answers/        then too: plain/ and cof/ in the benchmark's published answer formats
 
-config.yaml and manifest.json appear whole or not at all. A torn last line of records is cut off
-when the run goes on. Locks keep two launches from writing to one folder, see `cof.store.locks`.
+config.yaml and manifest.json appear whole or not at all. A manifest may say that the hash of the
+images is pending (see cof.store.hashing); then there is no record yet. A torn last line of records
+is cut off when the run goes on. Locks keep two launches from writing to one folder, see
+`cof.store.locks`.
 """
 
 from __future__ import annotations

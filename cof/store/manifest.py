@@ -12,6 +12,7 @@ from cof.config.schema import RunConfig
 from cof.errors import RunError
 from cof.store.environment import commit, hardware, versions
 from cof.store.folder import MANIFEST, WAY_OUT, RunFolder
+from cof.store.hashing import PENDING
 from cof.store.manifest_check import latest
 
 if TYPE_CHECKING:
@@ -118,6 +119,14 @@ def write_batch_size(folder: RunFolder, size: int) -> None:
     """Record what `batch_size: auto` came down to, of several processes in the first."""
     if folder.ranks.leads:
         folder.write_json(MANIFEST, {**folder.read_json(MANIFEST), "batch_size": size})
+
+
+def write_images(folder: RunFolder, images: str) -> None:
+    """Write the hash of the images into the manifest of a start, which could not wait for it."""
+    there = folder.read_json(MANIFEST)
+    if there["dataset"]["images"] == PENDING:
+        there["dataset"]["images"] = images
+        folder.write_json(MANIFEST, there)
 
 
 def dataset_changes(

@@ -11,9 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -47,7 +49,7 @@ class ReplyCache:
     def __init__(self, file: Path) -> None:
         self.file = file
         self.hits = self.misses = 0
-        self._digests: dict[int, tuple[Image, str]] = {}
+        self._digests: dict[int, tuple[weakref.ref[Image], str]] = {}
 
     def regions(self, batch: Batch, stage: ModuleType, config: Any) -> list[Region]:
         """The coarse stage's regions: read from the file, the stage run for what is missing.
@@ -85,7 +87,7 @@ class ReplyCache:
             "config": asdict(config),
             "question": question.text,
             **({"core": question.core} if question.core else {}),
-            "image": self._digest(image),
+            "image": self.digest(image),
         }
         text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
@@ -108,15 +110,21 @@ class ReplyCache:
             where, values = ("", ()) if model is None else (" WHERE model = ?", (model,))
             return int(base.execute(f"DELETE FROM replies{where}", values).rowcount)
 
-    def _digest(self, image: Image) -> str:
-        """Hash of the pixels; remembered for the images of the current batch."""
-        known = self._digests.get(id(image))
-        if known is None or known[0] is not image:
-            if len(self._digests) > 64:
-                self._digests.clear()
-            seen = hashlib.sha256(f"{image.mode}{image.size}".encode() + image.tobytes())
-            known = self._digests[id(image)] = (image, seen.hexdigest())
+    def digest(self, image: Image) -> str:
+        """Hash of the pixels, remembered as long as the image lives; threads may share this."""
+        place = id(image)
+        known = self._digests.get(place)
+        if known is None or known[0]() is not image:
+            seen = hashlib.sha256(f"{image.mode}{image.size}".encode())
+            seen.update(image.tobytes())
+            gone = weakref.ref(image, partial(self._forget, place))
+            known = self._digests[place] = (gone, seen.hexdigest())
         return known[1]
+
+    def _forget(self, place: int, gone: weakref.ref[Image]) -> None:
+        """Drop what was remembered of an image, unless another one lies in its place by now."""
+        if self._digests.get(place, (None, ""))[0] is gone:
+            self._digests.pop(place, None)
 
     def _read(self, keys: Sequence[str]) -> dict[str, str]:
         marks = ",".join("?" * len(keys))

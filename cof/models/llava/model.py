@@ -24,12 +24,13 @@ from transformers import GenerationConfig, set_seed
 from cof import prompts
 from cof.attention import NAME, attach, highlighted
 from cof.errors import ModelError
-from cof.images import preprocess
+from cof.images import frame_bytes, normalised
 from cof.models import base
 from cof.models.base import Counters, Encoded, Frame, Limits, Mix
 from cof.models.common.checkpoint import Checkpoint, find
 from cof.models.common.checks import Watch, fail_together, overrun, refusal
 from cof.models.common.decoding import Greedy, Row
+from cof.models.common.feeding import side_by_side, stacked
 from cof.models.common.graphs import graphs_for
 from cof.models.common.kv_cache import Prefix, Start, together
 from cof.models.common.loading import load_transformers, pick_device, pick_dtype
@@ -127,14 +128,18 @@ class Llava(base.Model):
             bos_token_id=tokens.bos_token_id, eos_token_id=stop, pad_token_id=pad
         )
 
+    def prepare(self, image: Image) -> Tensor:
+        """The image at the tower's size, uint8 [side, side, 3]."""
+        return frame_bytes(image, self.pixels.side, self.pixels.mean, pad=self.pixels.pad)
+
     @torch.inference_mode()
-    def look(self, images: Sequence[Image]) -> list[View]:
+    def look(self, images: Sequence[Image], prepared: Sequence[Tensor] | None = None) -> list[View]:
         """Run the vision tower and projector once over RGB images of any sizes."""
-        how = self.pixels
-        pixels = [preprocess(image, how.side, how.mean, how.std, pad=how.pad) for image in images]
+        frames = side_by_side(self.prepare, images) if prepared is None else prepared
         tower = self.network.model.vision_tower
-        batch = torch.stack(pixels).to(tower.device, tower.dtype)
-        features = self.network.get_image_features(pixel_values=batch).pooler_output
+        pixels = normalised(stacked(frames, tower.device), self.pixels.mean, self.pixels.std)
+        features = self.network.get_image_features(pixel_values=pixels.to(tower.dtype))
+        features = features.pooler_output
         self.counters.images += len(images)
         self.counters.vision_calls += 1
         return self._views(torch.stack(list(features)), images)
