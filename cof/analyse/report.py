@@ -129,6 +129,8 @@ def _section(runs: Sequence[Run], number: int, options: ReportOptions) -> Sectio
     if paired:
         section.tables.append(sections.effect_table(list(paired.values()), list(paired), seed))
     section.tables.append(sections.status_table(runs, names))
+    flips = sections.flips_table(runs, names)
+    section.tables += [flips] if flips else []
     section.tables.append(sections.seconds_table(runs, names))
     section.tables.append(sections.provenance_table(runs, names))
     section.tables = [replace(one, name=f"{number}-{one.name}") for one in section.tables]

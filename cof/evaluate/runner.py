@@ -18,12 +18,13 @@ from cof.evaluate.answering import RunSetting, answer_all
 from cof.evaluate.prepare import prepare
 from cof.store import manifest, origin
 from cof.store.dataset import described, first_tagged, plan_batches, read_questions
-from cof.store.folder import ANSWERS, CONFIG, SCORES, Run, RunFolder, load_run
+from cof.store.folder import ANSWERS, CONFIG, FLIPS, SCORES, Run, RunFolder, load_run
 from cof.store.hashing import PENDING, ImageHash
 from cof.store.launch import Meeting, Ranks
 from cof.types import Question
 
 if TYPE_CHECKING:
+    from cof.models.base import Model
     from cof.pipeline import CoF
 
 
@@ -197,6 +198,19 @@ def _fill(
     if cells[0].images.known:
         seal()
     answer_all(pipeline, cells, batches, seal, options.strict, options.rows)
+    for cell in cells if cells[0].folder.ranks.leads else []:
+        _measure_flips(pipeline.model, cell)
+
+
+def _measure_flips(model: Model, cell: RunSetting) -> None:
+    """In half precision ask some questions again, one at a time: `flips.json`."""
+    from cof.evaluate import flips
+    from cof.pipeline import CoF
+
+    if flips.due(cell.config, cell.identity):
+        results = load_run(cell.folder.path).results
+        found = flips.measure(CoF(model, settings_of(cell.config)), cell.config, results)
+        cell.folder.write_json(FLIPS, found)
 
 
 def _seal(cells: Sequence[RunSetting], go: Callable[[], None]) -> None:

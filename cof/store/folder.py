@@ -40,6 +40,7 @@ from cof.types import Result
 
 CONFIG, MANIFEST, SCORES = "config.yaml", "manifest.json", "scores.json"
 ANSWERS = "answers"
+FLIPS = "flips.json"
 FILES = (CONFIG, MANIFEST, RECORDS, SCORES)
 WAY_OUT = "choose another name= or out=, or start anew with --overwrite"
 """What to do about a folder that belongs to another run; the end of a message."""
