@@ -16,8 +16,11 @@ from typing import Any
 
 import torch
 
+from cof.models.base import Encoded
 from cof.models.llava.model import Llava
 from cof_speed.cases import Workload
+
+DECODE_RATIO = "decode, captured / eager"
 
 TOKENS = 16
 """Decode steps that are timed together."""
@@ -55,6 +58,7 @@ def breakdown(work: Workload, device: torch.device, rounds: int = 3) -> list[Ste
         bare = milliseconds(lambda: model.look(work.images, ahead))
     prefill = milliseconds(lambda: model.greedy(encoded, 1))
     decode = milliseconds(lambda: model.greedy(encoded, 1 + TOKENS)) - prefill
+    eager = _eager_decode(model, encoded, milliseconds)
     gaps = idle(lambda: model.greedy(encoded, 1 + TOKENS)) if device.type == "cuda" else None
     return [
         Step("preprocess, in one worker", prepare / count, "ms an image"),
@@ -62,8 +66,23 @@ def breakdown(work: Workload, device: torch.device, rounds: int = 3) -> list[Ste
         Step("tower", (look - bare) / count, "ms an image"),
         Step("prefill", prefill / count, "ms a question"),
         Step("decode", decode / TOKENS, f"ms a token of {count} replies"),
+        Step(DECODE_RATIO, decode / eager if eager else None, "of the time"),
         Step("host gaps of prefill and decode", gaps, "share of the time"),
     ]
+
+
+def _eager_decode(
+    model: Llava, encoded: Encoded, milliseconds: Callable[[Callable[[], object]], float]
+) -> float | None:
+    """What the decode steps take when nothing is captured; None where nothing is anyway."""
+    graphs, model.graphs = model.graphs, None
+    if graphs is None:
+        return None
+    try:
+        first = milliseconds(lambda: model.greedy(encoded, 1))
+        return milliseconds(lambda: model.greedy(encoded, 1 + TOKENS)) - first
+    finally:
+        model.graphs = graphs
 
 
 @contextmanager

@@ -60,12 +60,48 @@ def test_bars_are_read_off_the_ratios(nano):
     assert timings[0].ratio == 1
     assert all(timing.seconds > 0 and timing.mib > 0 for timing in timings)
     slow = [replace(timing, ratio=1000.0) for timing in timings]
-    required, goals = measure.bars(slow, work)
+    steps = breakdown.breakdown(work, torch.device("cpu"), 1)
+    required, goals = measure.bars(slow, work, steps, cuda=False)
     by_name = {bar.name: bar for bar in [*required, *goals]}
     assert not by_name["batch 2, all / plain"].met
     assert by_name["sweep of 6, text / published"].value == pytest.approx(1 / 6)
     assert by_name["inactive outputs that differ from the stock model"].value == 0
     assert len(required) == 9
+    assert not by_name["batch 2, two questions, text / plain, grammar"].met
+
+
+@pytest.mark.parametrize(("batch", "count"), [(2, 4), (8, 5), (32, 9)])
+def test_bars_of_a_gpu_speak_of_its_batches(nano, batch, count):
+    work = cases.Workload(nano, batch=2)
+    work.batch = batch
+    names = [case.name for case in work.cases()]
+    timings = [measure.Timing(name, 1.0, 1.0, 1.0, 0.1, 1.0) for name in names]
+    found = {
+        "look, the tower aside": 0.4,
+        "tower": 1.0,
+        breakdown.DECODE_RATIO: 0.3,
+    }
+    steps = [breakdown.Step(name, value, "") for name, value in found.items()]
+    required, goals = measure.bars(timings, work, steps, cuda=True)
+    assert (len(required), goals) == (count, [])
+    limits = {bar.name: (bar.value, bar.limit) for bar in required}
+    if batch == 8:
+        assert limits["batch 8, decode, captured / eager"] == (0.3, 0.35)
+    if batch == 32:
+        assert limits["look, ms an image"] == (1.4, 2.0)
+        assert limits["batch 32, two questions, text / plain"] == (1.0, 1.1)
+
+
+def test_what_takes_minutes_is_timed_once_on_a_gpu(monkeypatch):
+    ran = []
+    monkeypatch.setattr(measure, "_once", lambda run, device: (run() or 1.0, 1.0))
+    made = [
+        cases.Case("unit", lambda: ran.append("unit"), 1, "unit"),
+        cases.Case("published", lambda: ran.append("published"), 1, "unit", once=True),
+    ]
+    measure.measure(made, torch.device("cuda"), 3)
+    assert ran.count("published") == 1
+    assert ran.count("unit") == 4
 
 
 def test_steps_are_timed_one_by_one(nano):
@@ -102,7 +138,7 @@ def test_command_prints_json_and_fails_on_a_missed_bar(monkeypatch):
     assert {"name", "value", "limit", "met"} == set(said["bars"][0])
     names = [step["name"].split(",")[0] for step in said["breakdown"]]
     assert names[:3] == ["preprocess", "look", "tower"]
-    assert names[3:] == ["prefill", "decode", "host gaps of prefill and decode"]
+    assert names[3:] == ["prefill", "decode", "decode", "host gaps of prefill and decode"]
     assert result.exit_code == (0 if all(bar["met"] for bar in said["bars"]) else 1)
     monkeypatch.setattr(measure.Bar, "met", property(lambda self: False))
     printed = CliRunner().invoke(main, command)
