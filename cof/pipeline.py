@@ -63,6 +63,9 @@ class CoF:
         self, model: Model, settings: Settings | None = None, cache: ReplyCache | None = None
     ) -> None:
         self.model, self.settings, self.cache = model, settings or Settings(), cache
+        asks = getattr(plugins.owner("locate", self.settings.locate), "check_model", None)
+        if asks is not None:
+            asks(model, self.settings.locate, self.settings.boxes)
         holds = getattr(plugins.owner("refine", self.settings.refine), "check_model", None)
         if holds is not None:
             holds(model, self.settings.refine)

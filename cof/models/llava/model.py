@@ -274,7 +274,7 @@ class Llava(base.Model):
         ]
 
     def _grammar(self, top: int) -> Grammar:
-        """The grammar of numbers up to `top`; of pixels one for every `_STEP`, not for each size."""
+        """The grammar of numbers up to `top`; of pixels one for each `_STEP`, not for each size."""
         if self.frame.unit is None:
             top = -(-top // _STEP) * _STEP
         key = (self.frame, top)
