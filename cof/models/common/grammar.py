@@ -236,11 +236,16 @@ class Cursor:
         return replace(self, places=tuple(places), ended=ended or token == self.grammar.stop)
 
     def ahead(self) -> list[int]:
-        """Tokens that must follow, or are `WORTH` a try, up to a choice among many."""
+        """Tokens that must follow, or are `WORTH` a try, up to a choice among many.
+
+        None behind which all is settled: nobody would ask what follows it.
+        """
         cursor, tokens = self, list[int]()
         while (token := cursor._likely()) is not None:
-            tokens.append(token)
             cursor = cursor.step(token)
+            if cursor.tail() is not None:
+                break
+            tokens.append(token)
         return tokens
 
     def tail(self) -> list[int] | None:
