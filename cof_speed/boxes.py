@@ -69,7 +69,7 @@ def compare(root: Path, images: int | None, path: str, device: str) -> dict[str,
         "right": {how: sum(_right(pair[k]) for pair in pairs) for k, how in enumerate(DECODES)},
         "gained": sum(_right(b) > _right(a) for a, b in pairs),
         "lost": sum(_right(b) < _right(a) for a, b in pairs),
-        "least_allowed": min(_notes(b)["least_allowed"] for _, b in pairs),
+        "lowest of least_allowed": sorted(_notes(b)["least_allowed"] for _, b in pairs)[:3],
     }
 
 
