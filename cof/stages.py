@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cof.batch import Batch
 from cof.config import plugins
+from cof.config.settings import Settings
 from cof.models.base import Model
 from cof.types import Answer, Focus, Region
 
@@ -73,15 +74,18 @@ def refine(
     return [answers[number] for number in range(len(configs))]
 
 
-def check_model(model: Model, config: Any) -> None:
-    """Let a fine stage hold its config against the model, if it knows how.
+def check_model(model: Model, settings: Settings) -> None:
+    """Let both stages hold their configs against the model, where they know how.
 
     Raises:
         ConfigError: a setting that this model cannot have.
     """
-    holds = getattr(plugins.owner("refine", config), "check_model", None)
+    asks = getattr(plugins.owner("locate", settings.locate), "check_model", None)
+    if asks is not None:
+        asks(model, settings.locate, settings.boxes)
+    holds = getattr(plugins.owner("refine", settings.refine), "check_model", None)
     if holds is not None:
-        holds(model, config)
+        holds(model, settings.refine)
 
 
 def _by_stage(configs: Sequence[Any]) -> list[tuple[Any, list[int]]]:

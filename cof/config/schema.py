@@ -49,6 +49,7 @@ LATER: dict[str, Any] = {
     "bench.unit": "pixels",
     "bench.extract": "vlmevalkit",
     "model.decode": "auto",
+    "locate.decode": "free",
 }
 """Keys that older configs lack -> the value that stands for how those runs were made. At that value
 a key does not count (`cof.config.identity`), so that a new key changes no run's identity; every new
@@ -168,7 +169,9 @@ def resolve(data: Mapping[str, Any]) -> RunConfig:
         key: build(plugin_config(key, names[key]), parts[key], key, known=("name", *known))
         for key, known in _OTHER_KEYS.items()
     }
-    if boxes.rules == "reference" and getattr(configs["locate"], "stop", None) == "boxes":
+    asked = configs["locate"]
+    free = getattr(asked, "decode", "free") == "free"
+    if boxes.rules == "reference" and free and getattr(asked, "stop", None) == "boxes":
         raise ConfigError(
             "locate.stop: 'boxes' may end a reply before the box that boxes.rules=reference reads; "
             "set locate.stop to first or never"

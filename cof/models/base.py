@@ -90,6 +90,30 @@ class Frame:
     assumed: bool = False
 
 
+@dataclass(frozen=True)
+class BoxForm:
+    """One way in which a family writes the boxes of a reply, as a grammar follows it.
+
+    A reply is `opening`, any number of boxes with `between` among them, and `closing`; a box is
+    `before`, its four numbers with ", " among them, and `after`. Fractions have two decimals; in
+    any other unit numbers are integers from 0 to the unit.
+
+    Attributes:
+        between: None where there is at most one box.
+    """
+
+    opening: str
+    closing: str
+    before: str = ""
+    after: str = ""
+    between: str | None = None
+
+    def write(self, boxes: Sequence[Sequence[str]]) -> str:
+        """A reply with these boxes, four numbers each, as the family would write it."""
+        rows = [self.before + ", ".join(numbers) + self.after for numbers in boxes]
+        return self.opening + (self.between or "").join(rows) + self.closing
+
+
 @dataclass
 class Counters:
     """What a model has computed so far; exact, so that sharing can be asserted.
@@ -143,6 +167,7 @@ class Model(ABC):
         space: which keys are highlighted: the decoder's own (`self`), or those of a
             cross-attention (`cross`), where every query is a token of text.
         narrows: whether a highlight can be narrowed to layers or heads.
+        box_form: ways in which it writes boxes, for `generate_boxes`; () where it has no grammar.
         counters: what it has computed so far.
     """
 
@@ -153,6 +178,7 @@ class Model(ABC):
     dtype: str
     space: Literal["self", "cross"] = "self"
     narrows: bool = True
+    box_form: tuple[BoxForm, ...] = ()
     counters: Counters
 
     def prepare(self, image: Image) -> Any:
@@ -216,6 +242,29 @@ class Model(ABC):
             ModelError: this family cannot weigh given answers.
         """
         raise ModelError(f"{self.name}: this model family cannot weigh given answers")
+
+    def generate_boxes(
+        self, encoded: Encoded, views: Sequence[View], max_new_tokens: int
+    ) -> list[Answer]:
+        """Decode one reply a row that is a list of boxes: greedy among what a grammar allows.
+
+        Args:
+            encoded: the prompts; no highlight is active.
+            views: the rows' images, for replies in pixels.
+            max_new_tokens: room for at least one box.
+
+        Returns:
+            Answers as of `generate`, in one of `box_form`, which `boxes` reads. They have no
+            `logprobs`, since what could not be otherwise at the end is not asked. In `notes` are
+            log-probabilities without the grammar, each the lowest of a reply: `least_logprob` of a
+            token that was said, `least_allowed` of all tokens together that the grammar allowed at
+            some place; that one is far below 0 where the model would have said something else.
+
+        Raises:
+            ModelError: this family has no grammar, its tokenizer cannot follow it, or
+                `max_new_tokens` is too small for a box.
+        """
+        raise ModelError(f"{self.name}: this model family has no grammar for boxes")
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -26,11 +27,13 @@ from cof.attention import NAME, attach, highlighted
 from cof.errors import ModelError
 from cof.images import frame_bytes, normalised
 from cof.models import base
-from cof.models.base import Counters, Encoded, Frame, Limits, Mix
+from cof.models.base import BoxForm, Counters, Encoded, Frame, Limits, Mix
+from cof.models.common.box_decoding import write_boxes
 from cof.models.common.checkpoint import Checkpoint, find
 from cof.models.common.checks import Watch, fail_together, overrun, refusal
 from cof.models.common.decoding import Greedy, Row
 from cof.models.common.feeding import side_by_side, stacked
+from cof.models.common.grammar import Grammar, bounds
 from cof.models.common.graphs import graphs_for
 from cof.models.common.kv_cache import Prefix, Start, together
 from cof.models.common.loading import load_transformers, pick_device, pick_dtype
@@ -46,8 +49,20 @@ from cof.types import Answer, Quad, View
 Chunks = tuple[list[int], list[int]]
 """Ids before the image and after it."""
 
+_STEP = 512
+"""Pixels; a grammar of replies in pixels is made for images up to the next multiple."""
+
 IDENTITY = ("revision", "dtype", "quantization", "conv", "pixels", "stops")
 """Of what a LLaVA says about itself, what a greedy reply depends on."""
+
+BOX_FORM = (
+    BoxForm("[", "]"),
+    BoxForm("[", "]", "[", "]", ", "),
+    BoxForm('{"bbox": [', "]}"),
+    BoxForm('{"bbox": [', "]}", "[", "]", ", "),
+)
+"""LLaVA-1.5 is trained on bare lists; asked for JSON, checkpoints name them (cof-tiny). One box is
+flat, several are nested; which of the four it is, the model chooses by its own scores."""
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +116,8 @@ class Llava(base.Model):
         positions: most positions that prompt and reply may take together.
     """
 
+    box_form = BOX_FORM
+
     def __init__(
         self, network: Any, inputs: Inputs, checkpoint: Checkpoint, config: Config
     ) -> None:
@@ -111,6 +128,7 @@ class Llava(base.Model):
         self.start_end = bool(checkpoint.config.get("mm_use_im_start_end", False))
         self.dtype = str(network.dtype).removeprefix("torch.")
         self.counters = Counters()
+        self._grammars: dict[tuple[Frame, int], Grammar] = {}
         self.decoder = network.model.language_model
         text = attach(self.decoder)
         self.layers, self.heads = text.num_hidden_layers, text.num_attention_heads
@@ -249,6 +267,33 @@ class Llava(base.Model):
         answers = [self._answer(encoded, row, share) for row in rows]
         return answers if mix is None else fail_together(answers, getattr(mix, "rows", 2))
 
+    def generate_boxes(
+        self, encoded: Encoded, views: Sequence[View], max_new_tokens: int
+    ) -> list[Answer]:
+        """Decode one reply of boxes a row, in one of `BOX_FORM`."""
+        started = time.perf_counter()
+        largest = [bounds(self.frame, view) for view in views]
+        grammar = self._grammar(max(map(max, largest)))
+        boxes = grammar.fits(max_new_tokens)
+        cursors = [grammar.cursor(one, boxes) for one in largest]
+        written = write_boxes(self._loop(), encoded, cursors, max_new_tokens)
+        share = (time.perf_counter() - started) / len(written)
+        answers = [self._answer(encoded, one.row, share) for one in written]
+        return [
+            answer if answer.error else replace(answer, logprobs=(), notes=one.notes())
+            for answer, one in zip(answers, written, strict=True)
+        ]
+
+    def _grammar(self, top: int) -> Grammar:
+        """The grammar of numbers up to `top`; of pixels one for each `_STEP`, not for each size."""
+        if self.frame.unit is None:
+            top = -(-top // _STEP) * _STEP
+        key = (self.frame, top)
+        if key not in self._grammars:
+            stop = min(self.stops)
+            self._grammars[key] = Grammar(self.box_form, self.frame, top, self._reply_ids, stop)
+        return self._grammars[key]
+
     def greedy(
         self,
         encoded: Encoded,
@@ -284,9 +329,13 @@ class Llava(base.Model):
         ]
 
     def _answer_ids(self, text: str) -> list[int]:
-        """Ids of an answer as it follows the prompt; tokenized behind its last word."""
+        """Ids of an answer as it follows the prompt, its end included."""
+        return [*self._reply_ids(text), self.tokenizer.eos_token_id]
+
+    def _reply_ids(self, text: str) -> list[int]:
+        """Ids of a text as it follows the prompt; tokenized behind its last word."""
         head, both = map(self.inputs.encode, ("ASSISTANT:", f"ASSISTANT: {text}"))
-        return [*both[len(head) :], self.tokenizer.eos_token_id]
+        return both[len(head) :]
 
     def embeds(self, encoded: Encoded) -> Tensor:
         """Input embeddings of the prompts, float [B, S, D], as the decoder gets them."""
