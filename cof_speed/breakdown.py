@@ -2,8 +2,8 @@
 
 Medians of a few rounds, as in `cof_speed.measure`: of the process's CPU time, on CUDA of the wall
 time. `preprocess` is what a worker does ahead of the model; the model's thread pays for it only
-where workers do not keep up. A host gap is time in which a GPU has nothing to do because the CPU has
-not launched the next kernel yet.
+where workers do not keep up. A host gap is time in which a GPU has nothing to do because the CPU
+has not launched the next kernel yet.
 """
 
 from __future__ import annotations
