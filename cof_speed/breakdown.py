@@ -1,8 +1,9 @@
 """Where the time of a batch goes: one number for each step, on the model that was timed.
 
-Wall-clock medians of a few rounds. `preprocess` is what a worker does ahead of the model; the
-model's thread pays for it only where workers do not keep up. A host gap is time in which a GPU has
-nothing to do because the CPU has not launched the next kernel yet.
+Medians of a few rounds, as in `cof_speed.measure`: of the process's CPU time, on CUDA of the wall
+time. `preprocess` is what a worker does ahead of the model; the model's thread pays for it only
+where workers do not keep up. A host gap is time in which a GPU has nothing to do because the CPU
+has not launched the next kernel yet.
 """
 
 from __future__ import annotations
@@ -104,16 +105,15 @@ def _tower_once(model: Llava) -> Iterator[None]:
 
 
 def _seconds(run: Callable[[], object], device: torch.device) -> float:
-    _synchronise(device)
+    if device.type != "cuda":
+        started = time.process_time()
+        run()
+        return time.process_time() - started
+    torch.cuda.synchronize(device)
     started = time.perf_counter()
     run()
-    _synchronise(device)
+    torch.cuda.synchronize(device)
     return time.perf_counter() - started
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def idle(run: Callable[[], object]) -> float | None:
