@@ -26,7 +26,7 @@ class Config:
 
     Attributes:
         prompt: the request; `{question}` stands for the first line of the question's `core`, of its
-            text where it has none (as published).
+            text where it has none (as published). "" is the model's own (`Model.grounding`).
         max_new_tokens: length of the reply; the published script allows 128.
         stop: end a reply once its boxes are complete (`boxes`, see `boxes_complete`), after the
             first box that the published pattern finds (`first`; enough for the reference rules),
@@ -38,9 +38,10 @@ class Config:
     stop: Literal["boxes", "first", "never"] = "boxes"
 
     def __post_init__(self) -> None:
-        if "{question}" not in self.prompt or self.max_new_tokens < 1:
+        if (self.prompt and "{question}" not in self.prompt) or self.max_new_tokens < 1:
             raise ValueError(
-                "prompt needs {question} in it, max_new_tokens at least 1; "
+                "prompt needs {question} in it (or is empty, the model's own), max_new_tokens "
+                "at least 1; "
                 f"got {self.prompt!r}, {self.max_new_tokens}"
             )
 
@@ -48,7 +49,8 @@ class Config:
 def locate(batch: Batch, config: Config) -> list[Region]:
     """One reply a question, every box in it; greedy, whatever the answers are decoded with."""
     model, views = batch.model, batch.views
-    asked = [grounding_question(one.core or one.text, config.prompt) for one in batch.questions]
+    request = config.prompt or model.grounding
+    asked = [grounding_question(one.core or one.text, request) for one in batch.questions]
     limits = Limits(config.max_new_tokens)
     replies = model.generate(model.encode(views, asked), limits, _done(config, model, views))
     return [_region(model, reply, view) for reply, view in zip(replies, views, strict=True)]

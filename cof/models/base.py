@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from cof.errors import ModelError
+from cof.prompts import GROUNDING
 from cof.regions.boxes import from_frame
 from cof.regions.parse import parse_boxes
 from cof.types import Answer, Box, Quad, View
@@ -142,6 +143,8 @@ class Model(ABC):
             cross-attention (`cross`), where every query is a token of text.
         narrows: whether a highlight can be narrowed to layers or heads.
         counters: what it has computed so far.
+        grounding: its own request for the box of an answer, `{question}` in it; the paper's where
+            its family has documented none.
     """
 
     name: str
@@ -152,6 +155,7 @@ class Model(ABC):
     space: Literal["self", "cross"] = "self"
     narrows: bool = True
     counters: Counters
+    grounding: str = GROUNDING
 
     @abstractmethod
     def look(self, images: Sequence[Image]) -> list[View]:
