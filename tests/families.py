@@ -54,6 +54,7 @@ class Tiny:
         mixing: parts of names of the vision tower's weights by which patches hear of each other.
         settings: of transformers' processor, at the call.
         bos: the token that prompts begin with.
+        named: special tokens that the processor asks the tokenizer for by name.
     """
 
     family: str
@@ -65,6 +66,7 @@ class Tiny:
     mixing: tuple[str, ...]
     settings: dict[str, Any] = field(default_factory=dict)
     bos: str | None = None
+    named: dict[str, str] = field(default_factory=dict)
 
 
 def _qwen(kind: str, vision: dict[str, Any], text: dict[str, Any]) -> Any:
@@ -118,6 +120,173 @@ TINY = {
     ),
 }
 
+_PINPOINTS = [[28, 56], [56, 28], [56, 56], [84, 28], [28, 84]]
+_CLIP = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 7,
+    "initializer_range": 0.2,
+}
+_SQUARE = {"height": 28, "width": 28}
+_VICUNA = (
+    "{% for m in messages %}USER: {% for c in m.content %}{% if c.type == 'image' %}<image>\n"
+    "{% else %}{{ c.text }}{% endif %}{% endfor %}{% endfor %} ASSISTANT:"
+)
+_GEMMA = (
+    "{{ bos_token }}{% for m in messages %}<start_of_turn>{{ m.role }}\n{% for c in m.content %}"
+    "{% if c.type == 'image' %}<start_of_image>{% else %}{{ c.text | trim }}{% endif %}{% endfor %}"
+    "<end_of_turn>\n{% endfor %}<start_of_turn>model\n"
+)
+_SMOL = (
+    "<|im_start|>{% for m in messages %}User:{% for c in m.content %}{% if c.type == 'image' %}"
+    "<image>{% else %}{{ c.text }}{% endif %}{% endfor %}<end_of_utterance>\n{% endfor %}Assistant:"
+)
+_TAGS = tuple(f"<row_{row}_col_{column}>" for row in range(1, 5) for column in range(1, 5))
+
+TINY |= {
+    "llava_next": Tiny(
+        "llava_next",
+        ("</s>", "<pad>", "<image>", "<s>"),
+        lambda token: {
+            "model_type": "llava_next",
+            "text_config": {"model_type": "llama", **TEXT},
+            "vision_config": {"model_type": "clip_vision_model", **_CLIP},
+            "image_token_index": token("<image>"),
+            "image_grid_pinpoints": _PINPOINTS,
+        },
+        (
+            "LlavaNextImageProcessorPil",
+            {
+                "size": {"shortest_edge": 28},
+                "crop_size": _SQUARE,
+                "image_grid_pinpoints": _PINPOINTS,
+            },
+        ),
+        (
+            "LlavaNextProcessor",
+            {
+                "patch_size": 7,
+                "vision_feature_select_strategy": "default",
+                "num_additional_image_tokens": 1,
+            },
+        ),
+        _VICUNA,
+        ("self_attn.out_proj",),
+        bos="<s>",
+    ),
+    "llava_onevision": Tiny(
+        "llava_onevision",
+        ("<|im_end|>", "<|endoftext|>", "<image>", "<video>", "<|im_start|>"),
+        lambda token: {
+            "model_type": "llava_onevision",
+            "text_config": {"model_type": "qwen2", **TEXT},
+            "vision_config": {
+                "model_type": "siglip_vision_model",
+                "vision_use_head": False,
+                **{k: v for k, v in _CLIP.items() if k != "initializer_range"},
+            },
+            "image_token_index": token("<image>"),
+            "video_token_index": token("<video>"),
+            "image_grid_pinpoints": _PINPOINTS,
+            "vision_aspect_ratio": "anyres_max_2",
+        },
+        ("LlavaOnevisionImageProcessorPil", {"size": _SQUARE, "image_grid_pinpoints": _PINPOINTS}),
+        (
+            "LlavaOnevisionProcessor",
+            {
+                "video_processor": None,
+                "num_image_tokens": 16,
+                "vision_feature_select_strategy": "full",
+                "vision_aspect_ratio": "anyres_max_2",
+            },
+        ),
+        CHATML.replace("IMAGE", "<image>"),
+        ("self_attn.out_proj",),
+    ),
+    "internvl": Tiny(
+        "internvl",
+        ("<|im_end|>", "<|endoftext|>", "<IMG_CONTEXT>", "<img>", "</img>", "<|im_start|>"),
+        lambda token: {
+            "model_type": "internvl",
+            "text_config": {"model_type": "qwen2", **TEXT},
+            "vision_config": {**_CLIP, "image_size": [28, 28], "patch_size": [7, 7]},
+            "image_token_id": token("<IMG_CONTEXT>"),
+            "image_seq_length": 4,
+        },
+        ("GotOcr2ImageProcessorPil", {"size": _SQUARE, "max_patches": 6}),
+        ("InternVLProcessor", {"video_processor": None, "image_seq_length": 4}),
+        CHATML.replace("IMAGE", "<IMG_CONTEXT>\n"),
+        ("projection_layer",),
+        named={
+            "start_image_token": "<img>",
+            "end_image_token": "</img>",
+            "context_image_token": "<IMG_CONTEXT>",
+            "video_token": "<video>",
+        },
+    ),
+    "idefics3": Tiny(
+        "idefics3",
+        (
+            *("<end_of_utterance>", "<pad>", "<image>", "<|im_start|>"),
+            *("<fake_token_around_image>", "<global-img>", *_TAGS),
+        ),
+        lambda token: {
+            "model_type": "idefics3",
+            "text_config": {"model_type": "llama", **TEXT},
+            "vision_config": _CLIP,
+            "image_token_id": token("<image>"),
+            "scale_factor": 2,
+        },
+        (
+            "Idefics3ImageProcessorPil",
+            {"size": {"longest_edge": 84}, "max_image_size": {"longest_edge": 28}},
+        ),
+        ("Idefics3Processor", {"image_seq_len": 4}),
+        _SMOL,
+        ("self_attn.out_proj",),
+    ),
+    "gemma3": Tiny(
+        "gemma3",
+        (
+            *("<end_of_turn>", "<pad>", "<image_soft_token>", "<bos>"),
+            *("<start_of_turn>", "<start_of_image>", "<end_of_image>"),
+        ),
+        lambda token: {
+            "model_type": "gemma3",
+            "text_config": {
+                **TEXT,
+                "head_dim": 8,
+                "query_pre_attn_scalar": 8,
+                "sliding_window": 12,
+                "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            },
+            "vision_config": {
+                "model_type": "siglip_vision_model",
+                "vision_use_head": False,
+                **{k: v for k, v in _CLIP.items() if k != "initializer_range"},
+                "image_size": 56,
+            },
+            "image_token_index": token("<image_soft_token>"),
+            "boi_token_index": token("<start_of_image>"),
+            "eoi_token_index": token("<end_of_image>"),
+            "mm_tokens_per_image": 16,
+        },
+        ("Gemma3ImageProcessorPil", {"size": {"height": 56, "width": 56}}),
+        ("Gemma3Processor", {"image_seq_length": 16}),
+        _GEMMA,
+        ("self_attn.out_proj",),
+        bos="<bos>",
+        named={
+            "image_token": "<image_soft_token>",
+            "boi_token": "<start_of_image>",
+            "eoi_token": "<end_of_image>",
+        },
+    ),
+}
+
 
 def make_tokenizer(tiny: Tiny) -> PreTrainedTokenizerFast:
     """One token a byte, and the special ones behind."""
@@ -127,7 +296,11 @@ def make_tokenizer(tiny: Tiny) -> PreTrainedTokenizerFast:
     inner.decoder = decoders.ByteLevel()
     end, pad, *_ = tiny.special
     made = PreTrainedTokenizerFast(
-        tokenizer_object=inner, eos_token=end, pad_token=pad, bos_token=tiny.bos
+        tokenizer_object=inner,
+        eos_token=end,
+        pad_token=pad,
+        bos_token=tiny.bos,
+        extra_special_tokens=tiny.named,
     )
     made.add_special_tokens({"additional_special_tokens": list(tiny.special)})
     made.chat_template = tiny.template
@@ -142,10 +315,17 @@ def build(name: str, folder: Path, seed: int = 0) -> Path:
     tokenizer = make_tokenizer(tiny)
     values = tiny.config(tokenizer.convert_tokens_to_ids)
     ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    values["text_config"] |= {"vocab_size": len(tokenizer), "bos_token_id": None, **ids}
+    values["text_config"] |= {
+        "vocab_size": len(tokenizer),
+        "bos_token_id": tokenizer.bos_token_id,
+        **ids,
+    }
     config = AutoConfig.for_model(**values)
     torch.manual_seed(seed)
     network = AutoModelForImageTextToText.from_config(config).eval()
+    for part, weight in network.named_parameters():
+        if "mm_input_projection" in part:  # Gemma 3's is zero before training
+            weight.data.normal_(std=0.3)
     network.generation_config.eos_token_id = tokenizer.eos_token_id
     network.generation_config.pad_token_id = tokenizer.pad_token_id
     network.save_pretrained(folder)

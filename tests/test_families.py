@@ -86,13 +86,13 @@ def oracle(stock, rows):
         rows: per row (image, question, bias [S], tokens); each is recomputed whole, by itself.
     """
     text = stock.network.get_decoder().config
-    bias = torch.zeros(0)
+    bias = torch.zeros(0)  # of the row that is computed
 
     def attention(module, query, key, value, mask, scaling=None, **_):
         groups = query.shape[1] // key.shape[1]
         key, value = (one.repeat_interleave(groups, dim=1) for one in (key, value))
         scores = query.double() @ key.double().transpose(2, 3) * scaling + mask.double()
-        scores[..., : len(bias)] += bias.double()
+        scores[..., : len(bias)] += bias
         return (scores.softmax(-1) @ value.double()).transpose(1, 2).contiguous(), None
 
     AttentionInterface.register("oracle", attention)
@@ -101,7 +101,8 @@ def oracle(stock, rows):
     text._attn_implementation = {"": "oracle"}
     found = []
     try:
-        for image, question, bias, tokens in rows:
+        for image, question, added_bias, tokens in rows:
+            bias = added_bias.double()
             given = stock.inputs(image, question)
             length = given["input_ids"].shape[1]
             added = torch.tensor([tokens[:-1]], dtype=torch.long)
@@ -269,8 +270,8 @@ def test_cof_asks_locates_and_answers(folder, name):
     answer = cof(picture(SIZES[0]), TEXTS[0], plain=True)
     assert answer.text is not None
     given = cof(picture(SIZES[1], 1), TEXTS[1], box=BOX.as_tuple(), plain=True)
-    assert given.status == "boxes"
-    assert 0 < len(given.cells) < given.tokens
+    assert given.focus.status == "boxes"
+    assert 0 < given.focus.mask.sum() < len(given.focus.mask)
 
 
 def test_several_weights_are_several_passes(model):
