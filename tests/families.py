@@ -6,7 +6,7 @@ Byte-level tokenizers, float32, logits of a scale of 3 to 5 (small ones would hi
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -54,6 +54,7 @@ class Tiny:
         mixing: parts of names of the vision tower's weights by which patches hear of each other.
         settings: of transformers' processor, at the call.
         bos: the token that prompts begin with.
+        blur: cells beyond its own that a token sees of a shrunk grid.
         named: special tokens that the processor asks the tokenizer for by name.
     """
 
@@ -66,6 +67,7 @@ class Tiny:
     mixing: tuple[str, ...]
     settings: dict[str, Any] = field(default_factory=dict)
     bos: str | None = None
+    blur: float = 0.0
     named: dict[str, str] = field(default_factory=dict)
 
 
@@ -205,6 +207,7 @@ TINY |= {
         ),
         CHATML.replace("IMAGE", "<image>"),
         ("self_attn.out_proj",),
+        blur=1.0,
     ),
     "internvl": Tiny(
         "internvl",
@@ -286,6 +289,19 @@ TINY |= {
         },
     ),
 }
+
+TINY["llava_onevision_whole"] = replace(  # a grid that is never shrunk
+    TINY["llava_onevision"],
+    config=lambda token: {
+        **TINY["llava_onevision"].config(token),
+        "vision_aspect_ratio": "anyres_max_9",
+    },
+    processor=(
+        "LlavaOnevisionProcessor",
+        {**TINY["llava_onevision"].processor[1], "vision_aspect_ratio": "anyres_max_9"},
+    ),
+    blur=0.0,
+)
 
 
 def make_tokenizer(tiny: Tiny) -> PreTrainedTokenizerFast:

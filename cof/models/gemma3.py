@@ -34,7 +34,10 @@ class Gemma3(Family):
     kinds = ("gemma3",)
     mark, token = "<start_of_image>", "<image_soft_token>"
     types = "token_type_ids"
-    packed = True
+
+    def __init__(self, config: Any, processor: Any, settings: Config) -> None:
+        super().__init__(config, processor, settings)
+        self.packed = config.mm_tokens_per_image
 
     def options(self) -> dict[str, Any]:
         """No further crops, whatever the checkpoint says."""

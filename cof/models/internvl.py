@@ -47,18 +47,20 @@ class InternVL(Family):
     mark = token = "<IMG_CONTEXT>"
     frame = FRAMES["thousandths"]
     grounding = GROUNDING
-    packed = True
 
     def __init__(self, config: Any, processor: Any, settings: Config) -> None:
         super().__init__(config, processor, settings)
+        vision = config.vision_config
+        patches = vision.image_size[0] // vision.patch_size[0]
+        self.side = int(patches * config.downsample_ratio)
+        self.packed = self.side**2
         processor.max_patches = settings.max_tiles or processor.max_patches
         processor.crop_to_patches = True  # by itself the image processor makes one tile
 
     def shape(self, size: tuple[int, int]) -> Shape:
         """Tiles row by row; the whole image behind them, unless there is one tile."""
-        how, vision = self.processor, self.config.vision_config
+        how, side = self.processor, self.side
         tile = (how.size["height"], how.size["width"])
-        side = int(vision.image_size[0] // vision.patch_size[0] * self.config.downsample_ratio)
         columns, rows = (1, 1)
         if how.max_patches > 1:
             columns, rows = get_optimal_tiled_canvas(

@@ -101,7 +101,8 @@ class Family(ABC):
         features: outputs of the image processor that the vision tower takes.
         kept: those of them that the prompt's pass needs too.
         types: name of the argument that marks the visual tokens with 1, "" for none.
-        packed: visual tokens are one tensor; otherwise a list with a tensor an image.
+        packed: visual tokens of a tile where the network takes one tensor [tiles, tokens, D]; 0
+            where it takes a list with a tensor an image.
         config: of the network.
         processor: transformers' image processor.
     """
@@ -114,7 +115,7 @@ class Family(ABC):
     features: tuple[str, ...] = ("pixel_values",)
     kept: tuple[str, ...] = ()
     types: str = ""
-    packed: bool = False
+    packed: int = 0
 
     def __init__(self, config: Any, processor: Any, settings: Any) -> None:
         self.config, self.processor, self.settings = config, processor, settings
@@ -159,7 +160,9 @@ class Family(ABC):
             seen: of each row.
             tokens: of each row float [T, D], in place of `Seen.tokens`.
         """
-        pooled = torch.cat(list(tokens)) if self.packed else list(tokens)
+        pooled: Any = list(tokens)
+        if self.packed:
+            pooled = torch.cat(pooled).unflatten(0, (-1, self.packed))
         return BaseModelOutputWithPooling(pooler_output=pooled)
 
     def positions(self, network: Any, inputs: Mapping[str, Tensor], mask: Tensor) -> Tensor | None:
