@@ -303,6 +303,12 @@ TINY["llava_onevision_whole"] = replace(  # a grid that is never shrunk
     blur=0.0,
 )
 
+TINY["smolvlm"] = replace(  # its own processor wants num2words; the text is Idefics3's
+    TINY["idefics3"],
+    config=lambda token: {**TINY["idefics3"].config(token), "model_type": "smolvlm"},
+    pixels=("SmolVLMImageProcessorPil", TINY["idefics3"].pixels[1]),
+)
+
 
 def make_tokenizer(tiny: Tiny) -> PreTrainedTokenizerFast:
     """One token a byte, and the special ones behind."""

@@ -17,15 +17,16 @@ from PIL import Image
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
-from cof import CoF
+from cof import CoF, prompts
 from cof.batch import Batch
 from cof.config import plugins
 from cof.errors import ModelError
+from cof.locate import prompt
 from cof.models.base import Limits
 from cof.refine.highlight import Config, perturbed, plan
 from cof.regions.bias import Highlight
 from cof.regions.mask import token_mask
-from cof.types import Box, Question
+from cof.types import Answer, Box, Question
 
 TOLERANCE = 5e-5
 SIZES = ((97, 61), (83, 120))
@@ -356,6 +357,56 @@ def test_an_assumed_frame_is_logged_and_can_be_declared(folder, name, caplog):
     assert not caplog.text
     assert declared.describe()["frame"] == "thousandths"
     assert declared.identity() != plain.identity() or not plain.frame.assumed
+
+
+REPLIES = {
+    "qwen2_5_vl": '```json\n[{"bbox_2d": [W/4, H/2, W/2, H], "label": "cup"}]\n```',
+    "qwen3_vl": '[{"bbox_2d": [250, 500, 500, 1000], "label": "cup"}]',
+    "internvl": "the cup<box>[[250, 500, 500, 1000]]</box>",
+}
+
+
+def test_replies_are_read_in_the_family_s_frame(model, name, views):
+    for view in views:
+        reply = REPLIES.get(name, "[0.25, 0.5, 0.5, 1.0]")
+        for letter, edge in zip("WH", view.shown, strict=True):
+            for part in (4, 2):
+                reply = reply.replace(f"{letter}/{part}", f"{edge / part:.0f}")
+            reply = reply.replace(letter, str(edge))
+        [box] = model.boxes(reply, view)
+        assert box.as_tuple() == pytest.approx((0.25, 0.5, 0.5, 1.0), abs=0.01)
+
+
+def test_a_padded_square_can_be_declared(folder, name):
+    module = plugins.load("models", TINY[name].family)
+    model = module.load(module.Config(str(folder), device="cpu", frame="padded_square"))
+    [view] = model.look([Image.new("RGB", (100, 50))])
+    [box] = model.boxes("[0.0, 0.25, 0.5, 0.75]", view)
+    assert box.as_tuple() == pytest.approx((0.0, 0.0, 0.5, 1.0))
+
+
+def test_its_own_request_is_asked_where_the_config_names_none(model, views, monkeypatch):
+    asked = []
+    monkeypatch.setattr(model, "encode", lambda _, texts: asked.extend(texts))
+    monkeypatch.setattr(model, "generate", lambda *_: [Answer("no box")])
+    one = Question("0", "", "What is it?\nAnswer shortly.")
+    batch = Batch(model, [one], [picture(SIZES[0])], views[:1])
+    prompt.locate(batch, prompt.Config(prompt=""))
+    prompt.locate(batch, prompt.Config())
+    assert asked == [
+        model.grounding.replace("{question}", "What is it?"),
+        prompts.GROUNDING.replace("{question}", "What is it?"),
+    ]
+
+
+def test_what_reaches_back_to_the_image_s_start_says_so(model, views):
+    """`Highlight.untouched` must not call anything plain that a later key has changed."""
+    encoded = model.encode(views[:1], TEXTS[:1])
+    bias = torch.zeros(1, encoded.keys)
+    last = int(encoded.visual[0][-1])
+    bias[0, last] = 3.0
+    first = Highlight(bias).untouched(encoded.sees)
+    assert first == (last if encoded.sees is None else int(encoded.visual[0][0]))
 
 
 def test_another_family_is_refused(made, name, tmp_path):

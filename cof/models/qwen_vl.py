@@ -102,7 +102,7 @@ class QwenVL(Family):
                 BaseModelOutputWithDeepstackFeatures,
             )
 
-            deep = [list(layer) for layer in zip(*(one.deep for one in seen), strict=True)]
+            deep: Any = [list(layer) for layer in zip(*(one.deep for one in seen), strict=True)]
             return BaseModelOutputWithDeepstackFeatures(
                 pooler_output=joined.pooler_output, deepstack_features=deep
             )
