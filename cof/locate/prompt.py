@@ -28,7 +28,7 @@ class Config:
 
     Attributes:
         prompt: the request; `{question}` stands for the first line of the question's `core`, of its
-            text where it has none (as published).
+            text where it has none (as published). "" is the model's own (`Model.grounding`).
         max_new_tokens: length of the reply; the published script allows 128.
         stop: end a reply once its boxes are complete (`boxes`, see `boxes_complete`), after the
             first box that the published pattern finds (`first`; enough for the reference rules),
@@ -46,9 +46,10 @@ class Config:
     decode: Literal["free", "grammar"] = "free"
 
     def __post_init__(self) -> None:
-        if "{question}" not in self.prompt or self.max_new_tokens < 1:
+        if (self.prompt and "{question}" not in self.prompt) or self.max_new_tokens < 1:
             raise ValueError(
-                "prompt needs {question} in it, max_new_tokens at least 1; "
+                "prompt needs {question} in it (or is empty, the model's own), max_new_tokens "
+                "at least 1; "
                 f"got {self.prompt!r}, {self.max_new_tokens}"
             )
         if self.decode == "grammar" and self.stop != "boxes":
@@ -83,7 +84,8 @@ def check_model(model: Model, config: Config, boxes: BoxConfig) -> None:
 def locate(batch: Batch, config: Config) -> list[Region]:
     """One reply a question, every box in it; greedy, whatever the answers are decoded with."""
     model, views = batch.model, batch.views
-    asked = [grounding_question(one.core or one.text, config.prompt) for one in batch.questions]
+    request = config.prompt or model.grounding
+    asked = [grounding_question(one.core or one.text, request) for one in batch.questions]
     encoded = model.encode(views, asked)
     if config.decode == "grammar":
         replies = model.generate_boxes(encoded, views, config.max_new_tokens)

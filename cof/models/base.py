@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from cof.errors import ModelError
+from cof.prompts import GROUNDING
 from cof.regions.boxes import from_frame
 from cof.regions.parse import parse_boxes
 from cof.types import Answer, Box, Quad, View
@@ -169,6 +170,8 @@ class Model(ABC):
         narrows: whether a highlight can be narrowed to layers or heads.
         box_form: ways in which it writes boxes, for `generate_boxes`; () where it has no grammar.
         counters: what it has computed so far.
+        grounding: its own request for the box of an answer, `{question}` in it; the paper's where
+            its family has documented none.
     """
 
     name: str
@@ -180,6 +183,7 @@ class Model(ABC):
     narrows: bool = True
     box_form: tuple[BoxForm, ...] = ()
     counters: Counters
+    grounding: str = GROUNDING
 
     def prepare(self, image: Image) -> Any:
         """What of `look` needs no model: called in threads, ahead, and cheap to hold.

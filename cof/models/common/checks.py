@@ -55,16 +55,17 @@ class Watch(LogitsProcessor):  # type: ignore[misc]
         return (~self._broken.view(rows, -1).any(1)).tolist()  # type: ignore[no-any-return]
 
 
-def refusal(question: str, length: int, positions: int) -> str:
+def refusal(question: str, length: int, positions: int, placeholder: str = prompts.IMAGE) -> str:
     """Why a question cannot be asked, "" where it can.
 
     Args:
         question: as it is asked.
         length: positions of its prompt, visual tokens included.
         positions: what the model has for prompt and reply.
+        placeholder: what stands for the image in prompts.
     """
-    if prompts.IMAGE in question:
-        return f"the question contains {prompts.IMAGE}, which stands for the image in prompts"
+    if placeholder in question:
+        return f"the question contains {placeholder}, which stands for the image in prompts"
     if length >= positions:
         return (
             f"the prompt takes {length} positions, but the model has {positions} for prompt and "
