@@ -42,7 +42,7 @@ class CoF:
         self, model: Model, settings: Settings | None = None, cache: ReplyCache | None = None
     ) -> None:
         self.model, self.settings, self.cache = model, settings or Settings(), cache
-        check_model(model, self.settings.refine)
+        check_model(model, self.settings.refine, self.settings.limits)
 
     @classmethod
     def from_pretrained(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cof.batch import Batch
 from cof.config import plugins
-from cof.models.base import Model
+from cof.models.base import Limits, Model
 from cof.types import Answer, Focus, Region
 
 if TYPE_CHECKING:
@@ -73,15 +73,17 @@ def refine(
     return [answers[number] for number in range(len(configs))]
 
 
-def check_model(model: Model, config: Any) -> None:
-    """Let a fine stage hold its config against the model, if it knows how.
+def check_model(model: Model, config: Any, limits: Limits) -> None:
+    """Let a fine stage hold its config against the model and the decoding, if it knows how.
 
     Raises:
-        ConfigError: a setting that this model cannot have.
+        ConfigError: a setting that this model, or this way of decoding, cannot have.
     """
-    holds = getattr(plugins.owner("refine", config), "check_model", None)
-    if holds is not None:
-        holds(model, config)
+    stage = plugins.owner("refine", config)
+    for name, given in (("check_model", model), ("check_limits", limits)):
+        holds = getattr(stage, name, None)
+        if holds is not None:
+            holds(given, config)
 
 
 def _by_stage(configs: Sequence[Any]) -> list[tuple[Any, list[int]]]:

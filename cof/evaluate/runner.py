@@ -178,7 +178,7 @@ def _fill(
 
     pipeline = build_pipeline(cells[0].config)
     for cell in cells:
-        check_model(pipeline.model, cell.config.refine)
+        check_model(pipeline.model, cell.config.refine, cell.config.limits)
     for cell in cells if cells[0].folder.ranks.leads else []:
         here = manifest.describe(
             cell.config, cell.dataset, cell.identity, pipeline.model, options.command
