@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -57,7 +57,17 @@ def locate(batch: Batch, config: Config) -> list[Region]:
 def _region(model: Model, reply: Answer, view: View) -> Region:
     if reply.error:
         return Region((), "prompt", "", model.frame.name, reply.seconds, error=reply.error)
-    return read_reply(model, reply.text, view, reply.seconds)
+    region = read_reply(model, reply.text, view, reply.seconds)
+    return replace(region, notes=confidence(reply))
+
+
+def confidence(reply: Answer) -> dict[str, float]:
+    """How sure the model was of a reply's tokens, in nats: the least log-probability, the mean."""
+    said = reply.logprobs
+    if not said:
+        return {}
+    least, mean = min(said), sum(said) / len(said)
+    return {"least_logprob": round(least, 4), "mean_logprob": round(mean, 4)}
 
 
 def read_reply(model: Model, reply: str, view: View, seconds: float = 0.0) -> Region:
