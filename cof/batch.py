@@ -174,12 +174,20 @@ class Batch:
                 "this fine stage mixes the scores of decoding steps; it cannot answer questions "
                 "whose options are weighed (choose)"
             )
+        return [likeliest(options) for options in self.weigh(encoded)]
+
+    def weigh(self, encoded: Encoded) -> list[list[Answer]]:
+        """Of each question whose options are weighed (`choose`): every option, with `logprobs`.
+
+        Args:
+            encoded: of `encode`; a highlight that is on applies to it.
+        """
         started = time.perf_counter()
-        weighed = self.model.score(encoded, options)
+        weighed = self.model.score(encoded, [prompt.option or "" for prompt in self.prompts])
         share = (time.perf_counter() - started) / len(weighed)
         timed = [replace(answer, seconds=share) for answer in weighed]
-        groups = groupby(zip(prompts, timed, strict=True), key=lambda pair: pair[0].row)
-        return [_likeliest([answer for _, answer in group]) for _, group in groups]
+        groups = groupby(zip(self.prompts, timed, strict=True), key=lambda pair: pair[0].row)
+        return [[answer for _, answer in group] for _, group in groups]
 
 
 def _look(model: Model, pictures: Sequence[Prepared]) -> list[View]:
@@ -189,12 +197,13 @@ def _look(model: Model, pictures: Sequence[Prepared]) -> list[View]:
     images = [one.image for one in unique.values()]
     prepared = [one.ahead for one in unique.values()]
     ready = all(one is not None for one in prepared)
-    views = model.look(images, prepared) if ready else model.look(images)
+    look: Any = model.look
+    views = look(images, prepared) if ready else look(images)
     seen = dict(zip(unique, views, strict=True))
     return [seen[id(one.image)] for one in pictures]
 
 
-def _likeliest(weighed: Sequence[Answer]) -> Answer:
+def likeliest(weighed: Sequence[Answer]) -> Answer:
     """The option of the lowest mean token loss.
 
     Where the two lowest are within `TIE` no option is chosen: the text is empty, which is wrong

@@ -78,14 +78,16 @@ def check_model(model: Model, settings: Settings) -> None:
     """Let both stages hold their configs against the model, where they know how.
 
     Raises:
-        ConfigError: a setting that this model cannot have.
+        ConfigError: a setting that this model, or this way of decoding, cannot have.
     """
     asks = getattr(plugins.owner("locate", settings.locate), "check_model", None)
     if asks is not None:
         asks(model, settings.locate, settings.boxes)
-    holds = getattr(plugins.owner("refine", settings.refine), "check_model", None)
-    if holds is not None:
-        holds(model, settings.refine)
+    stage = plugins.owner("refine", settings.refine)
+    for name, given in (("check_model", model), ("check_limits", settings.limits)):
+        holds = getattr(stage, name, None)
+        if holds is not None:
+            holds(given, settings.refine)
 
 
 def _by_stage(configs: Sequence[Any]) -> list[tuple[Any, list[int]]]:

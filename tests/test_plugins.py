@@ -191,7 +191,7 @@ GOOD = "def locate(batch, config): ...\n"
     [
         ("gone.py", None, "gone.py"),
         ("my_lab.gone", None, "'my_lab.gone' cannot be imported .*PYTHONPATH"),
-        ("zoom", None, "unknown name 'zoom'; there is: centre, .*my_lab.zoom.*zoom.py"),
+        ("zoom", None, "unknown name 'zoom'; there is: attention, centre, .*my_lab.zoom.*zoom.py"),
         ("bad.py", "x = (", "bad.py cannot be imported .SyntaxError"),
         ("bad.py", "1 / 0", "cannot be imported .ZeroDivisionError: division by zero"),
         ("bad.py", STUB, "bad .*lacks locate; cof/locate/__init__.py says"),

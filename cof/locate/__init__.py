@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from cof.batch import Batch
-    from cof.locate import centre, file, oracle, prompt, random, shuffled, whole
+    from cof.locate import (
+        attention,
+        centre,
+        file,
+        iterate,
+        oracle,
+        prompt,
+        random,
+        shuffled,
+        whole,
+    )
     from cof.models.base import Model
     from cof.regions.boxes import BoxConfig
     from cof.types import Question, Region, View
@@ -50,4 +60,7 @@ class MayHave(Protocol):
 
 
 if TYPE_CHECKING:
-    _HELD: tuple[Contract, ...] = (centre, file, oracle, prompt, random, shuffled, whole)
+    _HELD: tuple[Contract, ...] = (
+        *(attention, centre, file, iterate, oracle),
+        *(prompt, random, shuffled, whole),
+    )

@@ -100,7 +100,16 @@ def _region(model: Model, reply: Answer, view: View) -> Region:
     if reply.error:
         return Region((), "prompt", "", model.frame.name, reply.seconds, error=reply.error)
     region = read_reply(model, reply.text, view, reply.seconds)
-    return replace(region, notes=reply.notes) if reply.notes else region
+    return replace(region, notes={**confidence(reply), **reply.notes})
+
+
+def confidence(reply: Answer) -> dict[str, float]:
+    """How sure the model was of a reply's tokens, in nats: the least log-probability, the mean."""
+    said = reply.logprobs
+    if not said:
+        return {}
+    least, mean = min(said), sum(said) / len(said)
+    return {"least_logprob": round(least, 4), "mean_logprob": round(mean, 4)}
 
 
 def read_reply(model: Model, reply: str, view: View, seconds: float = 0.0) -> Region:

@@ -193,12 +193,11 @@ class Model(ABC):
         return None
 
     @abstractmethod
-    def look(self, images: Sequence[Image], prepared: Sequence[Any] | None = None) -> list[View]:
+    def look(self, images: Sequence[Image]) -> list[View]:
         """Run the vision tower once over RGB images (any sizes).
 
-        Args:
-            images: what to look at.
-            prepared: what `prepare` made of each of them, where somebody had the time.
+        A family with a `prepare` takes a second argument, `prepared`: None, or what `prepare` made
+        of each image, where somebody had the time.
         """
 
     @abstractmethod

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cof.refine.base import Look
+
 if TYPE_CHECKING:
     from cof.batch import Batch
     from cof.types import Answer, Focus
@@ -14,6 +16,11 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Config:
     """Nothing to set."""
+
+
+def prepare(batch: Batch, focuses: Sequence[Focus], config: Config) -> list[Look]:
+    """A look at each image as it is."""
+    return [Look(view) for view in batch.views]
 
 
 def refine(batch: Batch, focuses: Sequence[Focus], config: Config) -> list[Answer]:
