@@ -140,7 +140,7 @@ _VICUNA = (
 _GEMMA = (
     "{{ bos_token }}{% for m in messages %}<start_of_turn>{{ m.role }}\n{% for c in m.content %}"
     "{% if c.type == 'image' %}<start_of_image>{% else %}{{ c.text | trim }}{% endif %}{% endfor %}"
-    "<end_of_turn>\n{% endfor %}<start_of_turn>model\n"
+    "<end_of_turn>\n{% endfor %}{{ '<start_of_turn>model\n' }}"
 )
 _SMOL = (
     "<|im_start|>{% for m in messages %}User:{% for c in m.content %}{% if c.type == 'image' %}"
@@ -265,6 +265,7 @@ TINY |= {
                 "query_pre_attn_scalar": 8,
                 "sliding_window": 12,
                 "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+                "tie_word_embeddings": False,
             },
             "vision_config": {
                 "model_type": "siglip_vision_model",
@@ -276,6 +277,8 @@ TINY |= {
             "boi_token_index": token("<start_of_image>"),
             "eoi_token_index": token("<end_of_image>"),
             "mm_tokens_per_image": 16,
+            "tie_word_embeddings": False,  # tied, random weights repeat the last token
+            "initializer_range": 0.2,
         },
         ("Gemma3ImageProcessorPil", {"size": {"height": 56, "width": 56}}),
         ("Gemma3Processor", {"image_seq_length": 16}),

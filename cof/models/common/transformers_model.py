@@ -8,35 +8,32 @@ Keys and values are not shared between the prompts of an image yet: every prompt
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 import torch
 from PIL.Image import Image
 from torch import Tensor
-from transformers import AutoImageProcessor, AutoModelForImageTextToText, GenerationConfig, set_seed
+from transformers import AutoModelForImageTextToText, GenerationConfig, set_seed
 
 from cof.attention import NAME, attach, highlighted
 from cof.errors import DataError, ModelError
 from cof.models.base import Counters, Encoded, Limits, Mix
 from cof.models.common.chat import Chat, chat_template, load_tokenizer
-from cof.models.common.checkpoint import Checkpoint, digest, locate, read_json
+from cof.models.common.checkpoint import Checkpoint
 from cof.models.common.checks import refusal
 from cof.models.common.family import FRAMES, Config, Family, Seen
-from cof.models.common.loading import load_transformers, pick_device, pick_dtype
+from cof.models.common.loading import load_transformers, pick_device
 from cof.models.common.outer import Loop, Outer, Prompts, joined, padded
 from cof.models.common.replying import Replying
+from cof.models.common.transformers_files import find, half, identify, image_processor
 from cof.regions.bias import Highlight
 from cof.regions.boxes import padded_square
 from cof.types import Quad, View
-
-FILES = ("*.json", "*.model", "*.txt", "*.jinja", "*.safetensors", "pytorch_model*.bin")
 
 IDENTITY = (
     *("family", "revision", "dtype", "quantization", "chat_template", "images"),
@@ -44,46 +41,9 @@ IDENTITY = (
 )
 """Of what a model says about itself, what a greedy reply (or its request) depends on."""
 
+__all__ = ["Transformers", "identify", "load"]
+
 log = logging.getLogger(__name__)
-
-
-def find(path: str, kinds: Sequence[str]) -> Checkpoint:
-    """A checkpoint of transformers' layout.
-
-    Raises:
-        ModelError: nothing is there, it cannot be downloaded, or it is of none of the `kinds`.
-    """
-    if not path:
-        raise ModelError(f"model.path: name a folder or a hub name of {' or '.join(kinds)}")
-    folder = locate(path, FILES)
-    config = read_json(folder / "config.json")
-    if config.get("model_type") not in kinds:
-        raise ModelError(
-            f"{folder}: model_type {config.get('model_type')!r}; this family is of "
-            f"{', '.join(kinds)}"
-        )
-    seen = hashlib.sha256(digest(folder).encode())
-    for file in sorted(folder.glob("chat_template*")):
-        seen.update(file.read_bytes())
-    return Checkpoint(folder, "transformers", config, f"sha256:{seen.hexdigest()[:16]}")
-
-
-def identify(kinds: Sequence[str], config: Config) -> dict[str, str]:
-    """`weights` (a digest of the files), `dtype` and kind of `device` that `load` would give."""
-    checkpoint, device = find(config.path, kinds), pick_device(config.device)
-    return {
-        "weights": checkpoint.revision,
-        "dtype": str(half(checkpoint, config)).removeprefix("torch."),
-        "device": str(device).partition(":")[0],
-    }
-
-
-def half(checkpoint: Checkpoint, config: Config) -> torch.dtype:
-    """What a config's dtype comes down to; `auto` on CUDA is the checkpoint's own, or bfloat16."""
-    if config.dtype != "auto" or pick_device(config.device) == "cpu":
-        return pick_dtype(config.dtype, config.device)
-    said = [checkpoint.config.get(key) for key in ("dtype", "torch_dtype")]
-    return torch.float16 if "float16" in said else torch.bfloat16
 
 
 def load(kind: type[Family], config: Config) -> Transformers:
@@ -106,19 +66,6 @@ def load(kind: type[Family], config: Config) -> Transformers:
     chat.check(folder)
     log.info("loaded %s (%s, %s, %s)", config.path, network.config.model_type, device, dtype)
     return Transformers(network, family, chat, checkpoint, config)
-
-
-def image_processor(folder: Path) -> Any:
-    """Transformers' image processor on Pillow, the same with and without torchvision.
-
-    Raises:
-        ModelError: its settings are missing or damaged.
-    """
-    try:
-        return AutoImageProcessor.from_pretrained(folder, backend="pil")
-    except Exception as error:  # whatever a damaged file makes transformers raise
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ModelError(f"{folder}: no usable image settings ({reason})") from error
 
 
 class Transformers(Replying):
