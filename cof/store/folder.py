@@ -34,7 +34,7 @@ from cof.store.launch import Ranks
 from cof.store.places import Places
 from cof.store.record_check import result_of
 from cof.store.record_files import MADE, RECORDS
-from cof.store.record_view import RecordView
+from cof.store.record_view import HeldResults, RecordView
 from cof.types import Result
 
 CONFIG, MANIFEST, SCORES = "config.yaml", "manifest.json", "scores.json"
@@ -111,7 +111,7 @@ def _read(folder: Path) -> tuple[Sequence[Result], origin.Made | None, int]:
             held.clear()
     if len(places) > HELD:
         return RecordView(places), made, last
-    return tuple(held[index] for index in sorted(held)), made, last
+    return HeldResults(held[index] for index in sorted(held)), made, last
 
 
 def _result(line: record_files.RecordLine) -> Result:

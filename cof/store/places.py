@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from cof.errors import RunError
 from cof.files import blamed, regular
@@ -107,8 +107,7 @@ class Reader:
         file = self._files[number]
         with blamed(file, "read"):
             if number not in self._open:
-                opened = gzip.open(file) if file.suffix == PACKED_ENDING else _opened(file)
-                self._open[number] = self._stack.enter_context(opened)
+                self._open[number] = self._stack.enter_context(_opened(file))
             stream = self._open[number]
             if stream.tell() != start:
                 stream.seek(start)
@@ -119,7 +118,10 @@ class Reader:
 
 
 def _opened(file: Path) -> IO[bytes]:
-    return regular(file).open("rb")
+    """A record file, unpacked where it is packed."""
+    opened: Any = gzip.open if file.suffix == PACKED_ENDING else open
+    stream: IO[bytes] = opened(regular(file), "rb")
+    return stream
 
 
 class Indexes:

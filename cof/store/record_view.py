@@ -1,20 +1,36 @@
-"""The results of a large run as a sequence that reads its records when they are asked for.
+"""The results of a run: those of a small one in memory, those of a large one read when asked for.
 
-Ten bytes a question are kept in memory. Going through the whole reads and checks every record once
-more, in about the time that `load_run` took; whoever needs one number of each question gathers
-them in one go (`cof.analyse.gather`) and leaves them in `kept`.
+Of a large run ten bytes a question are kept in memory. Going through the whole reads and checks
+every record once more, in about the time that `load_run` took; whoever needs one number of each
+question gathers them in one go (`cof.analyse.gather`) and leaves them in `kept`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Any, overload
 
 from cof.errors import RunError
 from cof.store.places import Places, Reader
 from cof.store.record_check import result_of
 from cof.types import Result
+
+
+class HeldResults(tuple[Result, ...]):
+    """The results of a small run, in dataset order.
+
+    Attributes:
+        kept: as `RecordView.kept`.
+    """
+
+    kept: dict[Hashable, Any]
+
+    def __new__(cls, results: Iterable[Result]) -> HeldResults:
+        """With nothing worked out yet."""
+        found = super().__new__(cls, results)
+        found.kept = {}
+        return found
 
 
 class RecordView(Sequence[Result]):
@@ -70,7 +86,5 @@ class RecordView(Sequence[Result]):
                     result = result_of(record)
                 except (ValueError, TypeError, KeyError, RecursionError):
                     file = self._places.files[place[0]]
-                    raise RunError(
-                        f"{file}: was changed while it was read; start again"
-                    ) from None
+                    raise RunError(f"{file}: was changed while it was read; start again") from None
                 yield result
