@@ -127,7 +127,11 @@ class ScoredPass:
             if isinstance(self.questions, Questions)
             else tuple(self.questions[place] for place in places)
         )
-        credits = array("d", np.asarray(self.credits, np.float64)[chosen].tobytes())
+        credits: Sequence[float] = (
+            array("d", np.asarray(self.credits)[chosen].tobytes())
+            if isinstance(self.credits, array)
+            else tuple(self.credits[place] for place in places)
+        )
         failed = np.frombuffer(self.failed, np.uint8)[chosen].tobytes() if self.failed else b""
         return replace(self, questions=questions, credits=credits, failed=failed)
 
