@@ -214,7 +214,8 @@ def main() -> int:
         for size in chosen.sizes:
             pair = [chosen.folder / f"{bench}-{size}-{seed}" for seed in (0, 1)]
             for seed, run in enumerate(pair):
-                if not run.exists():
+                needed = seed == 0 or not chosen.only or "compare runs" in chosen.only
+                if needed and not run.exists():
                     write_run(run, bench, size, seed)
             for name, (code, arguments) in commands(bench, *pair, chosen.folder).items():
                 if not chosen.only or name in chosen.only:
@@ -223,7 +224,7 @@ def main() -> int:
                     row = f"| {bench} | {size} | {name}{note} | {peak:.0f} | {seconds:.1f} |"
                     print(row, flush=True)
             for run in [] if chosen.keep else pair:
-                shutil.rmtree(run)
+                shutil.rmtree(run, ignore_errors=True)
     return 0
 
 
