@@ -1,7 +1,8 @@
 """The `cof` command with a stub in place of model and pipeline, for tests that kill processes.
 
 STUB_DELAY: seconds a batch takes. STUB_GATE: a file without which the second batch of a process
-does not begin. Neither torch nor transformers is imported.
+does not begin. STUB_ORPHANED, STUB_SILENT: seconds of `cof.store.waiting`. STUB_EXIT: a file for
+the exit code. Neither torch nor transformers is imported.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class GatedPipeline(StubPipeline):
 if __name__ == "__main__":
     from cof.cli import main
     from cof.evaluate import runner
+    from cof.store import waiting
 
     llava = ModuleType("cof.models.llava")
     llava.Config = base.Config  # type: ignore[attr-defined]
@@ -40,4 +42,11 @@ if __name__ == "__main__":
     sys.modules["cof.models.llava"] = llava
     delay = float(os.environ.get("STUB_DELAY", "0"))
     runner.build_pipeline = lambda config: GatedPipeline(config.general.plain, delay)
-    main()
+    waiting.ORPHANED = float(os.environ.get("STUB_ORPHANED", waiting.ORPHANED))
+    waiting.SILENT = float(os.environ.get("STUB_SILENT", waiting.SILENT))
+    try:
+        main()
+    except SystemExit as end:
+        if "STUB_EXIT" in os.environ:  # an orphan's code, which nobody waits for
+            Path(os.environ["STUB_EXIT"]).write_text(str(end.code))
+        raise

@@ -15,8 +15,9 @@ from fakes import make_mme
 from cof import load_run
 from cof.errors import RunError
 from cof.store.folder import RunFolder
-from cof.store.launch import Ranks
+from cof.store.launch import Meeting, Ranks
 from cof.store.records import comparable
+from cof.store.waiting import Launcher, Wait, named
 
 HERE = Path(__file__).resolve().parent
 IMAGES = 20
@@ -159,6 +160,119 @@ def wait_until(true, *processes):
     while not true():
         assert all(process.poll() is None for process in processes)
         time.sleep(0.01)
+
+
+LAUNCHER = """
+import os, subprocess, sys, time
+rank = subprocess.Popen(sys.argv[2:], stderr=open(sys.argv[1], "w"))
+time.sleep(600)
+"""
+"""Starts one process of a launch, then does nothing until it is killed."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_who_waits_gives_up_when_the_launcher_is_gone(command, runs, tmp_path, rank):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    there = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    there |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "TORCHELASTIC_RUN_ID": "none"}
+    there |= {"STUB_ORPHANED": "1", "STUB_SILENT": "0.5", "STUB_EXIT": str(tmp_path / "code")}
+    said = tmp_path / "said"
+    arguments = [sys.executable, *command(f"orphan-{rank}")]
+    launcher = start(["-c", LAUNCHER, str(said), *arguments], **there)
+    whom = f"rank {rank} waits for rank {1 - rank}"
+    wait_until(lambda: said.exists() and whom in said.read_text(), launcher)
+    launcher.kill()
+    launcher.wait()
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "code").exists():
+        assert time.monotonic() < deadline, said.read_text()
+        time.sleep(0.05)
+    assert (tmp_path / "code").read_text() == "2"
+    last = said.read_text().splitlines()[-1]
+    assert last.startswith(f"cof: {whom}, but torchrun (or accelerate), process {launcher.pid},")
+    assert last.endswith("it goes on from the records that there are")
+
+
+class Clock:
+    """Time that passes while somebody sleeps, and a launcher that ends at some time."""
+
+    def __init__(self, ends=None):
+        self.now, self.ends = 0.0, ends
+
+    def __str__(self):
+        return "srun, process 7,"
+
+    @property
+    def gone(self):
+        return self.ends is not None and self.now >= self.ends
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+    def wait(self, rank=1):
+        return Wait(rank, self, lambda: self.now, self.sleep)
+
+
+class TestWaiting:
+    def test_it_ends_when_all_are_there(self, caplog):
+        clock = Clock()
+        clock.wait().until(lambda: [0] if clock.now < 29 else [])
+        assert 29 <= clock.now < 30
+        assert not caplog.records
+
+    def test_a_long_one_is_spoken_of_once(self, caplog):
+        clock = Clock()
+        clock.wait(0).until(lambda: [1, 2, 5] if clock.now < 900 else [])
+        assert [record.message for record in caplog.records] == [
+            "rank 0 waits for ranks 1, 2 and 5"
+        ]
+
+    def test_without_a_launcher_it_goes_on_for_a_minute(self):
+        clock = Clock(ends=200)
+        with pytest.raises(
+            RunError, match=r"rank 1 waits for rank 0, but srun, process 7, is gone"
+        ):
+            clock.wait().until(lambda: [0])
+        assert 260 <= clock.now < 262
+
+    def test_who_comes_within_that_minute_is_in_time(self):
+        clock = Clock(ends=200)
+        clock.wait().until(lambda: [0] if clock.now < 250 else [])
+
+    def test_nobody_waits_for_more_than_an_hour(self):
+        clock = Clock()
+        with pytest.raises(RunError, match="rank 1 waits for rank 0 for 60 minutes; start"):
+            clock.wait().until(lambda: [0])
+        assert 3600 <= clock.now < 3602
+
+    def test_processes_started_by_hand_have_no_launcher_to_lose(self):
+        assert not Launcher.here({}).name
+        assert not Launcher("", 1).gone
+        assert Launcher.here({"SLURM_STEP_ID": "0"}) == Launcher("srun", os.getppid())
+        assert Launcher("srun", os.getppid() + 1).gone
+
+    def test_many_ranks_are_counted(self):
+        assert named(range(1, 64)) == "ranks 1, 2, 3, 4, 5, 6, 7, 8 and 55 more"
+
+    def test_a_meeting_says_who_is_absent_and_that_the_launch_ended(self, monkeypatch):
+        class Store(dict):
+            def set(self, key, value):
+                self[key] = value
+
+            def check(self, keys):
+                if len(self) == 3:
+                    raise RuntimeError("Connection reset\nmore")
+                self[len(self)] = ""  # somebody else's
+                return keys[0].endswith("-2")
+
+        monkeypatch.setattr("cof.store.launch._store", lambda ranks: Store())
+        with pytest.raises(
+            RunError, match=r"rank 0 waits for ranks 1 and 3, .*\(Connection reset\)"
+        ):
+            Meeting(Ranks(0, 4)).gather("here")
 
 
 class TestMerge:

@@ -2,14 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from cof.analyse import escape
 from cof.analyse.passes import ScoredPass, align
 from cof.analyse.significance import change, holm, mcnemar
 from cof.analyse.statistics import Estimate, mean
 from cof.analyse.tables import INTERVALS, TESTED, Cell, Table, percent, plural, points
+from cof.types import Question
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Ids(Sequence[str]):
+    """Ids of some questions, each read when it is asked for.
+
+    Attributes:
+        places: of the questions, int [n].
+    """
+
+    def __init__(self, questions: Sequence[Question], places: np.ndarray) -> None:
+        self._questions, self.places = questions, places
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return tuple(self._questions[int(there)].id for there in self.places[place])
+        return self._questions[int(self.places[place])].id
+
+    def __iter__(self) -> Iterator[str]:
+        return (self._questions[int(there)].id for there in self.places)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Ids | tuple):
+            return NotImplemented
+        return len(self) == len(other) and all(map(str.__eq__, self, other))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return repr(tuple(self))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Ids:
+        return self
 
 
 @dataclass(frozen=True)
@@ -22,7 +62,7 @@ class Comparison:
         before: mean credit of the first.
         after: mean credit of the second.
         difference: of the two, paired; the interval is over images.
-        gained: ids of questions with more credit in the second.
+        gained: ids of questions with more credit in the second, a sequence of texts.
         lost: ids of questions with less.
         p: of the sign-flip permutation test over images.
         p_holm: p corrected for the family that was compared with the same first pass; of a
@@ -40,8 +80,8 @@ class Comparison:
     before: Estimate
     after: Estimate
     difference: Estimate
-    gained: tuple[str, ...]
-    lost: tuple[str, ...]
+    gained: Ids
+    lost: Ids
     p: float
     p_holm: float
     p_mcnemar: float
@@ -70,13 +110,21 @@ def compare(
     first, second, alone = align(first, second, allow_missing)
     left_out = max(alone, asked - len(first.questions))
     whole = replace(_pair(first, second, seed), left_out=left_out)
-    groups: dict[str, list[int]] = {}
-    for place, question in enumerate(first.questions):
-        groups.setdefault(question.category, []).append(place)
-    if len(groups) < 2 or not by_category:
+    groups = _groups(first) if by_category else {}
+    if len(groups) < 2:
         return whole
     parts = [_pair(first.take(places), second.take(places), seed) for places in groups.values()]
     return replace(whole, categories=dict(zip(groups, corrected(parts), strict=True)))
+
+
+def _groups(one: ScoredPass) -> dict[str, np.ndarray]:
+    """Category -> places of its questions, in order of first appearance."""
+    import numpy as np
+
+    category = one.asked.category
+    found, first = np.unique(category, return_index=True)
+    numbers = found[np.argsort(first)].tolist()
+    return {one.asked.categories[k]: np.flatnonzero(category == k) for k in numbers}
 
 
 def compare_with_first(
@@ -108,16 +156,20 @@ def _pair(first: ScoredPass, second: ScoredPass, seed: int) -> Comparison:
         p=whole.p,
         p_holm=whole.p,
         p_mcnemar=mcnemar(len(gained), len(lost)),
-        images=len(set(images)),
+        images=images.count,
         failed=(first.failures, second.failures),
     )
 
 
-def changes(first: ScoredPass, second: ScoredPass) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def changes(first: ScoredPass, second: ScoredPass) -> tuple[Ids, Ids]:
     """Ids of questions with more, and with less, credit in the second of two aligned passes."""
-    rows = list(zip(first.questions, first.credits, second.credits, strict=True))
-    gained = tuple(question.id for question, before, after in rows if after > before)
-    return gained, tuple(question.id for question, before, after in rows if after < before)
+    import numpy as np
+
+    before, after = np.asarray(first.credits), np.asarray(second.credits)
+    gained, lost = (
+        np.flatnonzero(one).astype(np.int32) for one in (after > before, after < before)
+    )
+    return Ids(first.questions, gained), Ids(first.questions, lost)
 
 
 EVIDENCE = ("gained", "lost", TESTED, "p (Holm)", "p (McNemar)")

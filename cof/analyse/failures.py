@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from cof.analyse.scores import NAMES, Pass, answers
+from cof.analyse.gather import overview
+from cof.analyse.scores import NAMES, Pass
 from cof.config import plugins
 from cof.store.folder import Run
 
@@ -21,15 +22,17 @@ def counts(run: Run) -> dict[Pass, int]:
     """Pass -> how many of its answers failed, for the passes that were asked for."""
     bench = plugins.load("bench", run.config["bench"]["name"])
     asked: tuple[Pass, ...] = ("plain", "cof") if run.config["plain"] else ("cof",)
-    return {which: answers(bench, run.results, which).count(None) for which in asked}
+    failed = overview(run.results).failed
+    of_region = hasattr(bench, "region_answer")  # which stands for the answer of both passes
+    return {which: failed["region" if of_region else which] for which in asked}
 
 
 def spoilt(run: Run, passes: Iterable[Pass] = ("plain", "cof")) -> str:
     """Which of these passes has no answer at all and why, "" where each has some."""
     for which, failed in counts(run).items():
         if which in passes and run.results and failed == len(run.results):
-            first = next(result for result in run.results if result.error)
-            return f"every {NAMES[which]} answer failed ({first.question.id}: {first.error})"
+            name, why = overview(run.results).first
+            return f"every {NAMES[which]} answer failed ({name}: {why})"
     return ""
 
 
@@ -37,7 +40,9 @@ def message(runs: Sequence[Run]) -> str:
     """One line about what failed in these runs, "" where nothing did."""
     reasons: dict[str, list[str]] = {}
     for run in runs:
-        for result in run.failed:
+        for result in run.results if overview(run.results).errors else ():
+            if not result.error:
+                continue
             name = f"{run.path.name} {result.question.id}" if len(runs) > 1 else result.question.id
             reasons.setdefault(result.error, []).append(name)
     if not reasons:

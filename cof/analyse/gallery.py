@@ -55,15 +55,17 @@ def write_gallery(
 def _run(run: Run, out: Path, count: int, root: Path) -> Iterator[str]:
     """The page's lines for one run; draws as it goes."""
     gained, lost = changes(scored_pass(run, "plain", True), scored_pass(run, "cof", True))
-    results = {result.question.id: result for result in run.results}
     for kind, ids in (("gained", gained), ("lost", lost)):
         shown = ids[:count]
         yield f"{len(ids)} {kind}" + (f", the first {len(shown)}:" if shown else ".")
         yield ""
-        for number, name in enumerate(shown, start=1):
-            file = Path(FOLDER) / f"{run_hash(run)}-{kind}-{number:02d}.png"
-            save(_draw(run, results[name], root), out / file)
-            yield from _entry(results[name], file)
+        for number, place in enumerate(ids.places[: len(shown)].tolist(), start=1):
+            file, result = (
+                Path(FOLDER) / f"{run_hash(run)}-{kind}-{number:02d}.png",
+                run.results[place],
+            )
+            save(_draw(run, result, root), out / file)
+            yield from _entry(result, file)
 
 
 def _entry(result: Result, file: Path) -> list[str]:

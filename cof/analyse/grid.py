@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from cof.analyse.compare import EVIDENCE, Comparison, compare, corrected, evidence
 from cof.analyse.figures import Curve, Panel, curves, forest
+from cof.analyse.gather import ASKED, PLAIN_TEXTS, gather
 from cof.analyse.metrics import published
 from cof.analyse.naming import hash_names, setting_names
 from cof.analyse.page import write_page
@@ -71,11 +72,14 @@ class Grid:
 
     def plain_changes(self) -> int:
         """Questions whose plain answer is not the same in all runs; rounding can do that."""
-        texts = [
-            {one.question.id: one.plain.text for one in run.results if one.plain}
-            for run in self.runs
-        ]
-        return sum(len({one.get(name) for one in texts}) > 1 for name in texts[0])
+        import numpy as np
+
+        found = [gather(run.results, {**ASKED, **PLAIN_TEXTS}) for run in self.runs]
+        first, *others = (text[np.argsort(asked.ids, kind="stable")] for asked, text in found)
+        differs = np.zeros(len(first), bool)
+        for other in others:
+            differs |= first != other
+        return int((differs & (first != 0)).sum())
 
     @functools.cached_property
     def table(self) -> Table:

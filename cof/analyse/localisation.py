@@ -19,13 +19,19 @@ A reply without a box is a miss with IoU 0.
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from cof.analyse.gather import IMAGES, Wanted, gather
 from cof.analyse.significance import Change, change
-from cof.analyse.statistics import Estimate, mean
+from cof.analyse.statistics import Clusters, Estimate, mean
 from cof.regions.boxes import iou, union_area
 from cof.types import Box, Result
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -69,30 +75,61 @@ def summarise(results: Sequence[Result]) -> dict[str, Estimate]:
         results: of one run.
     Returns: `parsed`, `boxes`, `area`, `lit`, `hit`, `iou`, `recall`; shares but for `boxes`.
     """
-    rows = [(measure(result), result.question.image) for result in results]
-    measured = [(one, image) for one, image in rows if one is not None]
-    columns: dict[str, list[tuple[float | None, str]]] = {
-        "parsed": [(float(one.boxes > 0), image) for one, image in measured]
-    }
-    for name in ("boxes", "area", "lit", "hit", "iou", "recall"):
-        columns[name] = [(getattr(one, name), image) for one, image in measured]
-    known = {
-        name: [(float(value), image) for value, image in column if value is not None]
-        for name, column in columns.items()
-    }
-    highest = {"boxes": math.inf}
-    return {
-        name: mean(
-            [value for value, _ in column],
-            [image for _, image in column],
-            high=highest.get(name, 1.0),
-        )
-        for name, column in known.items()
-        if column
-    }
+    measured, images = gather(results, {**GROUNDING, **IMAGES})
+    found: dict[str, Estimate] = measured.summary(images)
+    return found
 
+
+class _Groundings:
+    """The measures of all questions; the columns are gone once they are summarised."""
+
+    NAMES = ("boxes", "area", "lit", "hit", "iou", "recall")
+
+    def __init__(self) -> None:
+        self.hits = array("b")
+        self._columns: dict[str, array[float]] = {name: array("d") for name in self.NAMES}
+        self._summary: dict[str, Estimate] | None = None
+
+    def add(self, result: Result) -> None:
+        one = measure(result)
+        self.hits.append(FAILED if one is None else CODES[one.hit])
+        for name, column in self._columns.items():
+            value = None if one is None else getattr(one, name)
+            column.append(math.nan if value is None else value)
+
+    def found(self) -> _Groundings:
+        return self
+
+    def summary(self, images: Clusters) -> dict[str, Estimate]:
+        if self._summary is None:
+            import numpy as np
+
+            boxes = np.asarray(self._columns["boxes"])
+            parsed = np.where(np.isnan(boxes), boxes, boxes > 0)
+            columns = {"parsed": parsed} | {k: np.asarray(v) for k, v in self._columns.items()}
+            self._summary = {}
+            for name, column in columns.items():
+                known = mean_of_known(column, images, math.inf if name == "boxes" else 1.0)
+                self._summary |= {name: known} if known else {}
+            self._columns = {}
+        return self._summary
+
+
+def mean_of_known(values: np.ndarray, images: Clusters, high: float) -> Estimate | None:
+    """The mean of the values that are numbers, None where none is."""
+    import numpy as np
+
+    places = np.flatnonzero(~np.isnan(values))
+    known = array("d", values[places].tobytes())
+    return mean(known, images.take(places), high=high) if known else None
+
+
+GROUNDING: Wanted = {"grounding": _Groundings}
+"""The measures of every question, for `summarise` and `effect_by_hit`."""
 
 GROUPS = {True: "hit", False: "miss", None: "no true box"}
+CODES = {True: 1, False: 0, None: 2}
+FAILED = -1
 
 
 def effect_by_hit(
@@ -108,15 +145,16 @@ def effect_by_hit(
     Returns: `hit`, `miss` and `no true box`, as far as there are such questions; those
         that failed are in none of them.
     """
-    groups: dict[str, list[int]] = {name: [] for name in GROUPS.values()}
-    for place, result in enumerate(results):
-        one = measure(result)
-        if one is not None:
-            groups[GROUPS[one.hit]].append(place)
-    found = {}
-    for name, places in groups.items():
-        if places:
-            first, second = ([credits[i] for i in places] for credits in (before, after))
-            images = [results[i].question.image for i in places]
-            found[name] = change(first, second, images, seed)
+    import numpy as np
+
+    measured, images = gather(results, {**GROUNDING, **IMAGES})
+    hits, found = np.asarray(measured.hits), {}
+    for hit, name in GROUPS.items():
+        places = np.flatnonzero(hits == CODES[hit])
+        if len(places):
+            first, second = (
+                array("d", np.asarray(credits, np.float64)[places].tobytes())
+                for credits in (before, after)
+            )
+            found[name] = change(first, second, images.take(places), seed)
     return found

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from cof.analyse.passes import bench_of, texts_of
-from cof.analyse.scores import Pass
-from cof.analyse.statistics import Estimate, Metric, Metrics, jackknife
+from cof.analyse.gather import IMAGES, Pass, gather
+from cof.analyse.passes import bench_of, tally_of
+from cof.analyse.statistics import Clusters, Estimate, Metric, Metrics, jackknife
 from cof.errors import RunError
 from cof.store.folder import Run
+
+FEW_PLACES = 64
+"""Of so few questions the metrics are remembered: there are many alike."""
 
 
 def published(run: Run, which: Pass, seed: int) -> dict[str, Estimate]:
@@ -24,7 +28,12 @@ def published(run: Run, which: Pass, seed: int) -> dict[str, Estimate]:
         RunError: the run has no such pass, or no records.
     """
     score = scorer(run, which)
-    return jackknife(score, [result.question.image for result in run.results], seed)
+    return jackknife(score, _images(run), seed)
+
+
+def _images(run: Run) -> Clusters:
+    images: Clusters = gather(run.results, IMAGES)[0]
+    return images
 
 
 @dataclass(frozen=True)
@@ -53,8 +62,7 @@ def paired(run: Run, seed: int) -> dict[str, Paired]:
             found |= {f"plain {name}": one, f"cof {name}": later, f"difference {name}": change}
         return found
 
-    images = [result.question.image for result in run.results]
-    found = jackknife(metrics, images, seed)
+    found = jackknife(metrics, _images(run), seed)
     names = [name.removeprefix("cof ") for name in found if name.startswith("cof ")]
     return {
         name: Paired(*(found[f"{part} {name}"] for part in ("plain", "cof", "difference")))
@@ -68,13 +76,20 @@ def scorer(run: Run, which: Pass) -> Callable[[Sequence[int]], Metrics]:
     Raises (the function that is returned):
         RunError: a metric that lies outside its range.
     """
-    bench, config = bench_of(run)
-    texts = texts_of(run, which)
-    questions = [result.question for result in run.results]
+    bench, _ = bench_of(run)
+    tally = tally_of(run, which)
+    known: dict[Any, Metrics] = {}
 
     def metrics(places: Sequence[int]) -> Metrics:
-        asked, said = [questions[i] for i in places], [texts[i] for i in places]
-        scores = bench.score(asked, said, config)
+        if len(places) > FEW_PLACES or not hasattr(tally, "alike"):
+            return measured(places)
+        key = tally.alike(places)
+        if key not in known:
+            known[key] = measured(places)
+        return known[key]
+
+    def measured(places: Sequence[int]) -> Metrics:
+        scores = tally.score(places)
         ranges = bench.ranges(scores) if hasattr(bench, "ranges") else {}
         found: dict[str, Metric] = {}
         for name, value, n in bench.table(scores):

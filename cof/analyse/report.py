@@ -21,14 +21,15 @@ from cof.analyse import escape, sections
 from cof.analyse.compare import category_table, compare_with_first, family_table
 from cof.analyse.figures import forest, save
 from cof.analyse.gallery import write_gallery
+from cof.analyse.gather import ASKED, IMAGES, gather
 from cof.analyse.grid import Grid
 from cof.analyse.naming import hash_names, setting_names
-from cof.analyse.passes import has_both, scored_pass
+from cof.analyse.passes import has_both, scored_pass, tally_of
+from cof.analyse.statistics import Clusters
 from cof.analyse.tables import Table, plural
 from cof.config.plugins import label
 from cof.errors import DataError
 from cof.files import write_whole
-from cof.store.dataset import images_of, questions_hash
 from cof.store.folder import Run, run_hash
 
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ def write_report(
         RunError: a run without records, or one that is not finished.
     """
     options = options or ReportOptions()
+    for run in runs:
+        tally_of(run, "cof")  # gathers what most tables need in one go through the records
     found = [_section(group, number, options) for number, group in enumerate(_groups(runs), 1)]
     gallery, note = _gallery(runs, out, options)
     lines = ["# Report", "", "Made by `cof report` from the records of the runs below.", ""]
@@ -96,19 +99,19 @@ def write_report(
 
 def _groups(runs: Sequence[Run]) -> list[list[Run]]:
     """Runs with the same benchmark and questions, in order of first appearance."""
-    groups: dict[tuple[str, str], list[Run]] = {}
+    groups: dict[tuple[str, bytes], list[Run]] = {}
     for run in runs:
-        asked = questions_hash([result.question for result in run.results])
+        asked = gather(run.results, ASKED)[0].digest
         groups.setdefault((label(run.config["bench"]["name"]), asked), []).append(run)
     return list(groups.values())
 
 
 def _section(runs: Sequence[Run], number: int, options: ReportOptions) -> Section:
     names, seed = setting_names(runs), options.seed
-    questions = [result.question for result in runs[0].results]
+    images: Clusters = gather(runs[0].results, IMAGES)[0]
     section = Section(
-        f"{runs[0].config['bench']['name']}: {plural(len(questions), 'question')}, "
-        f"{plural(len(images_of(questions)), 'image')}"
+        f"{runs[0].config['bench']['name']}: {plural(len(images), 'question')}, "
+        f"{plural(images.count, 'image')}"
     )
     for run in runs:
         scored_pass(run, "cof")  # refuses a run that is not finished
@@ -125,6 +128,8 @@ def _section(runs: Sequence[Run], number: int, options: ReportOptions) -> Sectio
     for run, name in [] if options.brief else zip(runs, names, strict=True):
         table = sections.scores_table(run, name, seed)
         section.tables.append(replace(table, name=f"scores-{_slug(name)}"))
+    for run in runs:
+        gather(run.results, sections.DETAILS)
     section.tables.append(sections.coarse_table(runs, names))
     if paired:
         section.tables.append(sections.effect_table(list(paired.values()), list(paired), seed))

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
+from cof.analyse.gather import (
+    IMAGES,
+    OVERVIEW,
+    AnyTally,
+    Overview,
+    Pass,
+    answer_of,
+    answers_of,
+    gather,
+    overview,
+)
 from cof.analyse.significance import paired_difference
 from cof.analyse.tables import plural, too_few
 from cof.types import FocusStatus, Result
-
-Pass = Literal["plain", "cof"]
 
 NAMES: dict[Pass, str] = {"plain": "plain", "cof": "CoF"}
 """What tables and messages call the passes."""
@@ -37,28 +45,26 @@ def summary(
         seed: of the permutation test.
         config: the benchmark's Config, for the rules that it names; None is its defaults.
     """
-    questions = [result.question for result in results]
-    said = {which: answers(bench, results, which) for which in _asked(plainly)}
-    counts: Counter[str] = Counter(result.status for result in results if result.region)
+    asked = _asked(plainly)
+    wanted = {**OVERVIEW, **IMAGES, **answers_of(bench, config, asked)}
+    seen, images, *tallies = gather(results, wanted)
+    said: dict[Pass, AnyTally] = dict(zip(asked, tallies, strict=True))
+    failed = {which: sum(tally.failed()) for which, tally in said.items()}
     scores: dict[str, Any] = {
         "questions": len(results),
-        "errors": sum(bool(result.error) for result in results),
-        "failed": {"plain": None} | {which: texts.count(None) for which, texts in said.items()},
-        "status": {status: counts[status] for status in STATUSES},
+        "errors": seen.errors,
+        "failed": {"plain": None} | failed,
+        "status": {status: seen.status[status] for status in STATUSES},
         "cof": None,
         "plain": None,
         "paired": None,
     }
-    kept = {which: texts for which, texts in said.items() if set(texts) != {None}}
-    scores |= {which: bench.score(questions, texts, config) for which, texts in kept.items()}
+    kept = [which for which in asked if not results or failed[which] < len(results)]
+    scores |= {which: said[which].score() for which in kept}
     labelled = any(bench.table(scores[which]) for which in kept)  # a test split has no metrics
     if len(kept) == 2 and labelled:
-        before, after = (
-            [bench.credit(*row, config) for row in zip(questions, kept[which], strict=True)]
-            for which in _asked(plainly)
-        )
-        clusters = [question.image for question in questions]
-        scores["paired"] = paired_difference(before, after, clusters, seed)
+        before, after = (said[which].credits() for which in asked)
+        scores["paired"] = paired_difference(before, after, images, seed)
     return scores
 
 
@@ -67,15 +73,9 @@ def _asked(plainly: bool) -> tuple[Pass, ...]:
 
 
 def answers(bench: ModuleType, results: Sequence[Result], which: Pass) -> list[str | None]:
-    """What the benchmark scores of one pass, None for a question that failed.
-
-    That is the answer's text; for a benchmark of the coarse stage its region, in both passes.
-    """
-    if hasattr(bench, "region_answer"):
-        regions = [result.region for result in results]
-        return [bench.region_answer(region) if region else None for region in regions]
-    found = [getattr(result, which) for result in results]
-    return [answer.text if answer else None for answer in found]
+    """What the benchmark scores of one pass, see `cof.analyse.gather.answer_of`."""
+    said = answer_of(bench, which)
+    return [said(result) for result in results]
 
 
 def table(bench: ModuleType, scores: dict[str, Any], results: Sequence[Result]) -> str:
@@ -90,7 +90,7 @@ def table(bench: ModuleType, scores: dict[str, Any], results: Sequence[Result]) 
         f"{scores['questions']} questions, {_failed(scores)}; regions: {_counts(scores)}",
         *(f"no {NAMES[which]} score: every answer failed" for which in without_answers(scores)),
     ]
-    return "\n".join([*lines, _seconds(results)])
+    return "\n".join([*lines, _seconds(overview(results))])
 
 
 def _change(row: Sequence[float | None]) -> list[float | None]:
@@ -168,12 +168,9 @@ def _counts(scores: dict[str, Any]) -> str:
     return ", ".join(f"{status} {count}" for status, count in scores["status"].items())
 
 
-def _seconds(results: Sequence[Result]) -> str:
+def _seconds(seen: Overview) -> str:
     """Mean seconds a question of each part, over the questions in which it did not fail."""
-    parts = {
-        "locating": [result.region.seconds for result in results if result.region],
-        "CoF answer": [result.cof.seconds for result in results if result.cof],
-        "plain answer": [result.plain.seconds for result in results if result.plain],
-    }
-    means = [f"{name} {sum(part) / len(part):.3f}" for name, part in parts.items() if part]
+    names = {"region": "locating", "cof": "CoF answer", "plain": "plain answer"}
+    sums = {name: seen.seconds[part] for part, name in names.items() if part in seen.seconds}
+    means = [f"{name} {total / count:.3f}" for name, (total, count) in sums.items()]
     return f"seconds a question: {', '.join(means)}" if means else "no question was answered"

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from array import array
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from cof.analyse import localisation
 from cof.analyse.failures import by_pass
+from cof.analyse.gather import IMAGES, PARTS, Wanted, gather, overview
 from cof.analyse.metrics import paired, published
 from cof.analyse.passes import bench_of, has_both, scored_pass
 from cof.analyse.scores import STATUSES
 from cof.analyse.significance import holm
-from cof.analyse.statistics import Estimate, mean
+from cof.analyse.statistics import Estimate
 from cof.analyse.tables import INTERVALS, Cell, Number, Table, metric, percent, points
 from cof.errors import cut
 from cof.store.folder import FLIPS, Run, RunFolder, run_hash
 from cof.store.manifest import latest
+from cof.types import Result
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MEASURES = {
     "parsed": "parsed, %",
@@ -33,7 +39,9 @@ MEASURES = {
 def scores_table(run: Run, name: str, seed: int) -> Table:
     """The benchmark's own metrics of one run, plain beside CoF."""
     caption = f"{name}: the benchmark's own metrics; {INTERVALS}"
-    caption += f"; failed, counted as wrong: {by_pass([run])}" if run.failed else ""
+    caption += (
+        f"; failed, counted as wrong: {by_pass([run])}" if overview(run.results).errors else ""
+    )
     rows: list[tuple[Cell, ...]]
     if not has_both(run):
         found = published(run, "cof", seed)
@@ -90,9 +98,9 @@ def status_table(runs: Sequence[Run], names: Sequence[str]) -> Table:
     """How regions became masks, and what failed: counts of questions."""
     rows: list[tuple[Cell, ...]] = []
     for run, name in zip(runs, names, strict=True):
-        counts = Counter(result.status for result in run.results if result.region)
-        found = [counts[status] for status in STATUSES]
-        failed: Cell = f"{len(run.failed)} ({by_pass([run])})" if run.failed else 0
+        seen = overview(run.results)
+        found = [seen.status[status] for status in STATUSES]
+        failed: Cell = f"{seen.errors} ({by_pass([run])})" if seen.errors else 0
         rows.append((name, run_hash(run), len(run.results), *found, failed))
     head = ("run", "hash", "n", *STATUSES, "failed")
     return Table("status", "How regions became masks: questions", head, tuple(rows))
@@ -126,25 +134,38 @@ def flips_table(runs: Sequence[Run], names: Sequence[str]) -> Table | None:
 
 def seconds_table(runs: Sequence[Run], names: Sequence[str]) -> Table:
     """Mean seconds a question of each part, its share of its batch."""
-    parts = ("region", "cof", "plain")
     rows: list[tuple[Cell, ...]] = []
     for run, name in zip(runs, names, strict=True):
+        spent, images = gather(run.results, {**SECONDS, **IMAGES})
         row: list[Cell] = [name]
-        for part in parts:
-            found = [
-                (getattr(one, part).seconds, one.question.image)
-                for one in run.results
-                if getattr(one, part)
-            ]
-            row.append(_seconds(found) if found else None)
+        for part in PARTS:
+            found = localisation.mean_of_known(spent[part], images, math.inf)
+            row.append(Number(found, digits=4, n=True) if found else None)
         rows.append(tuple(row))
     caption = f"Seconds a question; a coarse reply from the cache takes none; {INTERVALS}"
     return Table("seconds", caption, ("run", "locating", "CoF answer", "plain answer"), tuple(rows))
 
 
-def _seconds(found: Sequence[tuple[float, str]]) -> Number:
-    values, images = zip(*found, strict=True)
-    return Number(mean(values, images, high=math.inf), digits=4, n=True)
+class _Seconds:
+    """What each question took in each part, NaN where that failed."""
+
+    def __init__(self) -> None:
+        self._columns: dict[str, array[float]] = {part: array("d") for part in PARTS}
+
+    def add(self, result: Result) -> None:
+        for part, column in self._columns.items():
+            said = getattr(result, part)
+            column.append(math.nan if said is None else said.seconds)
+
+    def found(self) -> dict[str, np.ndarray]:
+        import numpy as np
+
+        return {part: np.asarray(column) for part, column in self._columns.items()}
+
+
+SECONDS: Wanted = {"seconds": _Seconds}
+DETAILS: Wanted = {**localisation.GROUNDING, **SECONDS}
+"""What these tables need beside `tally_of`, to be gathered in one go."""
 
 
 def provenance_table(runs: Sequence[Run], names: Sequence[str]) -> Table:

@@ -7,11 +7,14 @@ alike. McNemar's stands beside it because people compare with it.
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cof.analyse.statistics import CONFIDENCE, Estimate, difference, numbered
+from cof.analyse.statistics import CONFIDENCE, Estimate, Grouped, difference, numbered
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -31,15 +34,15 @@ class Change:
     p: float
 
 
-def change(
-    before: Sequence[float], after: Sequence[float], clusters: Sequence[Hashable], seed: int
-) -> Change:
+def change(before: Sequence[float], after: Sequence[float], clusters: Grouped, seed: int) -> Change:
     """What changed, and whether chance would do it; arguments as `permutation` takes them."""
-    pairs = list(zip(before, after, strict=True))
+    import numpy as np
+
+    gains = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
     return Change(
         difference(before, after, clusters),
-        sum(b > a for a, b in pairs),
-        sum(b < a for a, b in pairs),
+        int((gains > 0).sum()),
+        int((gains < 0).sum()),
         permutation(before, after, clusters, seed),
     )
 
@@ -49,7 +52,7 @@ EXACT, FLIPS = 20, 20_000
 
 
 def paired_difference(
-    before: Sequence[float], after: Sequence[float], clusters: Sequence[Hashable], seed: int
+    before: Sequence[float], after: Sequence[float], clusters: Grouped, seed: int
 ) -> dict[str, Any]:
     """A `change` as scores.json has it.
 
@@ -80,7 +83,7 @@ def paired_difference(
 
 
 def permutation(
-    before: Sequence[float], after: Sequence[float], clusters: Sequence[Hashable], seed: int
+    before: Sequence[float], after: Sequence[float], clusters: Grouped, seed: int
 ) -> float:
     """Two-sided p of the sign-flip permutation test over clusters; 1 where nothing changed.
 
@@ -99,11 +102,26 @@ def permutation(
     changes = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
     sums = np.bincount(numbered(clusters), changes)
     sizes = np.sort(np.abs(sums[np.abs(sums) > 1e-9]))
-    return _flipped(tuple(sizes.tolist()), abs(float(sums.sum())) - 1e-9, seed)
+    least = abs(float(sums.sum())) - 1e-9
+    if len(sizes) > REMEMBERED:
+        return _flipped(sizes, least, seed)
+    return _known(tuple(sizes.tolist()), least, seed)
+
+
+REMEMBERED = 4_000
+"""Most images of a test whose p is kept for the next time that somebody asks."""
 
 
 @functools.lru_cache(maxsize=1024)
-def _flipped(sizes: tuple[float, ...], least: float, seed: int) -> float:
+def _known(sizes: tuple[float, ...], least: float, seed: int) -> float:
+    return _flipped(sizes, least, seed)
+
+
+BLOCK = 2_000_000
+"""Most signs that are drawn at a time."""
+
+
+def _flipped(sizes: Sequence[float] | np.ndarray, least: float, seed: int) -> float:
     """Share of sign flips whose sum is at least so far from zero."""
     import numpy as np
 
@@ -113,9 +131,11 @@ def _flipped(sizes: tuple[float, ...], least: float, seed: int) -> float:
             sums = np.concatenate([sums + size, sums - size])
         return float(np.mean(np.abs(sums) >= least))
     rng, found = np.random.default_rng(seed), 0
-    for _ in range(FLIPS // 1000):  # in blocks: thousands of images fit into memory
-        signs = 2.0 * rng.integers(0, 2, (1000, len(sizes)), dtype=np.int8) - 1
-        found += int(np.sum(np.abs(signs @ np.array(sizes)) >= least))
+    fitting = (rows for rows in (1000, 500, 100, 20, 4) if rows * len(sizes) <= BLOCK)
+    rows, column = next(fitting, 4), np.array(sizes)  # multiples of 4: the same draws in any block
+    for _ in range(FLIPS // rows):
+        signs = 2.0 * rng.integers(0, 2, (rows, len(sizes)), dtype=np.int8) - 1
+        found += int(np.sum(np.abs(signs @ column) >= least))
     return (1 + found) / (1 + FLIPS)
 
 

@@ -12,6 +12,8 @@ Tests are in `cof.analyse.significance`.
 from __future__ import annotations
 
 import math
+from array import array
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -57,9 +59,72 @@ class Estimate:
         return replace(self, value=factor * self.value, low=low, high=high)
 
 
+@dataclass(frozen=True)
+class Clusters:
+    """What many questions are grouped by, in four bytes a question.
+
+    Attributes:
+        numbers: the cluster of each, from 0, all of them there, in order of their names; int32 [n].
+        count: how many clusters there are.
+    """
+
+    numbers: np.ndarray
+    count: int
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def take(self, places: np.ndarray) -> Clusters:
+        """Of some of the questions."""
+        import numpy as np
+
+        found, numbers = np.unique(self.numbers[places], return_inverse=True)
+        return Clusters(numbers.astype(np.int32), len(found))
+
+
+class Names:
+    """Names of what questions are grouped by, taken one by one: their bytes, a repeated one once.
+
+    A name that comes again at once takes four bytes.
+    """
+
+    def __init__(self) -> None:
+        self._last: str | None = None
+        self._text, self._ends, self._runs = bytearray(), array("q", [0]), array("i")
+
+    def append(self, name: str) -> None:
+        """The next question's name."""
+        if name != self._last:
+            self._last = name
+            self._text += name.encode()
+            self._ends.append(len(self._text))
+        self._runs.append(len(self._ends) - 2)
+
+    def clusters(self) -> Clusters:
+        """The clusters, numbered as `numbered` does."""
+        import numpy as np
+
+        if not self._runs:
+            return Clusters(np.zeros(0, np.int32), 0)
+        ends = np.asarray(self._ends)
+        count, longest = len(ends) - 1, max(1, int(np.diff(ends).max()))
+        spans = zip(self._ends, self._ends[1:], strict=False)
+        names = (bytes(self._text[start:end]) for start, end in spans)
+        kind = f"S{longest}" if longest * count <= SPARE + 4 * len(self._text) else object
+        found, number = np.unique(np.fromiter(names, kind, count), return_inverse=True)
+        return Clusters(number.astype(np.int32)[np.asarray(self._runs)], len(found))
+
+
+SPARE = 1 << 24
+"""Bytes that names may take beyond four times their own while they are sorted."""
+
+Grouped = Sequence[Hashable] | Clusters
+"""What each question is grouped by: by name, or numbered already."""
+
+
 def mean(
     values: Sequence[float],
-    clusters: Sequence[Hashable],
+    clusters: Grouped,
     low: float = 0.0,
     high: float = 1.0,
 ) -> Estimate:
@@ -80,11 +145,9 @@ def mean(
     return _estimate(sum(values) / len(values), left, len(values), len(counts), low, high)
 
 
-def difference(
-    before: Sequence[float], after: Sequence[float], clusters: Sequence[Hashable]
-) -> Estimate:
+def difference(before: Sequence[float], after: Sequence[float], clusters: Grouped) -> Estimate:
     """Mean of `after - before`, paired, credits in [0, 1], with the interval of `mean`."""
-    changes = [b - a for a, b in zip(before, after, strict=True)]
+    changes = array("d", (b - a for a, b in zip(before, after, strict=True)))
     return mean(changes, clusters, -1.0, 1.0)
 
 
@@ -109,7 +172,7 @@ Metrics = Mapping[str, Metric]
 
 
 def jackknife(
-    metrics: Callable[[Sequence[int]], Metrics], clusters: Sequence[Hashable], seed: int
+    metrics: Callable[[Sequence[int]], Metrics], clusters: Grouped, seed: int
 ) -> dict[str, Estimate]:
     """Any metrics, means or not, with intervals over whole clusters.
 
@@ -132,19 +195,36 @@ def jackknife(
     whole = metrics(range(len(clusters)))
     if total < 2:
         return {name: _none(one.value, one.n, 1, FEW) for name, one in whole.items()}
-    parts = [metrics(np.flatnonzero(group != k).tolist()) for k in range(min(total, GROUPS))]
-    ones = [metrics(np.flatnonzero(cluster == k).tolist()) for k in range(total * (total > GROUPS))]
-    return {name: _jackknifed(name, one, parts, ones) for name, one in whole.items()}
+    parts = [metrics(np.flatnonzero(group != k)) for k in range(min(total, GROUPS))]  # type: ignore[arg-type]
+    behind = _behind(metrics, cluster) if total > GROUPS else None
+    return {
+        name: _jackknifed(name, one, parts, None if behind is None else behind[name])
+        for name, one in whole.items()
+    }
+
+
+def _behind(metrics: Callable[[Sequence[int]], Metrics], cluster: np.ndarray) -> Counter[str]:
+    """How many clusters have a question of each metric."""
+    import numpy as np
+
+    found: Counter[str] = Counter()
+    order = np.argsort(cluster, kind="stable")
+    start = 0
+    for end in np.cumsum(np.bincount(cluster)).tolist():
+        alone = metrics(order[start:end])  # type: ignore[arg-type]
+        found.update([name for name, one in alone.items() if one.n > 0])
+        start = end
+    return found
 
 
 def _jackknifed(
-    name: str, whole: Metric, parts: Sequence[Metrics], ones: Sequence[Metrics]
+    name: str, whole: Metric, parts: Sequence[Metrics], clusters: int | None
 ) -> Estimate:
-    """One metric; `parts` lack a group each, `ones` are single clusters (none: groups are)."""
+    """One metric; `parts` lack a group each, which is a cluster where none are counted."""
     import numpy as np
 
     counted = [part for part in parts if name not in part or part[name].n != whole.n]
-    behind = sum(name in one and one[name].n > 0 for one in ones) if ones else len(counted)
+    behind = len(counted) if clusters is None else clusters
     kept = [part[name] for part in counted if name in part]
     if len(kept) < len(counted) or any(one.high != whole.high for one in kept):
         return _none(whole.value, whole.n, behind, FEW)  # some group is all there is of a part
@@ -152,10 +232,12 @@ def _jackknifed(
     return _estimate(whole.value, values, whole.n, behind, whole.low, whole.high)
 
 
-def numbered(clusters: Sequence[Hashable]) -> np.ndarray:
-    """Cluster of each question as a number from 0, int [n]."""
+def numbered(clusters: Grouped) -> np.ndarray:
+    """Cluster of each question as a number from 0 in order of their names, int [n]."""
     import numpy as np
 
+    if isinstance(clusters, Clusters):
+        return clusters.numbers
     return np.asarray(np.unique([str(name) for name in clusters], return_inverse=True)[1])
 
 

@@ -9,7 +9,7 @@ testdev does not have.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,13 @@ from cof.bench.common.answers import (
     Answers,
     Given,
     Said,
-    add_up,
     llava_answer,
     match_answers,
     unique,
 )
 from cof.bench.common.files import read_json, read_json_rows, read_jsonl, write_jsonl, write_text
 from cof.bench.common.rows import Row, inside
+from cof.bench.common.tally import Mark, Part, Tally, scored
 from cof.errors import DataError, cut, shown
 from cof.prompts import SHORT_ANSWER
 from cof.types import Question
@@ -91,15 +91,30 @@ def score(
     questions: Sequence[Question], answers: Sequence[Said], config: Config | None = None
 ) -> dict[str, Any]:
     """Accuracies in [0, 1]: of all, of binary and open questions, and a type."""
-    rows = [(q.category, credit(q, answer)) for q, answer in zip(questions, answers, strict=True)]
-    return {
-        "benchmark": "gqa",
-        "version": VERSION,
-        "all": _accuracy([right for _, right in rows]),
-        "answer_types": _split(rows, lambda kind: "open" if kind[0] == "query" else "binary"),
-        "structural": _split(rows, lambda kind: kind[0]),
-        "semantic": _split(rows, lambda kind: kind[1]),
-    }
+    return scored(tally(config), questions, answers)
+
+
+class _Tally(Tally):
+    """Marks are (`structural/semantic` type, right)."""
+
+    def mark(self, question: Question, answer: Said) -> tuple[float, Mark]:
+        right = credit(question, answer)
+        return right, (question.category, right)
+
+    def total(self, part: Part) -> dict[str, Any]:
+        return {
+            "benchmark": "gqa",
+            "version": VERSION,
+            "all": _accuracy(part.counts),
+            "answer_types": _split(part, lambda kind: "open" if kind[0] == "query" else "binary"),
+            "structural": _split(part, lambda kind: kind[0]),
+            "semantic": _split(part, lambda kind: kind[1]),
+        }
+
+
+def tally(config: Config | None = None) -> Tally:
+    """What `score` counts with."""
+    return _Tally(config)
 
 
 def table(scores: dict[str, Any]) -> list[tuple[str, float, int]]:
@@ -148,15 +163,16 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     )
 
 
-def _accuracy(credits: Sequence[float]) -> dict[str, Any]:
-    return {"n": len(credits), "accuracy": add_up(credits) / len(credits)}
+def _accuracy(counts: Mapping[Mark, int]) -> dict[str, Any]:
+    n = sum(counts.values())
+    return {"n": n, "accuracy": sum(count for mark, count in counts.items() if mark[1]) / n}
 
 
-def _split(rows: Sequence[tuple[str, float]], part: Callable[[list[str]], str]) -> dict[str, Any]:
-    """Accuracies of the questions that `part` of their `structural/semantic` gives one name."""
-    groups: dict[str, list[float]] = {}
-    for category, right in rows:
-        groups.setdefault(part(category.split("/")), []).append(right)
+def _split(part: Part, name_of: Callable[[list[str]], str]) -> dict[str, Any]:
+    """Accuracies of the questions that `name_of` their `structural/semantic` gives one name."""
+    groups: dict[str, dict[Mark, int]] = {}
+    for mark, count in part.counts.items():
+        groups.setdefault(name_of(mark[0].split("/")), {})[mark] = count
     return {name: _accuracy(groups[name]) for name in sorted(groups) if name}
 
 

@@ -8,11 +8,10 @@ the unrotated rows alone. Options are extracted by matching, without a judge and
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cof.bench import _mmbench_files, _mmbench_table
 from cof.bench._mmbench_table import COLUMNS as COLUMNS  # for those who write such a table
@@ -20,8 +19,12 @@ from cof.bench._mmbench_table import ROTATION
 from cof.bench.common.answers import Answers, Said, with_boxes
 from cof.bench.common.choice import UNRESOLVED, Extract, disputed, extract
 from cof.bench.common.files import write_jsonl
+from cof.bench.common.tally import Mark, Part, Tally, scored
 from cof.errors import ConfigError
 from cof.types import Question
+
+if TYPE_CHECKING:
+    import numpy as np
 
 VERSION = "3"
 """1 asked the coarse stage about the hint, where there is one; 2 took the option A of a sentence
@@ -103,24 +106,43 @@ def score(
     Metrics are None where the table holds no answers (the test splits). `disputed` counts answers
     that the two rules of extraction read differently.
     """
-    pairs = list(zip(questions, answers, strict=True))
-    rows: dict[int, list[tuple[Question, float]]] = defaultdict(list)
-    for question, answer in pairs:
-        right = credit(question, answer, config)
-        rows[_mmbench_files.index_of(question) % ROTATION].append((question, right))
-    groups = [rows[base] for base in sorted(rows)]
-    labelled = all(question.reference for question in questions)
-    return {
-        "benchmark": "mmbench",
-        "version": VERSION,
-        "rows": len(questions),
-        "extract": _rule(config),
-        "unresolved": sum(extract(a, q.options, _rule(config)) == UNRESOLVED for q, a in pairs),
-        "disputed": sum(disputed(answer, question.options) for question, answer in pairs),
-        **_accuracy(groups, labelled),
-        "l2_categories": _by_category(groups, labelled, 0),
-        "categories": _by_category(groups, labelled, 2),
-    }
+    return scored(tally(config), questions, answers)
+
+
+class _Tally(Tally):
+    """Marks are (category, has a right answer, row of its own, unresolved, disputed); groups are
+    the rows that rotate one question.
+    """
+
+    def mark(self, question: Question, answer: Said) -> tuple[float, Mark]:
+        option = extract(answer, question.options, _rule(self.config))
+        own = question.id.isdecimal() and int(question.id) < ROTATION
+        lost, split = option == UNRESOLVED, disputed(answer, question.options)
+        mark = (question.category, bool(question.reference), own, lost, split)
+        return float(option == question.reference), mark
+
+    def group(self, question: Question) -> int:
+        return _mmbench_files.index_of(question) % ROTATION
+
+    def total(self, part: Part) -> dict[str, Any]:
+        labelled = part.where(lambda mark: mark[1]) == len(part)
+        groups = _Groups.of(part, self.marks)
+        return {
+            "benchmark": "mmbench",
+            "version": VERSION,
+            "rows": len(part),
+            "extract": _rule(self.config),
+            "unresolved": part.where(lambda mark: mark[3]),
+            "disputed": part.where(lambda mark: mark[4]),
+            **groups.accuracy(labelled),
+            "l2_categories": groups.by_category(labelled, 0),
+            "categories": groups.by_category(labelled, 2),
+        }
+
+
+def tally(config: Config | None = None) -> Tally:
+    """What `score` counts with."""
+    return _Tally(config)
 
 
 def table(scores: dict[str, Any]) -> list[tuple[str, float, int]]:
@@ -179,30 +201,67 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     return _mmbench_files.read_answers(path, config.root, config.file, allow_missing)
 
 
-def _accuracy(groups: Sequence[Sequence[tuple[Question, float]]], labelled: bool) -> dict[str, Any]:
-    """Both accuracies of groups of rows that rotate one question."""
-    base = [
-        right
-        for group in groups
-        for question, right in group
-        if question.id.isdecimal() and int(question.id) < ROTATION
-    ]
-    circular = sum(min(right for _, right in group) for group in groups)
-    return {
-        "groups": len(groups),
-        "circular_right": int(circular) if labelled else None,
-        "circular": circular / len(groups) if labelled else None,
-        "base_rows": len(base),
-        "vanilla": sum(base) / len(base) if labelled and base else None,
-    }
+@dataclass(frozen=True)
+class _Groups:
+    """Rows that rotate one question, a group each.
+
+    Attributes:
+        names: the categories there are.
+        category: of each group, that of its first row: its place in `names`.
+        circular: 1 where every row of the group is right.
+        base: how many of its rows are unrotated.
+        vanilla: how many of those are right.
+    """
+
+    names: tuple[str, ...]
+    category: np.ndarray
+    circular: np.ndarray
+    base: np.ndarray
+    vanilla: np.ndarray
+
+    @classmethod
+    def of(cls, part: Part, marks: Sequence[Mark]) -> _Groups:
+        """The groups of some answers."""
+        import numpy as np
+
+        names = tuple(dict.fromkeys(mark[0] for mark in marks))
+        order, starts = part.groups()
+        category = part.of_marks([names.index(mark[0]) for mark in marks])[order][starts]
+        own = part.of_marks([float(mark[2]) for mark in marks])[order]
+        right = part.credits[order]
+        found = (np.minimum.reduceat(right, starts), *_sums((own, own * right), starts))
+        return cls(names, category, *found)
+
+    def accuracy(self, labelled: bool, chosen: Any = slice(None)) -> dict[str, Any]:
+        """Both accuracies of all groups, or of those that are `chosen`."""
+        circular = int(self.circular[chosen].sum())
+        base, vanilla = (int(one[chosen].sum()) for one in (self.base, self.vanilla))
+        count = len(self.circular[chosen])
+        return {
+            "groups": count,
+            "circular_right": circular if labelled else None,
+            "circular": circular / count if labelled else None,
+            "base_rows": base,
+            "vanilla": vanilla / base if labelled and base else None,
+        }
+
+    def by_category(self, labelled: bool, part: int) -> dict[str, Any]:
+        """Accuracies a category; `part` 0 is the broad one, 2 the fine one, of `broad/fine`."""
+        import numpy as np
+
+        present = set(np.unique(self.category).tolist())
+        members: dict[str, list[int]] = {}
+        for number in sorted(present):
+            members.setdefault(self.names[number].rpartition("/")[part], []).append(number)
+        return {
+            name: self.accuracy(labelled, np.isin(self.category, members[name]))
+            for name in sorted(members)
+            if name
+        }
 
 
-def _by_category(
-    groups: Sequence[Sequence[tuple[Question, float]]], labelled: bool, part: int
-) -> dict[str, Any]:
-    """Accuracies a category; `part` 0 is the broad one, 2 the fine one, of `broad/fine`."""
-    members: dict[str, list[Sequence[tuple[Question, float]]]] = defaultdict(list)
-    for group in groups:
-        members[group[0][0].category.rpartition("/")[part]].append(group)
-    names = sorted(name for name in members if name)
-    return {name: _accuracy(members[name], labelled) for name in names}
+def _sums(columns: Sequence[np.ndarray], starts: np.ndarray) -> list[np.ndarray]:
+    """Sums of each group."""
+    import numpy as np
+
+    return [np.add.reduceat(column, starts) for column in columns]

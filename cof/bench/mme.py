@@ -13,16 +13,17 @@ it is exported (published: the converter writes a file that the scorer then reje
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from cof.bench import _mme_files
 from cof.bench._mme_files import COGNITION, PERCEPTION, RELEASE_SUFFIX, SUBTASKS
 from cof.bench.common.answers import Answers, Given, Said, add_up, llava_answer, match_answers
 from cof.bench.common.files import read_jsonl, write_jsonl, write_text
+from cof.bench.common.tally import Mark, Part, Tally, number_of, scored
 from cof.errors import DataError
 from cof.prompts import SHORT_ANSWER
 from cof.types import Question
@@ -87,18 +88,60 @@ def score(
     `acc` and `acc_plus` are shares in [0, 1], `score` is 100 * acc + 100 * acc_plus, `other`
     counts answers that are neither yes nor no. A sum with none of its subtasks is None.
     """
-    by_task: dict[str, list[tuple[Question, Said]]] = defaultdict(list)
-    for question, answer in zip(questions, answers, strict=True):
-        by_task[question.category].append((question, answer))
-    tasks = {name: _score_subtask(by_task[name]) for name in SUBTASKS if name in by_task}
-    return {
-        "benchmark": "mme",
-        "version": VERSION,
-        "perception": _total(tasks, PERCEPTION),
-        "cognition": _total(tasks, COGNITION),
-        "subtasks": tasks,
-        "missing_subtasks": [name for name in SUBTASKS if name not in tasks],
-    }
+    return scored(tally(config), questions, answers)
+
+
+class _Tally(Tally):
+    """Marks are (subtask, whether neither yes nor no); groups are the two questions of an image."""
+
+    def mark(self, question: Question, answer: Said) -> tuple[float, Mark]:
+        return credit(question, answer), (question.category, label(answer) == "other")
+
+    def group(self, question: Question) -> int:
+        image, number = _pair(question)
+        return number_of(question.category, image, str(number))
+
+    def total(self, part: Part) -> dict[str, Any]:
+        present = {subtask for subtask, _ in part.counts}
+        rows = _Rows.of(part, [subtask for subtask, _ in self.marks])
+        tasks = {name: _subtask(part, rows, name) for name in SUBTASKS if name in present}
+        return {
+            "benchmark": "mme",
+            "version": VERSION,
+            "perception": _sum(tasks, PERCEPTION),
+            "cognition": _sum(tasks, COGNITION),
+            "subtasks": tasks,
+            "missing_subtasks": [name for name in SUBTASKS if name not in tasks],
+        }
+
+
+def tally(config: Config | None = None) -> Tally:
+    """What `score` counts with."""
+    return _Tally(config)
+
+
+class _Rows(NamedTuple):
+    """Of all subtasks: right answers, pairs, and pairs that are right."""
+
+    right: Counter[str]
+    pairs: Counter[str]
+    both: Counter[str]
+
+    @classmethod
+    def of(cls, part: Part, subtasks: Sequence[str]) -> _Rows:
+        """Count them; `subtasks` are those of the marks."""
+        import numpy as np
+
+        names = [*dict.fromkeys(subtasks)]
+        order, starts = part.groups()
+        task = part.of_marks([names.index(name) for name in subtasks])[order]
+        right = part.credits[order]
+        if not len(order):
+            return cls(Counter(), Counter(), Counter())
+        sizes, worst = np.diff([*starts, len(order)]), np.minimum.reduceat(right, starts)
+        whole = (task[starts][sizes == 2], worst[sizes == 2])
+        counts = (np.bincount(task, right), np.bincount(whole[0]), np.bincount(*whole))
+        return cls(*(Counter(dict(zip(names, map(int, one), strict=False))) for one in counts))
 
 
 def table(scores: dict[str, Any]) -> list[tuple[str, float, int]]:
@@ -165,24 +208,21 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     return match_answers(questions, keys, answers, path, allow_missing)
 
 
-def _score_subtask(rows: Sequence[tuple[Question, Said]]) -> dict[str, Any]:
+def _subtask(part: Part, rows: _Rows, name: str) -> dict[str, Any]:
     """acc, acc_plus and score of one subtask."""
-    pairs: dict[tuple[str, int], list[float]] = defaultdict(list)
-    for question, answer in rows:
-        pairs[_pair(question)].append(credit(question, answer))
-    whole = [credits for credits in pairs.values() if len(credits) == 2]
-    acc = sum(sum(credits) for credits in pairs.values()) / len(rows)
-    acc_plus = sum(min(credits) for credits in whole) / len(whole) if whole else 0.0
+    n = part.where(lambda mark: mark[0] == name)
+    acc = rows.right[name] / n
+    acc_plus = rows.both[name] / rows.pairs[name] if rows.pairs[name] else 0.0
     return {
-        "n": len(rows),
+        "n": n,
         "acc": acc,
         "acc_plus": acc_plus,
         "score": 100 * acc + 100 * acc_plus,
-        "other": sum(label(answer) == "other" for _, answer in rows),
+        "other": part.counts[name, True],
     }
 
 
-def _total(tasks: dict[str, dict[str, Any]], members: Sequence[str]) -> float | None:
+def _sum(tasks: dict[str, dict[str, Any]], members: Sequence[str]) -> float | None:
     """Sum over the members that are present."""
     present = [tasks[name]["score"] for name in members if name in tasks]
     return add_up(present) if present else None

@@ -11,6 +11,7 @@ predicted yes: an answer that a parser cannot read is wrong, and no prediction o
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from cof.bench.common.answers import (
 )
 from cof.bench.common.files import read_jsonl, write_jsonl
 from cof.bench.common.rows import Row
+from cof.bench.common.tally import Mark, Part, Tally, scored
 from cof.bench.common.yes_no import PARSERS
 from cof.errors import DataError, shown
 from cof.prompts import SHORT_ANSWER
@@ -97,25 +99,42 @@ def score(
     `data` names the version: `pope-2910` and `pope-3000` by the size of the random setting, all
     settings complete; anything else is `pope-other`. All metrics are shares in [0, 1].
     """
-    parse = _parser(config)
-    rows = [
-        (question.category, question.reference, parse(answer))
-        for question, answer in zip(questions, answers, strict=True)
-    ]
-    present = [name for name in SETTINGS if any(row[0] == name for row in rows)]
-    settings = {name: _metrics([row for row in rows if row[0] == name]) for name in present}
-    return {
-        "benchmark": "pope",
-        "version": VERSION,
-        "data": _data_version({name: settings[name]["n"] for name in present}),
-        "parser": config.parser if config else "llava",
-        "mean": {
-            metric: add_up(settings[name][metric] for name in present) / len(present)
-            for metric in METRICS
-        },
-        "pooled": _metrics(rows),
-        "settings": settings,
-    }
+    return scored(tally(config), questions, answers)
+
+
+class _Tally(Tally):
+    """Marks are (setting, truth, prediction)."""
+
+    def mark(self, question: Question, answer: Said) -> tuple[float, Mark]:
+        said = _parser(self.config)(answer)
+        return float(said == question.reference), (question.category, question.reference, said)
+
+    def total(self, part: Part) -> dict[str, Any]:
+        by_setting = {
+            name: {mark[1:]: count for mark, count in part.counts.items() if mark[0] == name}
+            for name in SETTINGS
+        }
+        settings = {name: _metrics(counts) for name, counts in by_setting.items() if counts}
+        pooled: Counter[Mark] = Counter()
+        for mark, count in part.counts.items():
+            pooled[mark[1:]] += count
+        return {
+            "benchmark": "pope",
+            "version": VERSION,
+            "data": _data_version({name: one["n"] for name, one in settings.items()}),
+            "parser": self.config.parser if self.config else "llava",
+            "mean": {
+                metric: add_up(one[metric] for one in settings.values()) / len(settings)
+                for metric in METRICS
+            },
+            "pooled": _metrics(pooled),
+            "settings": settings,
+        }
+
+
+def tally(config: Config | None = None) -> Tally:
+    """What `score` counts with."""
+    return _Tally(config)
 
 
 def table(scores: dict[str, Any]) -> list[tuple[str, float, int]]:
@@ -133,10 +152,10 @@ def _parser(config: Config | None) -> Callable[[Said], str]:
     return lambda answer: "other" if answer is None else parse(answer)
 
 
-def _metrics(rows: Sequence[tuple[str, str, str]]) -> dict[str, Any]:
-    """Counts and metrics of (setting, truth, prediction) rows; a share of nothing is 0."""
+def _metrics(counts: Mapping[Mark, int]) -> dict[str, Any]:
+    """Counts and metrics of how often each (truth, prediction) is; a share of nothing is 0."""
     count = {
-        name: sum(row[1:] == pair for row in rows)
+        name: counts.get(pair, 0)
         for name, pair in {
             "tp": ("yes", "yes"),
             "fp": ("no", "yes"),
@@ -144,18 +163,19 @@ def _metrics(rows: Sequence[tuple[str, str, str]]) -> dict[str, Any]:
             "fn": ("yes", "no"),
         }.items()
     }
-    yes = sum(truth == "yes" for _, truth, _ in rows)
+    n = sum(counts.values())
+    yes = sum(often for (truth, _), often in counts.items() if truth == "yes")
     precision = _share(count["tp"], count["tp"] + count["fp"])
     recall = _share(count["tp"], yes)
     return {
-        "n": len(rows),
+        "n": n,
         **count,
-        "other": sum(prediction == "other" for _, _, prediction in rows),
-        "accuracy": _share(count["tp"] + count["tn"], len(rows)),
+        "other": sum(often for (_, said), often in counts.items() if said == "other"),
+        "accuracy": _share(count["tp"] + count["tn"], n),
         "precision": precision,
         "recall": recall,
         "f1": _share(2 * precision * recall, precision + recall),
-        "yes_ratio": _share(count["tp"] + count["fp"], len(rows)),
+        "yes_ratio": _share(count["tp"] + count["fp"], n),
     }
 
 

@@ -18,9 +18,10 @@ from typing import Any
 
 from cof.bench import _refcoco_files
 from cof.bench._refcoco_files import Config
-from cof.bench.common.answers import Answers, Given, Said, add_up, llava_answer, match_answers
+from cof.bench.common.answers import Answers, Given, Said, llava_answer, match_answers
 from cof.bench.common.files import read_jsonl, write_jsonl
 from cof.bench.common.rows import Row
+from cof.bench.common.tally import Mark, Part, Tally, added, scored
 from cof.errors import DataError
 from cof.regions.boxes import centre_crop, from_frame, iou, padded_square
 from cof.regions.parse import parse_boxes
@@ -80,20 +81,40 @@ def score(
     questions: Sequence[Question], answers: Sequence[Said], config: Config | None = None
 ) -> dict[str, Any]:
     """Acc@0.5 and mean IoU, both in [0, 1]; `frames` counts what the replies were fractions of."""
-    pairs = list(zip(questions, answers, strict=True))
-    overlaps = [overlap(question, answer) for question, answer in pairs]
-    said = [answer for answer in answers if answer is not None and _SPELT.match(answer)]
-    named = Counter(answer.partition(":")[0] for answer in said)
-    return {
-        "benchmark": "refcoco",
-        "version": VERSION,
-        "split": questions[0].category,
-        "frames": {name: named[name] for name in sorted(named)},
-        "n": len(pairs),
-        "acc@0.5": sum(value >= 0.5 for value in overlaps) / len(pairs),
-        "mean_iou": add_up(overlaps) / len(pairs),
-        "no_box": sum(_box(answer) is None for answer in answers),
-    }
+    return scored(tally(config), questions, answers)
+
+
+class _Tally(Tally):
+    """Marks are (split, frame of the reply, whether it has a box); numbers are overlaps."""
+
+    def mark(self, question: Question, answer: Said) -> tuple[float, Mark]:
+        spelt = answer is not None and _SPELT.match(answer)
+        frame = answer.partition(":")[0] if answer is not None and spelt else None
+        return credit(question, answer), (question.category, frame, _box(answer) is not None)
+
+    def number(self, question: Question, answer: Said) -> float:
+        return overlap(question, answer)
+
+    def total(self, part: Part) -> dict[str, Any]:
+        named: Counter[str] = Counter()
+        for (_, frame, _), count in part.counts.items():
+            named.update({frame: count} if frame is not None else {})
+        first, overlaps, n = part.first, part.numbers, len(part)
+        return {
+            "benchmark": "refcoco",
+            "version": VERSION,
+            "split": first[0],
+            "frames": {name: named[name] for name in sorted(named)},
+            "n": n,
+            "acc@0.5": int((overlaps >= 0.5).sum()) / n,
+            "mean_iou": added(overlaps) / n,
+            "no_box": part.where(lambda mark: not mark[2]),
+        }
+
+
+def tally(config: Config | None = None) -> Tally:
+    """What `score` counts with."""
+    return _Tally(config)
 
 
 def table(scores: dict[str, Any]) -> list[tuple[str, float, int]]:

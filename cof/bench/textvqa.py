@@ -25,6 +25,7 @@ from cof.bench.common.answers import (
 )
 from cof.bench.common.files import read_json, read_json_rows, read_jsonl, write_jsonl, write_text
 from cof.bench.common.rows import Row, inside
+from cof.bench.common.tally import Mark, Part, Tally, added, scored
 from cof.bench.common.vqa_words import normalise
 from cof.errors import DataError, shown
 from cof.prompts import SHORT_ANSWER
@@ -93,17 +94,30 @@ def score(
     questions: Sequence[Question], answers: Sequence[Said], config: Config | None = None
 ) -> dict[str, Any]:
     """Mean soft accuracy in [0, 1]; None for a test split, which has no answers or empty ones."""
-    credits = [credit(q, answer) for q, answer in zip(questions, answers, strict=True)]
-    labelled = all(question.reference for question in questions)
-    with_tokens = sum(_OCR in question.text for question in questions)
-    ocr = {0: "without", len(questions): "with"}.get(with_tokens, "mixed")
-    return {
-        "benchmark": "textvqa",
-        "version": VERSION,
-        "ocr": ocr,
-        "n": len(questions),
-        "accuracy": add_up(credits) / len(credits) if labelled else None,
-    }
+    return scored(tally(config), questions, answers)
+
+
+class _Tally(Tally):
+    """Marks are (whether there are right answers, whether the prompt held OCR tokens)."""
+
+    def mark(self, question: Question, answer: Said) -> tuple[float, Mark]:
+        return credit(question, answer), (bool(question.reference), _OCR in question.text)
+
+    def total(self, part: Part) -> dict[str, Any]:
+        n, with_tokens = len(part), part.where(lambda mark: mark[1])
+        labelled = part.where(lambda mark: mark[0]) == n
+        return {
+            "benchmark": "textvqa",
+            "version": VERSION,
+            "ocr": {0: "without", n: "with"}.get(with_tokens, "mixed"),
+            "n": n,
+            "accuracy": added(part.credits) / n if labelled else None,
+        }
+
+
+def tally(config: Config | None = None) -> Tally:
+    """What `score` counts with."""
+    return _Tally(config)
 
 
 def table(scores: dict[str, Any]) -> list[tuple[str, float, int]]:

@@ -20,6 +20,7 @@ from cof.bench.common.answers import Answers, Given, Said, llava_answer, match_a
 from cof.bench.common.choice import LETTERS, UNRESOLVED, Extract, ask, disputed, extract
 from cof.bench.common.files import read_json, read_jsonl, write_jsonl
 from cof.bench.common.rows import Row
+from cof.bench.common.tally import Mark, Part, Tally, scored
 from cof.errors import DataError, shown
 from cof.types import Box, Question
 
@@ -87,23 +88,37 @@ def score(
     questions: Sequence[Question], answers: Sequence[Said], config: Config | None = None
 ) -> dict[str, Any]:
     """Accuracy of both types and of all questions (micro); shares in [0, 1]."""
-    pairs = list(zip(questions, answers, strict=True))
-    types = {
-        kind: _accuracy([pair for pair in pairs if pair[0].category == kind], config)
-        for kind in TYPES
-        if any(question.category == kind for question in questions)
-    }
-    lettered = {not question.choose for question in questions}
-    return {
-        "benchmark": "vstar",
-        "version": VERSION,
-        "mode": "generate" if lettered == {True} else "likelihood",
-        "shuffle": config.shuffle if config and lettered == {True} else None,
-        "extract": (config.extract if config else "vlmevalkit") if lettered == {True} else None,
-        "disputed": sum(disputed(a, q.options) for q, a in pairs if not q.choose),
-        "overall": _accuracy(pairs, config),
-        "types": types,
-    }
+    return scored(tally(config), questions, answers)
+
+
+class _Tally(Tally):
+    """Marks are (type, whether options were chosen, right, unresolved, disputed)."""
+
+    def mark(self, question: Question, answer: Said) -> tuple[float, Mark]:
+        option = chosen(question, answer, self.config)
+        right = option == question.reference
+        split = not question.choose and disputed(answer, question.options)
+        mark = (question.category, question.choose, right, option == UNRESOLVED, split)
+        return float(right), mark
+
+    def total(self, part: Part) -> dict[str, Any]:
+        config, present = self.config, {mark[0] for mark in part.counts}
+        lettered = {not mark[1] for mark in part.counts} == {True}
+        return {
+            "benchmark": "vstar",
+            "version": VERSION,
+            "mode": "generate" if lettered else "likelihood",
+            "shuffle": config.shuffle if config and lettered else None,
+            "extract": (config.extract if config else "vlmevalkit") if lettered else None,
+            "disputed": part.where(lambda mark: mark[4]),
+            "overall": _accuracy(part, TYPES, everything=True),
+            "types": {kind: _accuracy(part, (kind,)) for kind in TYPES if kind in present},
+        }
+
+
+def tally(config: Config | None = None) -> Tally:
+    """What `score` counts with."""
+    return _Tally(config)
 
 
 def table(scores: dict[str, Any]) -> list[tuple[str, float, int]]:
@@ -145,10 +160,12 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     )
 
 
-def _accuracy(pairs: Sequence[tuple[Question, Said]], config: Config | None) -> dict[str, Any]:
-    right = sum(credit(question, answer, config) for question, answer in pairs)
-    lost = sum(chosen(question, answer, config) == UNRESOLVED for question, answer in pairs)
-    return {"n": len(pairs), "accuracy": right / len(pairs), "unresolved": lost}
+def _accuracy(part: Part, kinds: Sequence[str], everything: bool = False) -> dict[str, Any]:
+    """Of the questions of some types, or of `everything`."""
+    counts = [(m, count) for m, count in part.counts.items() if everything or m[0] in kinds]
+    n = sum(count for _, count in counts)
+    right, lost = (sum(count for mark, count in counts if mark[place]) for place in (2, 3))
+    return {"n": n, "accuracy": right / n, "unresolved": lost}
 
 
 def _question(row: Row, image: Path, kind: str, config: Config, boxes: tuple[Box, ...]) -> Question:

@@ -43,7 +43,7 @@ def compare(
         passes = [(loaded[0], "plain"), (loaded[0], "cof")]
     found = compare_with_first(scored_passes(passes, allow_missing), seed, allow_missing)
     if as_json:
-        click.echo(json.dumps([asdict(one) for one in found], indent=2))
+        click.echo(json.dumps([asdict(one) for one in found], indent=2, default=list))
     elif len(found) == 1:
         click.echo(comparison_text(found[0]))
     else:

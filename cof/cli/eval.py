@@ -39,6 +39,7 @@ def _eval(
     path: Path, overrides: tuple[str, ...], strict: bool, overwrite: bool, retry_failed: bool
 ) -> bool:
     from cof.analyse.failures import message
+    from cof.analyse.gather import overview
     from cof.analyse.scores import notes, table
     from cof.config import plugins, schema
     from cof.evaluate.runner import Options, run
@@ -55,6 +56,6 @@ def _eval(
     click.echo(f"written to {done.path}: {', '.join(FILES)}, {ANSWERS}/")
     for note in notes(done.scores):
         click.echo(f"note: {note}", err=True)
-    if done.failed:
+    if overview(done.results).errors:
         click.echo(f"cof: {message([done])}", err=True)
-    return bool(done.failed)
+    return bool(overview(done.results).errors)

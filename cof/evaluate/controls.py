@@ -96,7 +96,7 @@ def _region(control: str, own: Run) -> dict[str, Any]:
     if control in ("random", "shuffled"):
         changes["locate.of"] = str(own.path)
     if control == "centre":
-        measured = [localisation.measure(result) for result in own.results]
+        measured = map(localisation.measure, own.results)
         areas = [one.area for one in measured if one is not None and one.area > 0]
         if areas:
             changes["locate.area"] = round(sum(areas) / len(areas), 4)

@@ -9,7 +9,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cof.analyse.scores import Pass, answers, summary
+from cof.analyse.gather import Pass, answer_of
+from cof.analyse.scores import summary
 from cof.config import plugins
 from cof.config.schema import RunConfig, exif_of
 from cof.config.settings import settings_of
@@ -240,10 +241,11 @@ def _score(folder: RunFolder, config: RunConfig) -> None:
     results = load_run(folder.path).results
     passes: list[Pass] = ["plain", "cof"] if general.plain else ["cof"]
     for which in passes:
-        pairs = zip(results, answers(bench, results, which), strict=True)
-        given = [(result.question, said) for result, said in pairs if said is not None]
-        asked, said = ([pair[place] for pair in given] for place in (0, 1))
-        bench.export(asked, said, folder.path / ANSWERS / which, config.bench)
+        answer = answer_of(bench, which)
+        said = ((result.question, answer(result)) for result in results)
+        given = [(question, text) for question, text in said if text is not None]
+        asked, texts = ([pair[place] for pair in given] for place in (0, 1))
+        bench.export(asked, texts, folder.path / ANSWERS / which, config.bench)
     scores = summary(bench, results, general.plain, general.seed, config.bench)
     folder.write_json(SCORES, scores)
 

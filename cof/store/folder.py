@@ -33,8 +33,10 @@ from cof.files import blamed, reason, regular, write_whole
 from cof.store import locks, manifest_check, origin, record_files
 from cof.store.dataset import questions_hash
 from cof.store.launch import Ranks
+from cof.store.places import Places
 from cof.store.record_check import result_of
 from cof.store.record_files import MADE, RECORDS
+from cof.store.record_view import HeldResults, RecordView
 from cof.store.rows import rows
 from cof.types import Result
 
@@ -47,6 +49,10 @@ WAY_OUT = "choose another name= or out=, or start anew with --overwrite"
 MIXED = "config.yaml, manifest.json and records do not belong together; bring the right ones back"
 
 
+HELD = 5000
+"""Most results that `load_run` keeps in memory; those of larger runs are read when asked for."""
+
+
 @dataclass(frozen=True)
 class Run:
     """A run as it lies on disk, finished or not.
@@ -55,14 +61,15 @@ class Run:
         path: its folder.
         config: the resolved config, as plain data (`cof.config.schema.resolve` checks it).
         manifest: under what it was made; empty where the run was stopped before its first batch.
-        results: one per finished question, in dataset order.
+        results: one per finished question, in dataset order; of a large run a sequence that
+            reads them from disk, see `cof.store.record_view`.
         scores: see `cof.analyse.scores.summary`; empty where the run is not finished.
     """
 
     path: Path
     config: dict[str, Any]
     manifest: dict[str, Any]
-    results: tuple[Result, ...]
+    results: Sequence[Result]
     scores: dict[str, Any]
 
     @property
@@ -106,22 +113,33 @@ def load_run(path: str | Path) -> Run:
     config = folder.config()
     if config is None:
         raise RunError(f"{path}: not a run folder (no {CONFIG})")
-    results: dict[int, Result] = {}
-    made: origin.Made | None = None
-    for line in record_files.read(folder.path):
-        results[line.record["index"]] = _result(line)
-        made = made or line.record.get(MADE)
+    results, made, last = _read(folder.path)
     manifest = folder.manifest(bool(results))
     run = Run(
         path=folder.path,
         config=config,
         manifest=manifest,
-        results=tuple(results[index] for index in sorted(results)),
+        results=results,
         scores=folder.read_json(SCORES),
     )
     if results:
-        _check_origin(run, made, max(results))
+        _check_origin(run, made, last)
     return run
+
+
+def _read(folder: Path) -> tuple[Sequence[Result], origin.Made | None, int]:
+    """All results, each checked, what they say of their origin, and the highest index."""
+    places, held, made, last = Places(), dict[int, Result](), None, 0
+    for line in record_files.read(folder, places):
+        result, index = _result(line), line.record["index"]
+        made, last = made or line.record.get(MADE), max(last, index)
+        if len(places) <= HELD:
+            held[index] = result
+        else:
+            held.clear()
+    if len(places) > HELD:
+        return RecordView(places), made, last
+    return HeldResults(held[index] for index in sorted(held)), made, last
 
 
 def _result(line: record_files.RecordLine) -> Result:

@@ -17,10 +17,9 @@ from functools import cache
 from typing import Any, TypeVar
 
 from cof.errors import RunError
+from cof.store.waiting import PATIENCE, Background, Wait, named
 
 _T = TypeVar("_T")
-PATIENCE = timedelta(hours=1)
-"""How long processes wait for each other at the start; loading a large model takes minutes."""
 _NUMBERS = itertools.count()
 
 
@@ -85,10 +84,11 @@ class Ranks:
 class Meeting:
     """Where the processes of a launch wait for each other; nothing happens in a single one.
 
-    Every process has to make its meetings in the same order: they are told apart by number.
+    Every process has to make its meetings in the same order: they are told apart by number. Who
+    waits long says for whom, see `cof.store.waiting`.
 
     Raises:
-        RunError: the launcher's store cannot be reached.
+        RunError: the launcher's store cannot be reached, or nobody can come any more.
     """
 
     def __init__(self, ranks: Ranks) -> None:
@@ -101,21 +101,32 @@ class Meeting:
         if self._store is not None:
             self._store.set(f"cof-{self._number}-{name}-{self._ranks.rank}", "")
             if self._ranks.leads:
-                self._wait([f"{name}-{rank}" for rank in range(self._ranks.size)])
+                self._wait({rank: f"{name}-{rank}" for rank in range(1, self._ranks.size)})
 
     def release(self, name: str) -> None:
         """Rank 0 goes through; the others wait until it did."""
         if self._store is not None and self._ranks.leads:
             self._store.set(f"cof-{self._number}-{name}", "")
         elif self._store is not None:
-            self._wait([name])
+            self._wait({0: name})
 
-    def _wait(self, names: list[str]) -> None:
+    def _wait(self, names: dict[int, str]) -> None:
+        """Wait for what each of these ranks leaves in the store."""
+        absent, wait = dict(names), Wait(self._ranks.rank)
+
+        def still() -> list[int]:
+            for rank, name in list(absent.items()):
+                if self._store.check([f"cof-{self._number}-{name}"]):
+                    del absent[rank]
+            return list(absent)
+
         try:
-            self._store.wait([f"cof-{self._number}-{name}" for name in names], PATIENCE)
+            wait.until(still)
         except RuntimeError as error:
-            lines = str(error).splitlines() or [type(error).__name__]
-            raise RunError(f"another process of this launch did not start: {lines[0]}") from error
+            if wait.launcher.gone:
+                raise RunError(wait.orphaned(list(absent))) from error
+            whom = f"rank {self._ranks.rank} waits for {named(list(absent))}"
+            raise RunError(f"{whom}, but the launch has ended ({_line(error)})") from error
 
 
 @cache
@@ -123,8 +134,17 @@ def _store(ranks: Ranks) -> Any:
     """The key-value store that the launcher set up."""
     from torch.distributed import rendezvous
 
+    patience = timedelta(seconds=PATIENCE)
+    meeting = Background(
+        lambda: next(iter(rendezvous("env://", ranks.rank, ranks.size, timeout=patience)))[0]
+    )
+    others = list(range(1, ranks.size)) if ranks.leads else [0]
+    Wait(ranks.rank).until(lambda: [] if meeting.done else others)
     try:
-        return next(iter(rendezvous("env://", ranks.rank, ranks.size, timeout=PATIENCE)))[0]
+        return meeting.result()
     except (RuntimeError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise RunError(f"RANK={ranks.rank}: no launcher ({reason}); use torchrun") from error
+        raise RunError(f"RANK={ranks.rank}: no launcher ({_line(error)}); use torchrun") from error
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

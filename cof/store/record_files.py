@@ -13,13 +13,13 @@ import json
 import os
 import zlib
 from collections.abc import Container, Iterable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from cof.errors import RunError, shown
 from cof.files import DiskError, blamed, regular, sweep, whole
+from cof.store.places import Indexes, Places
 
 RECORDS = "records.jsonl"
 PACKED = "records.jsonl.gz"
@@ -54,30 +54,45 @@ class RecordLine:
     record: dict[str, Any]
 
 
-def read(folder: Path) -> Iterator[RecordLine]:
+def read(folder: Path, places: Places | None = None) -> Iterator[RecordLine]:
     """Every record once; a torn last line of a file does not count.
 
     A record that records.jsonl repeats to the byte counts once: a merge was killed.
+
+    Args:
+        folder: of the run.
+        places: an empty one, to be told where each record stands.
 
     Raises:
         RunError: a line before the last is damaged, a question has two records, or two records
             were made with different settings, weights or datasets.
         DiskError: a file cannot be read, or is none.
     """
-    seen: dict[int, tuple[str, int]] = {}
+    places = Places() if places is None else places
     first: RecordLine | None = None
     for file in kept(folder):
-        for line, digest in _whole_lines(file):
+        places.files.append(file)
+        for line, data in _whole_lines(file):
             index = line.record["index"]
             if MADE in line.record:
                 first = first or line
                 _same_origin(first, line)
-            other, known = seen.setdefault(index, (file.name, digest))
-            if other == file.name:
+            if places.get(index) is None:
+                places.put(index, line.start)
                 yield line
-            elif file.name != RECORDS or known != digest:
-                both = f"{other} and {file.name}"
+            elif file.name != RECORDS or _line_of(places, index) not in (data, None):
+                both = f"{places.file_of(index).name} and {file.name}"
                 raise RunError(f"{folder}: question {index} has records in {both}; delete one")
+
+
+def _line_of(places: Places, index: int) -> bytes | None:
+    """A question's line; None where a merge has deleted its file meanwhile."""
+    try:
+        return next(places.lines([index]))
+    except DiskError:
+        if places.file_of(index).exists():
+            raise
+        return None
 
 
 def _same_origin(one: RecordLine, other: RecordLine) -> None:
@@ -104,8 +119,8 @@ def drop(folder: Path, indexes: Container[int]) -> None:
     """Forget some questions, so that they are asked again."""
     for file in files(folder):
         if any(line.record["index"] in indexes for line, _ in _whole_lines(file)):
-            lines = (line for line, _ in _whole_lines(file))
-            _copy((line for line in lines if line.record["index"] not in indexes), file)
+            lines = _whole_lines(file)
+            _copy((data for line, data in lines if line.record["index"] not in indexes), file)
 
 
 def merge(folder: Path, total: int) -> None:
@@ -118,63 +133,54 @@ def merge(folder: Path, total: int) -> None:
     Raises:
         RunError: a question has no record or two, or there is a record of no question.
     """
-    lines = {line.record["index"]: _place(line) for line in read(folder)}
-    lost = next((index for index in range(total) if index not in lines), None)
+    places, last, ordered = Places(), -1, True
+    for line in read(folder, places):
+        last, ordered = line.record["index"], ordered and last < line.record["index"]
+    lost = next((index for index in range(total) if places.get(index) is None), None)
     if lost is not None:
         raise RunError(
-            f"{folder}: question {lost} has no record ({len(lines)} of {total} have): "
+            f"{folder}: question {lost} has no record ({len(places)} of {total} have): "
             "a process ended early; the same command goes on from here"
         )
-    if len(lines) > total:
-        raise RunError(f"{folder}: a record of question {max(lines)}, but there are {total}")
+    if len(places) > total:
+        highest = places.order()[-1]
+        raise RunError(f"{folder}: a record of question {highest}, but there are {total}")
     shards = files(folder)[:-1]
-    if shards or list(lines) != sorted(lines):
-        _copy((lines[index] for index in range(total)), folder / RECORDS)
+    if shards or not ordered:
+        _copy(places.lines(range(total)), folder / RECORDS)
     for shard in shards:
         shard.unlink()
 
 
 def write_in_order(folder: Path, out: IO[bytes]) -> None:
     """Write every record of a run that is not packed, merged or not, in dataset order."""
-    lines = {line.record["index"]: _place(line) for line in read(folder)}
-    _append((lines[index] for index in sorted(lines)), out)
+    places = Places()
+    for _ in read(folder, places):
+        pass
+    out.writelines(places.lines(places.order()))
 
 
-def _place(line: RecordLine) -> RecordLine:
-    return RecordLine(line.file, line.number, line.start, line.length, {})
-
-
-def _copy(lines: Iterable[RecordLine], target: Path) -> None:
+def _copy(lines: Iterable[bytes], target: Path) -> None:
     """Write lines as they are into a new `target`, seen to the disk before it takes its place."""
     with whole(target) as fresh, fresh.open("wb") as out:
-        _append(lines, out)
+        out.writelines(lines)
 
 
-def _append(lines: Iterable[RecordLine], out: IO[bytes]) -> None:
-    with ExitStack() as stack:
-        sources: dict[Path, IO[bytes]] = {}
-        for line in lines:
-            if line.file not in sources:
-                sources[line.file] = stack.enter_context(line.file.open("rb"))
-            sources[line.file].seek(line.start)
-            out.write(sources[line.file].read(line.length))
-
-
-def _whole_lines(file: Path) -> Iterator[tuple[RecordLine, int]]:
-    """The whole lines of a file, each with a hash of its bytes."""
+def _whole_lines(file: Path) -> Iterator[tuple[RecordLine, bytes]]:
+    """The whole lines of a file, each with its bytes."""
     packed, stream = file.suffix == ".gz", _opened(file)
     if stream is None:
         return
     with stream, blamed(file, "read"):
         size, start = os.fstat(stream.fileno()).st_size, 0
-        seen: set[int] = set()
+        seen = Indexes()
         for number, data in enumerate(_unpacked(stream, file) if packed else stream, 1):
             record = _record(data)
             if record is None and not packed and start + len(data) >= size:
                 return
             if record is None or record["index"] in seen:
                 raise RunError(f"{file}: line {number} is damaged or a repetition; delete it")
-            yield RecordLine(file, number, start, len(data), record), hash(data)
+            yield RecordLine(file, number, start, len(data), record), data
             seen.add(record["index"])
             start += len(data)
 
