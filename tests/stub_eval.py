@@ -36,7 +36,7 @@ if __name__ == "__main__":
     llava = ModuleType("cof.models.llava")
     llava.Config = base.Config  # type: ignore[attr-defined]
     llava.__file__ = __file__
-    llava.load = llava.Model = None  # type: ignore[attr-defined]
+    llava.load = lambda config: None  # type: ignore[attr-defined]
     identity = {"weights": "stub", "dtype": "float32", "device": "cpu"}
     llava.identify = lambda config: identity  # type: ignore[attr-defined]
     sys.modules["cof.models.llava"] = llava
