@@ -39,6 +39,9 @@ setup(
         "huggingface_hub>=1.0",
         "openpyxl>=3.1",
     ],
-    extras_require={"hub": ["datasets>=4.2"]},  # cof data fetch
+    extras_require={
+        "hub": ["datasets>=4.2"],  # cof data fetch
+        "pandas": ["pandas>=2.2"],  # load_run(...).to_pandas()
+    },
     entry_points={"console_scripts": ["cof = cof.cli:main"]},
 )

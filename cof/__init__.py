@@ -13,6 +13,8 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "CoF": "cof.pipeline",
+    "Settings": "cof.config.settings",
+    "highlighted": "cof.attention",
     "Highlight": "cof.regions.bias",
     "Box": "cof.types",
     "Question": "cof.types",

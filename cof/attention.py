@@ -15,13 +15,16 @@ child thread does not inherit the block: start it with `contextvars.copy_context
 A model that mixes sliding-window and full attention makes several masks a pass; each layer finds
 the biased one that belongs to its own, by the identity of the mask.
 
+A decode step on fixed memory brings its masks along: `step_masks` makes them once, of the highlight
+that is active then, and inside `with stepping(model, masks)` each layer is given its own.
+
 Traps: registering the attention function without the mask function silently drops padding; a name
 containing "flash" takes another path; softcapped scores are refused, since `sdpa` cannot cap them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -46,7 +49,7 @@ class _Active:
     """One `with` block."""
 
     config: PreTrainedConfig
-    highlight: Highlight
+    highlight: Highlight | None
 
 
 _ACTIVE: ContextVar[tuple[_Active, ...]] = ContextVar("cof_highlight_active", default=())
@@ -62,20 +65,50 @@ Watch = Callable[[Any, Tensor, Tensor, Any, float | None], None]
 _WATCH: ContextVar[Watch | None] = ContextVar("cof_watch", default=None)
 
 
+@dataclass(frozen=True)
+class StepMasks:
+    """What one new token of each row may see: added to its scores, `finfo.min` where hidden.
+
+    Attributes:
+        usual: float [B, 1, 1, K]; holds the bias of a highlight that is not narrowed.
+        lit: the same with the bias of a narrowed one, [B, 1, 1, K] or [B, heads, 1, K], else None.
+        layers: those that get `lit`; None is all of them.
+    """
+
+    usual: Tensor
+    lit: Tensor | None = None
+    layers: tuple[int, ...] | None = None
+
+    @property
+    def parts(self) -> Sequence[Tensor]:
+        """The one or two tensors."""
+        return (self.usual,) if self.lit is None else (self.usual, self.lit)
+
+    def of(self, layer: int) -> Tensor:
+        """The mask of one layer."""
+        chosen = self.layers is None or layer in self.layers
+        return self.lit if self.lit is not None and chosen else self.usual
+
+
+_STEP: ContextVar[tuple[PreTrainedConfig, StepMasks] | None] = ContextVar("cof_step", default=None)
+
+
 @contextmanager
-def highlighted(language_model: nn.Module, highlight: Highlight) -> Iterator[None]:
+def highlighted(language_model: nn.Module, highlight: Highlight | None) -> Iterator[None]:
     """Highlight inside the block; prefill, decode steps, beams and sampling alike.
 
     Args:
         language_model: the decoder whose attention is meant (a transformers text model).
-        highlight: bias for the prompts that will be run inside the block.
+        highlight: bias for the prompts that will be run inside the block; None is no highlight,
+            whatever is on around the block.
 
     Raises:
         ValueError: a layer or head that the model does not have.
         ModelError: see `attach`.
     """
     config = attach(language_model)
-    highlight.check(config.num_hidden_layers, config.num_attention_heads)
+    if highlight is not None:
+        highlight.check(config.num_hidden_layers, config.num_attention_heads)
     token = _ACTIVE.set((*_ACTIVE.get(), _Active(config, highlight)))
     masks = _BIASED.set(WeakIdKeyDictionary())
     try:
@@ -87,8 +120,7 @@ def highlighted(language_model: nn.Module, highlight: Highlight) -> Iterator[Non
 
 def current(language_model: nn.Module) -> Highlight | None:
     """The highlight that a decoder runs under here and now, None outside any block."""
-    active = _find(language_model.config)
-    return active.highlight if active else None
+    return _find(language_model.config)
 
 
 @contextmanager
@@ -99,6 +131,44 @@ def watched(watch: Watch) -> Iterator[None]:
         yield
     finally:
         _WATCH.reset(token)
+
+
+def is_watched() -> bool:
+    """Whether somebody is told of attention calls here and now."""
+    return _WATCH.get() is not None
+
+
+def step_masks(language_model: nn.Module, keep: Tensor, dtype: torch.dtype) -> StepMasks:
+    """The masks of a decode step behind a prompt and what was generated so far.
+
+    Args:
+        language_model: the decoder; the highlight that is active here goes into them.
+        keep: bool [B, K], the keys that are no padding.
+        dtype: of queries and keys.
+    """
+    keep, highlight = keep[:, None, None, :], current(language_model)
+    lowest = torch.finfo(dtype).min
+    usual = torch.zeros(keep.shape, dtype=dtype, device=keep.device).masked_fill(~keep, lowest)
+    if highlight is None:
+        return StepMasks(usual)
+    bias = _bias(highlight, keep, keep.shape[-1], 0).to(dtype)
+    biased = torch.where(keep, bias, lowest)
+    if not highlight.narrowed:
+        return StepMasks(biased)
+    if highlight.heads is not None:
+        heads: int = language_model.config.num_attention_heads  # type: ignore[union-attr, assignment]
+        biased = torch.where(_chosen_heads(highlight.heads, heads, keep.device), biased, usual)
+    return StepMasks(usual, biased, highlight.layers)
+
+
+@contextmanager
+def stepping(language_model: nn.Module, masks: StepMasks) -> Iterator[None]:
+    """Give every layer its mask of `masks` inside the block, whatever highlight is active."""
+    token = _STEP.set((language_model.config, masks))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        _STEP.reset(token)
 
 
 def attach(language_model: nn.Module) -> PreTrainedConfig:
@@ -130,8 +200,9 @@ def _refuse(language_model: Any, config: Any) -> None:
         )
 
 
-def _find(config: Any) -> _Active | None:
-    return next((a for a in reversed(_ACTIVE.get()) if a.config is config), None)
+def _find(config: Any) -> Highlight | None:
+    """The innermost highlight of a decoder, by its config."""
+    return next((a.highlight for a in reversed(_ACTIVE.get()) if a.config is config), None)
 
 
 def _mask(*args: Any, config: Any = None, dtype: torch.dtype = torch.float32, **kw: Any) -> Any:
@@ -142,9 +213,9 @@ def _mask(*args: Any, config: Any = None, dtype: torch.dtype = torch.float32, **
     kw["allow_is_causal_skip"] = False
     keep: Any = sdpa_mask(*args, config=config, dtype=dtype, **kw)
     lowest = torch.finfo(dtype).min
-    bias = _bias(active.highlight, keep, kw.get("q_offset", 0), kw.get("kv_offset", 0)).to(dtype)
+    bias = _bias(active, keep, kw.get("q_offset", 0), kw.get("kv_offset", 0)).to(dtype)
     biased = torch.where(keep, bias, lowest)
-    if not active.highlight.narrowed:
+    if not active.narrowed:
         return biased
     plain = torch.where(keep, torch.zeros((), dtype=dtype, device=keep.device), lowest)
     _BIASED.get()[plain] = biased
@@ -183,10 +254,11 @@ def _attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **kw: Any
 ) -> tuple[Tensor, None]:
     """Attention function: `sdpa`, on the biased mask in the chosen layers and heads."""
-    active = _find(getattr(module, "config", None))
-    if active is not None and active.highlight.narrowed:
-        if torch.compiler.is_compiling():
-            raise RuntimeError("a highlight narrowed to layers or heads cannot be compiled")
+    config, step = getattr(module, "config", None), _STEP.get()
+    active = _find(config)
+    if step is not None and step[0] is config:
+        attention_mask = step[1].of(module.layer_idx)
+    elif active is not None and active.narrowed:
         attention_mask = _narrow(active, module.layer_idx, query.shape[1], attention_mask)
     watch = _WATCH.get()
     if watch is not None:
@@ -194,17 +266,21 @@ def _attention(
     return sdpa_attention_forward(module, query, key, value, attention_mask, **kw)
 
 
-def _narrow(active: _Active, layer: int, heads: int, plain: Tensor) -> Tensor:
+def _narrow(chosen: Highlight, layer: int, heads: int, plain: Tensor) -> Tensor:
     """Mask [B, 1 or heads, Q, K] of one layer when only some layers or heads are biased."""
-    chosen = active.highlight
     if chosen.layers is not None and layer not in chosen.layers:
         return plain
     biased = _biased(plain).to(plain.device)
     if chosen.heads is None:
         return biased
-    lit = torch.zeros(heads, dtype=torch.bool, device=plain.device)
-    lit[list(chosen.heads)] = True
-    return torch.where(lit[None, :, None, None], biased, plain)
+    return torch.where(_chosen_heads(chosen.heads, heads, plain.device), biased, plain)
+
+
+def _chosen_heads(chosen: Sequence[int], heads: int, device: torch.device) -> Tensor:
+    """Which of the heads see the bias, bool [1, heads, 1, 1]."""
+    lit = torch.zeros(heads, dtype=torch.bool)
+    lit[list(chosen)] = True
+    return lit[None, :, None, None].to(device)
 
 
 def _biased(plain: Tensor) -> Tensor:

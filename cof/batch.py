@@ -6,14 +6,16 @@ A coarse stage is `locate(batch, config) -> regions`, a fine stage `refine(batch
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cof.errors import ModelError
 from cof.models.base import Encoded, Limits, Mix, Model
 from cof.types import Answer, Question, View
 
@@ -38,6 +40,25 @@ class Prompt(NamedTuple):
     option: str | None
 
 
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """An image, and what a worker made of it ahead of the model.
+
+    Attributes:
+        image: RGB.
+        ahead: of the model's `prepare`; None where it has prepared nothing.
+    """
+
+    image: Image
+    ahead: Any = None
+
+    @classmethod
+    def of(cls, model: Model, image: Image) -> Prepared:
+        """Prepare an image, for a model whose `look` takes what was prepared."""
+        takes = "prepared" in inspect.signature(model.look).parameters
+        return cls(image, model.prepare(image) if takes else None)
+
+
 @dataclass(frozen=True)
 class Batch:
     """B questions and what the model saw of their images.
@@ -55,19 +76,21 @@ class Batch:
     images: Sequence[Image]
     views: Sequence[View]
     limits: Limits = field(default_factory=Limits)
-    _whole: Batch | None = None
-    _rows: tuple[int, ...] = ()
+    _whole: Batch | None = field(default=None, init=False, repr=False, compare=False)
+    _rows: tuple[int, ...] = field(default=(), init=False, repr=False, compare=False)
 
     @classmethod
     def of(
         cls,
         model: Model,
         questions: Sequence[Question],
-        images: Sequence[Image],
+        images: Sequence[Image | Prepared],
         limits: Limits | None = None,
     ) -> Batch:
         """Show each image to the model once, however many questions are about it."""
-        return cls(model, questions, images, _look(model, images), limits or Limits())
+        pictures = [one if isinstance(one, Prepared) else Prepared(one) for one in images]
+        shown = [picture.image for picture in pictures]
+        return cls(model, questions, shown, _look(model, pictures), limits or Limits())
 
     def __len__(self) -> int:
         """B."""
@@ -75,25 +98,32 @@ class Batch:
 
     def look(self, images: Sequence[Image]) -> list[View]:
         """Other images through the model's eyes: crops, drawings. One object is seen once."""
-        return _look(self.model, images)
+        return _look(self.model, [Prepared(image) for image in images])
 
     def take(self, rows: Sequence[int]) -> Batch:
         """The batch of some rows, in the order given; a row may be taken several times."""
-        return replace(
+        taken = replace(
             self,
             questions=[self.questions[row] for row in rows],
             images=[self.images[row] for row in rows],
             views=[self.views[row] for row in rows],
-            _whole=self,
-            _rows=tuple(rows),
         )
+        object.__setattr__(taken, "_whole", self)  # not `replace`d on: then it is another batch
+        object.__setattr__(taken, "_rows", tuple(rows))
+        return taken
 
     @cached_property
-    def plain(self) -> list[Answer]:
-        """The model's own answers, without any region; computed once, whoever asks first."""
+    def plain(self) -> tuple[Answer, ...]:
+        """The model's own answers, without any region; computed once, whoever asks first.
+
+        Inside a `highlighted` block, too, they are plain.
+        """
         if self._whole is not None:
-            return [self._whole.plain[row] for row in self._rows]
-        return self.reply(self.encode())
+            return tuple(self._whole.plain[row] for row in self._rows)
+        if not len(self):
+            return ()
+        with self.model.highlighted(None):
+            return tuple(self.reply(self.encode()))
 
     @cached_property
     def prompts(self) -> list[Prompt]:
@@ -113,6 +143,8 @@ class Batch:
             views: B others than the batch's own (of `look`).
             texts: B others than the questions' own.
         """
+        if not len(self):
+            raise ValueError("a batch of no rows has no prompts")
         shown = self.views if views is None else views
         asked = [question.text for question in self.questions] if texts is None else texts
         rows = [prompt.row for prompt in self.prompts]
@@ -126,32 +158,52 @@ class Batch:
             mix: what becomes of the scores of each decoding step.
 
         Raises:
-            ValueError: questions that choose and questions that do not; `mix` where options are
-                weighed.
+            ModelError: `mix` where options are weighed, or with beams or sampling.
+            ValueError: questions that choose and questions that do not; prompts of another batch.
         """
         prompts = self.prompts
+        if len(encoded) != len(prompts):
+            raise ValueError(f"{len(encoded)} prompts for a batch that has {len(prompts)}")
         options = [prompt.option for prompt in prompts if prompt.option is not None]
         if not options:
             return self.model.generate(encoded, self.limits, mix=mix)
         if len(options) != len(prompts):
             raise ValueError("a batch holds questions that choose and questions that do not")
         if mix is not None:
-            raise ValueError("scores of decoding steps cannot be mixed where options are weighed")
+            raise ModelError(
+                "this fine stage mixes the scores of decoding steps; it cannot answer questions "
+                "whose options are weighed (choose)"
+            )
+        return [likeliest(options) for options in self.weigh(encoded)]
+
+    def weigh(self, encoded: Encoded) -> list[list[Answer]]:
+        """Of each question whose options are weighed (`choose`): every option, with `logprobs`.
+
+        Args:
+            encoded: of `encode`; a highlight that is on applies to it.
+        """
         started = time.perf_counter()
-        weighed = self.model.score(encoded, options)
+        weighed = self.model.score(encoded, [prompt.option or "" for prompt in self.prompts])
         share = (time.perf_counter() - started) / len(weighed)
         timed = [replace(answer, seconds=share) for answer in weighed]
-        groups = groupby(zip(prompts, timed, strict=True), key=lambda pair: pair[0].row)
-        return [_likeliest([answer for _, answer in group]) for _, group in groups]
+        groups = groupby(zip(self.prompts, timed, strict=True), key=lambda pair: pair[0].row)
+        return [[answer for _, answer in group] for _, group in groups]
 
 
-def _look(model: Model, images: Sequence[Image]) -> list[View]:
-    unique = {id(image): image for image in images}
-    seen = dict(zip(unique, model.look(list(unique.values())), strict=True))
-    return [seen[id(image)] for image in images]
+def _look(model: Model, pictures: Sequence[Prepared]) -> list[View]:
+    if not pictures:
+        return []
+    unique = {id(one.image): one for one in pictures}
+    images = [one.image for one in unique.values()]
+    prepared = [one.ahead for one in unique.values()]
+    ready = all(one is not None for one in prepared)
+    look: Any = model.look
+    views = look(images, prepared) if ready else look(images)
+    seen = dict(zip(unique, views, strict=True))
+    return [seen[id(one.image)] for one in pictures]
 
 
-def _likeliest(weighed: Sequence[Answer]) -> Answer:
+def likeliest(weighed: Sequence[Answer]) -> Answer:
     """The option of the lowest mean token loss.
 
     Where the two lowest are within `TIE` no option is chosen: the text is empty, which is wrong

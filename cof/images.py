@@ -241,21 +241,48 @@ def _middle(image: Image.Image, width: int, height: int) -> Image.Image:
 def preprocess(
     image: Image.Image, size: int, mean: Sequence[float], std: Sequence[float], *, pad: bool = True
 ) -> Tensor:
-    """An RGB image as the vision tower's input.
+    """An RGB image as the vision tower's input: `frame_bytes`, then `normalised`.
+
+    Returns: float32 [3, size, size], (value / 255 - mean) / std.
+    """
+    return normalised(frame_bytes(image, size, mean, pad=pad), mean, std)
+
+
+def frame_bytes(
+    image: Image.Image, size: int, mean: Sequence[float], *, pad: bool = True
+) -> Tensor:
+    """The bytes of `to_model_frame`; Pillow lets go of Python's lock, so threads may share this.
 
     Args:
         image: RGB, any size from 1 x 1.
         size: edge of the model's input in pixels.
         mean: per channel, of values in [0, 1]; the padding has the colour int(255 * mean).
-        std: per channel.
         pad: see `to_model_frame`.
-    Returns: float32 [3, size, size], (value / 255 - mean) / std.
+    Returns: uint8 [size, size, 3].
     """
     import numpy as np
     import torch
 
     red, green, blue = (int(255 * value) for value in mean)
-    frame = to_model_frame(image, size, (red, green, blue), pad=pad)
-    pixels = torch.from_numpy(np.array(frame)).permute(2, 0, 1).float()
-    centre, scale = (torch.tensor(values, dtype=torch.float32) for values in (mean, std))
-    return (pixels / 255 - centre[:, None, None]) / scale[:, None, None]
+    return torch.from_numpy(np.array(to_model_frame(image, size, (red, green, blue), pad=pad)))
+
+
+def normalised(frames: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Bytes as the numbers that the vision tower was trained on, on the device where they are.
+
+    The steps of the published code, each rounded to float32, so that every device gives its bits.
+    255 is a tensor of the device: CUDA divides by a number by multiplying with its reciprocal.
+
+    Args:
+        frames: uint8 [..., H, W, 3].
+        mean: per channel, of values in [0, 1].
+        std: per channel.
+    Returns: float32 [..., 3, H, W] over the memory layout of `frames`.
+    """
+    import torch
+
+    top, centre, scale = (
+        torch.tensor(values, dtype=torch.float32, device=frames.device)[:, None, None]
+        for values in ([255.0], mean, std)
+    )
+    return frames.movedim(-1, -3).float().div_(top).sub_(centre).div_(scale)

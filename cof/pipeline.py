@@ -6,48 +6,27 @@ runner calls `answer_batch`, and `answer_many` where several settings share a ba
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
-from cof.batch import Batch
-from cof.config import plugins
+from cof.batch import Batch, Prepared
+from cof.config.routing import route
+from cof.config.settings import Settings, read_setup
 from cof.errors import AnswerError
-from cof.exif import upright
-from cof.images import load_image, to_rgb
-from cof.locate import prompt
-from cof.models.base import Limits, Model
+from cof.given import Picture, read
+from cof.models.base import Model
 from cof.outcome import Outcome, result_of
-from cof.prompts import check_question
-from cof.refine import highlight
-from cof.regions.boxes import BoxConfig
 from cof.regions.mask import focus
-from cof.types import Answer, Box, Focus, Question, Region, Result
+from cof.stages import check_model, locate, refine
+from cof.types import Answer, Focus, Question, Region, Result
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from cof.store.replies import ReplyCache
 
-
-@dataclass(frozen=True)
-class Settings:
-    """Everything that decides an answer, the model aside.
-
-    Attributes:
-        locate: the coarse stage, as the `Config` of a module in `cof.locate`.
-        boxes: how a region becomes a mask.
-        refine: the fine stage, as the `Config` of a module in `cof.refine`.
-        limits: how answers are decoded, plain and highlighted alike.
-        plain: also answer without the highlight, for the comparison.
-    """
-
-    locate: Any = field(default_factory=prompt.Config)
-    boxes: BoxConfig = field(default_factory=BoxConfig)
-    refine: Any = field(default_factory=highlight.Config)
-    limits: Limits = field(default_factory=Limits)
-    plain: bool = True
+__all__ = ["CoF", "Settings"]
 
 
 class CoF:
@@ -63,68 +42,126 @@ class CoF:
         self, model: Model, settings: Settings | None = None, cache: ReplyCache | None = None
     ) -> None:
         self.model, self.settings, self.cache = model, settings or Settings(), cache
-        holds = getattr(plugins.owner("refine", self.settings.refine), "check_model", None)
-        if holds is not None:
-            holds(model, self.settings.refine)
+        check_model(model, self.settings)
 
     @classmethod
     def from_pretrained(
-        cls, path: str = "cof-tiny", settings: Settings | None = None, **loading: Any
+        cls, path: str | Path | None = None, settings: Settings | None = None, **options: Any
     ) -> CoF:
-        """Load a model: `cof-tiny` (embedded), a folder, or a hub name (either LLaVA-1.5 layout).
-
-        `loading` takes fields of `cof.models.base.Config`, such as `device` and `dtype`, and
-        `family`, the model's file in `cof.models`, `llava` unless given.
-
-        Raises:
-            ModelError: no such model; unknown device or dtype.
-        """
-        family = plugins.load("models", loading.pop("family", "llava"))
-        return cls(family.load(family.Config(path=path, **loading)), settings)
-
-    def __call__(
-        self,
-        image: str | Path | Image,
-        question: str,
-        box: Box | Sequence[float] | None = None,
-        plain: bool = False,
-    ) -> Outcome:
-        """Ask one question about one image (a file that Pillow opens, or an image).
-
-        The picture is turned upright, as its EXIF tag has people see it; so are all boxes.
+        """Load a model: `CoF.from_pretrained("cof-tiny", weight=2, expand=1.5, device="cpu")`.
 
         Args:
-            image: what to look at.
-            question: as it should be asked, any suffix included.
-            box: skip the coarse stage and highlight this region (fractions of the image).
-            plain: also answer without the highlight.
+            path: `cof-tiny` (embedded, the default), a folder, or a hub name.
+            settings: stages, box rules, decoding; keywords change what they name in it.
+            options: any field of the model family's `Config` (`device`, `dtype`, ...), the fine
+                stage's (`weight`, ...), `BoxConfig` (`expand`, ...), `Limits` (`max_new_tokens`,
+                ...), and what is left of the coarse stage's. `family`, `refine` and `locate` take
+                the name of a plug-in, of a module or of a `.py` file, or its `Config`.
 
         Raises:
-            DataError: the file is no usable image.
-            AnswerError: the question is blank, too long or holds the image's placeholder, or a
-                pass failed; says which and why.
+            ConfigError: a keyword that nothing has (the message lists all), or a wrong value.
+            ModelError: no such model; unknown device or dtype.
+        """
+        setup = route(path, settings, options)
+        return cls(setup.load(), setup.settings)
+
+    @classmethod
+    def from_model(
+        cls,
+        network: Any,
+        path: str | Path | None = None,
+        settings: Settings | None = None,
+        **options: Any,
+    ) -> CoF:
+        """Take a network that you have loaded, quantised or trained in your own way.
+
+        Its decoder is switched to the attention of `cof.attention`, which is transformers' `sdpa`,
+        bit by bit, while nothing is highlighted.
+
+        Args:
+            network: transformers' `LlavaForConditionalGeneration`.
+            path: folder or hub name of its tokenizer and image settings; None is where
+                transformers loaded it from.
+            settings: as in `from_pretrained`.
+            options: likewise, but for `device`, `dtype` and `device_map`.
+
+        Raises:
+            ModelError: another kind of network, or it does not fit what `path` says.
+        """
+        setup = route(path or "", settings, options)
+        return cls(setup.wrap(network), setup.settings)
+
+    @classmethod
+    def from_config(cls, config: str | Path | Mapping[str, Any], *overrides: str) -> CoF:
+        """Model and settings of a run's config: `CoF.from_config("my.yaml", "refine.weight=2")`.
+
+        Its benchmark is not looked at; pictures are shown upright (`images.exif` is a run's).
+
+        Raises:
+            ConfigError: an unknown key or plug-in, a wrong type or value.
+        """
+        setup = read_setup(config, overrides)
+        return cls(setup.load(), setup.settings)
+
+    @overload
+    def __call__(
+        self, image: Picture, question: str, box: Any = ..., plain: bool = ..., boxes: Any = ...
+    ) -> Outcome: ...
+    @overload
+    def __call__(
+        self, image: Any, question: Any, box: Any = ..., plain: bool = ..., boxes: Any = ...
+    ) -> list[Outcome]: ...
+    def __call__(
+        self, image: Any, question: Any, box: Any = None, plain: bool = False, boxes: Any = None
+    ) -> Outcome | list[Outcome]:
+        """Ask one question about one image, or many at once in one batch.
+
+        A list of images, of questions, or one of each (equally long) gives a list of outcomes;
+        every image is seen once. Pictures are turned upright, as their EXIF tag has people see
+        them; so are all boxes.
+
+        Args:
+            image: what to look at: a file, a Pillow image, an array or a tensor (`Picture`).
+            question: as it should be asked, any suffix included.
+            box: skip the coarse stage and highlight this region (fractions of the image). With
+                several questions: one for all, or a list of one (or None) a question.
+            plain: also answer without the highlight.
+            boxes: several regions instead of one; with several questions a list a question.
+
+        Raises:
+            DataError: an image is none, or lists of different lengths.
+            AnswerError: a question is blank; of a single one also: it is too long, holds the
+                image's placeholder, or a pass failed. Among several, that is its `Outcome.error`.
             ValueError: `box` is no box.
         """
-        check_question(question)
-        if isinstance(image, str | Path):
-            name, picture = str(image), load_image(image, exif="apply")
-        else:
-            name, picture = "image", to_rgb(upright(image))
-        asked = [Question(id="0", image=name, text=question)]
-        batch = Batch.of(self.model, asked, [picture], self.settings.limits)
-        if box is None:
-            regions = locate(batch, self.settings.locate, self.cache)
-        else:
-            regions = [Region((box if isinstance(box, Box) else Box(*box),), "given")]
-        focuses = [focus(regions[0], batch.views[0], self.settings.boxes)]
-        answers = refine(batch, [focuses], [self.settings.refine])[0]
-        parts = zip(batch.views, regions, focuses, answers, strict=True)
-        result = result_of(asked[0], *next(parts), batch.plain[0] if plain else None)
-        if result.error:
-            raise AnswerError(result.error)
-        return Outcome(picture, batch.views[0], regions[0], focuses[0], result)
+        asked = read(image, question, box, boxes)
+        if not asked.questions:
+            return []
+        batch = Batch.of(self.model, asked.questions, asked.images, self.settings.limits)
+        [steps] = self._both_stages(batch, [self.settings], known=asked.regions)
+        said = batch.plain if plain else [None] * len(batch)
+        outcomes = [
+            Outcome.of(batch, row, step, said[row], self.settings.refine)
+            for row, step in enumerate(steps)
+        ]
+        if asked.several:
+            return outcomes
+        if outcomes[0].error:
+            raise AnswerError(outcomes[0].error)
+        return outcomes[0]
 
-    def answer_batch(self, questions: Sequence[Question], images: Sequence[Image]) -> list[Result]:
+    def prepare(self, image: Image) -> Prepared:
+        """What of an RGB image can be made ready while the model is busy; threads may share this.
+
+        The methods below take the result in the image's place.
+        """
+        if self.cache is not None:
+            self.cache.digest(image)
+        return Prepared.of(self.model, image)
+
+    def answer_batch(
+        self, questions: Sequence[Question], images: Sequence[Image | Prepared]
+    ) -> list[Result]:
         """Take B questions and their RGB images (one object an image) through both stages.
 
         A pass that fails leaves an `error` in its question's result, and nothing elsewhere.
@@ -134,7 +171,7 @@ class CoF:
     def answer_many(
         self,
         questions: Sequence[Question],
-        images: Sequence[Image],
+        images: Sequence[Image | Prepared],
         variants: Sequence[Settings],
         rows: int | None = None,
     ) -> list[list[Result]]:
@@ -152,65 +189,27 @@ class CoF:
         if len({one.limits for one in variants}) != 1:
             raise ValueError("variants of a batch must have the same limits")
         batch = Batch.of(self.model, questions, images, variants[0].limits)
+        steps = self._both_stages(batch, variants, rows)
+        none: list[Answer | None] = [None] * len(batch)
+        plain = batch.plain if any(one.plain for one in variants) else none
+        lists = [zip(questions, batch.views, one, plain, strict=True) for one in steps]
+        return [[result_of(ask, see, *step, said) for ask, see, step, said in one] for one in lists]
+
+    def _both_stages(
+        self,
+        batch: Batch,
+        variants: Sequence[Settings],
+        rows: int | None = None,
+        known: Sequence[Region | None] = (),
+    ) -> list[list[tuple[Region, Focus, Answer]]]:
+        """Locate, focus, refine: for each variant the B regions, focuses and answers."""
         stages = dict.fromkeys(one.locate for one in variants)
-        found = {stage: locate(batch, stage, self.cache) for stage in stages}
+        found = {stage: locate(batch, stage, self.cache, known) for stage in stages}
         regions = [found[one.locate] for one in variants]
         focuses = [
             [focus(region, view, one.boxes) for region, view in zip(some, batch.views, strict=True)]
             for some, one in zip(regions, variants, strict=True)
         ]
         answers = refine(batch, focuses, [one.refine for one in variants], rows)
-        none: list[Answer | None] = [None] * len(batch)
-        plain = batch.plain if any(one.plain for one in variants) else none
         parts = zip(regions, focuses, answers, strict=True)
-        lists = [zip(questions, batch.views, *part, plain, strict=True) for part in parts]
-        return [[result_of(*row) for row in one] for one in lists]
-
-
-def locate(batch: Batch, config: Any, cache: ReplyCache | None = None) -> list[Region]:
-    """The coarse stage that a config belongs to; only for replies that are not in the cache."""
-    stage = plugins.owner("locate", config)
-    if cache is None or not getattr(stage, "CACHEABLE", False):
-        return stage.locate(batch, config)  # type: ignore[no-any-return]
-    return cache.regions(batch, stage, config)
-
-
-def refine(
-    batch: Batch,
-    focuses: Sequence[Sequence[Focus]],
-    configs: Sequence[Any],
-    rows: int | None = None,
-) -> list[list[Answer]]:
-    """The fine stages of V variants; a stage with `refine_many` gets several of its own at once.
-
-    Args:
-        batch: B questions.
-        focuses: per variant the B focuses.
-        configs: per variant the config of its stage.
-        rows: most rows (questions times variants) in one pass; None puts all into one.
-
-    Returns:
-        Per variant the B answers.
-    """
-    count = max(1, rows // len(batch)) if rows else len(configs)
-    answers: dict[int, list[Answer]] = {}
-    for stage, numbers in _by_stage(configs):
-        many = getattr(stage, "refine_many", None)
-        step = count if many else 1
-        for start in range(0, len(numbers), step):
-            some = numbers[start : start + step]
-            if many and len(some) > 1:
-                said = many(batch, [focuses[n] for n in some], [configs[n] for n in some])
-            else:
-                said = [stage.refine(batch, focuses[n], configs[n]) for n in some]
-            answers |= dict(zip(some, said, strict=True))
-    return [answers[number] for number in range(len(configs))]
-
-
-def _by_stage(configs: Sequence[Any]) -> list[tuple[Any, list[int]]]:
-    """Each fine stage, with the places of its configs."""
-    found: dict[int, tuple[Any, list[int]]] = {}
-    for number, config in enumerate(configs):
-        stage = plugins.owner("refine", config)
-        found.setdefault(id(stage), (stage, []))[1].append(number)
-    return list(found.values())
+        return [list(zip(*part, strict=True)) for part in parts]

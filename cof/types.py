@@ -157,8 +157,10 @@ class Answer:
         error: why the pass failed (numbers that are not finite, a prompt that is too long), "" if
             it did not; with an error text and tokens are empty, and mean nothing.
         logprobs: log-probability of each of `tokens` given those before it, in nats, under the
-            scores that it was chosen by; () where they were not computed (beams, sampling).
-        notes: what the stage wants to have recorded beside it, as JSON has it.
+            scores that it was chosen by; () where they were not computed (beams, sampling). Of an
+            option that was weighed, those of its tokens, which are not kept.
+        notes: what the stage wants to have recorded beside it, as JSON has it; of a pass that
+            failed nothing is recorded but the error.
     """
 
     text: str

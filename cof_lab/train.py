@@ -55,19 +55,6 @@ PRESETS: dict[str, TrainConfig] = {
         ),
     ),
     "smoke": TrainConfig(vision=Schedule(120, 16, dev=16), language=Schedule(10, 8, dev=4)),
-    "gpu": TrainConfig(  # LLaVA-1.5's own geometry; not run yet
-        model=ModelConfig(
-            side=336,
-            vision_width=320,
-            vision_layers=6,
-            vision_heads=5,
-            width=384,
-            layers=8,
-            mlp=1024,
-        ),
-        vision=Schedule(4000, 128),
-        language=Schedule(6000, 64),
-    ),
 }
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},

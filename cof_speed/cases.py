@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,14 +21,23 @@ from cof.types import Question
 from cof_speed import forced, published
 
 WEIGHTS = (1.3, 2.0, 3.0, 4.5, 6.0, 8.0)
-FINE, COARSE, LONG, STOPPED = 2, 30, 128, 25
-"""Tokens of an answer; of the coarse reply as published, when it rambles, and ended at its box."""
+FINE, COARSE, LONG, STOPPED, GRAMMAR = 2, 30, 128, 25, 9
+"""Tokens of an answer; of the coarse reply as published, when it rambles, and ended at its box;
+decode steps of a reply under `locate.decode: grammar`, which feeds what could not be otherwise."""
 
 QUESTIONS = (
     "Is there a red car to the left of the tall tree in the image?" + SHORT_ANSWER,
     "Is the small dog that sits near the door brown or black in colour?" + SHORT_ANSWER,
 )
 SIZE = (640, 480)
+
+
+TWO = ", two questions an image"
+
+
+def grammar_note(coarse: int) -> str:
+    """How a case with coarse replies of so many decode steps is marked."""
+    return "" if coarse == STOPPED else ", grammar"
 
 
 @dataclass(frozen=True)
@@ -39,12 +49,14 @@ class Case:
         run: does it once.
         questions: questions answered by one run; a sweep counts its questions once.
         unit: name of the case that it is measured in.
+        once: on a GPU, where it takes minutes, time it in the first round alone.
     """
 
     name: str
     run: Callable[[], object]
     questions: int
     unit: str
+    once: bool = False
 
 
 def random_images(count: int) -> list[Image.Image]:
@@ -72,24 +84,30 @@ class Workload:
         return [
             Case(one, self.plain, 1, one),
             Case("plain with the highlight active", lambda: self.plain(active=True), 1, one),
-            Case(f"published, {COARSE} tokens", self.published, 1, one),
-            Case(f"published, {LONG} tokens", lambda: self.published(LONG), 1, one),
-            Case("ours all, batch 1", lambda: self.ours("all", 1, 1), 1, one),
-            Case("ours text, batch 1", lambda: self.ours("text", 1, 1), 1, one),
-            Case("sweep, ours all", lambda: self.ours("all", 1, 1, WEIGHTS), 1, one),
-            Case("sweep, ours text", lambda: self.ours("text", 1, 1, WEIGHTS), 1, one),
+            Case(f"published, {COARSE} tokens", self.published, 1, one, once=True),
+            Case(f"published, {LONG} tokens", lambda: self.published(LONG), 1, one, once=True),
             Case(many, lambda: self.plain(self.batch), self.batch, many),
-            *(
-                Case(
-                    f"ours {scope}, batch {self.batch}{note}",
-                    lambda s=scope, e=each: self.ours(s, self.batch, e),  # type: ignore[misc]
-                    self.batch,
-                    many,
-                )
-                for each, note in ((1, ""), (2, ", two questions an image"))
-                for scope in ("all", "text")
-            ),
+            Case(f"{many}, highlight active", self._many_active, self.batch, many),
+            *(case for coarse in (STOPPED, GRAMMAR) for case in self._ours(coarse)),
         ]
+
+    def _many_active(self) -> object:
+        return self.plain(self.batch, active=True)
+
+    def _ours(self, coarse: int) -> list[Case]:
+        """Both stages in every company, their coarse replies of so many decode steps."""
+        one, many, note = "plain, batch 1", f"plain, batch {self.batch}", grammar_note(coarse)
+        found = []
+        for scope in ("all", "text"):
+            for name, count, each, weights, unit in (
+                (f"ours {scope}, batch 1", 1, 1, WEIGHTS[3:4], one),
+                (f"sweep, ours {scope}", 1, 1, WEIGHTS, one),
+                (f"ours {scope}, batch {self.batch}", self.batch, 1, (4.5,), many),
+                (f"ours {scope}, batch {self.batch}{TWO}", self.batch, 2, (4.5,), many),
+            ):
+                run = partial(self.ours, scope, count, each, weights, coarse)
+                found.append(Case(name + note, run, count, unit))
+        return found
 
     def plain(self, count: int = 1, active: bool = False) -> object:
         """One pass without any sharing; `active` runs it under a highlight."""
@@ -107,12 +125,17 @@ class Workload:
             return published.answer(self.model, image, question, bias, coarse, FINE)
 
     def ours(
-        self, scope: highlight.Scope, count: int, each: int, weights: Sequence[float] = (4.5,)
+        self,
+        scope: highlight.Scope,
+        count: int,
+        each: int,
+        weights: Sequence[float] = (4.5,),
+        coarse: int = STOPPED,
     ) -> object:
         """The pipeline: `count` questions, `each` of them about one image, under every weight."""
         variants = [
             Settings(
-                locate=forced.Config(STOPPED),
+                locate=forced.Config(coarse),
                 refine=highlight.Config(weight, scope),
                 limits=Limits(FINE),
                 plain=False,

@@ -13,6 +13,7 @@ import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from cof.models.common.checkpoint import Checkpoint
+from cof.models.common.graphs import Decode
 from cof.models.llava import Config
 from cof.models.llava.inputs import Inputs
 from cof.models.llava.model import Llava
@@ -58,7 +59,9 @@ class WordTokenizer:
         return " ".join(map(str, tokens))
 
 
-def random_llava(shape: str, device: str, dtype: torch.dtype, seed: int = 0) -> Llava:
+def random_llava(
+    shape: str, device: str, dtype: torch.dtype, seed: int = 0, decode: Decode = "auto"
+) -> Llava:
     """A LLaVA with random weights of a shape in `SHAPES`, 336 px and 576 visual tokens."""
     vision, text = SHAPES[shape]
     config = LlavaConfig(
@@ -77,4 +80,4 @@ def random_llava(shape: str, device: str, dtype: torch.dtype, seed: int = 0) -> 
     checkpoint = Checkpoint(Path(), "transformers", {}, f"random {shape}, seed {seed}")
     tokenizer, pixels = WordTokenizer(text["vocab_size"]), Pixels(336, CLIP_MEAN, CLIP_STD, True)
     inputs = Inputs(tokenizer, lambda chunk: list(tokenizer(chunk).input_ids), pixels)
-    return Llava(network, inputs, checkpoint, Config(path=shape))
+    return Llava(network, inputs, checkpoint, Config(path=shape, decode=decode))

@@ -48,11 +48,16 @@ class StubPipeline:
     So a record is right only if its batch was planned as in an undisturbed run.
     """
 
-    model = SimpleNamespace(describe=lambda: {"name": "stub"})
+    model = SimpleNamespace(
+        describe=lambda: {"name": "stub"}, layers=2, heads=2, narrows=True, space="self"
+    )
 
     def __init__(self, plain: bool = True, delay: float = 0.0) -> None:
         self.plain, self.delay = plain, delay
         self.batches: list[list[str]] = []
+
+    def prepare(self, image: Any) -> Any:
+        return image
 
     def answer_batch(self, questions: Sequence[Question], images: Sequence[Any]) -> list[Result]:
         self.batches.append([question.id for question in questions])
@@ -125,11 +130,12 @@ class StubModel(Model):
 
     @contextlib.contextmanager
     def highlighted(self, highlight: Any) -> Iterator[None]:
-        self.highlights.append(highlight)
+        outside = self.highlights
+        self.highlights = [] if highlight is None else [*outside, highlight]
         try:
             yield
         finally:
-            self.highlights.pop()
+            self.highlights = outside
 
     def generate(
         self,

@@ -15,6 +15,7 @@ from cof.models.common.decoding import positions
 from cof.pipeline import CoF, Settings
 from cof.pipeline import refine as refine_all
 from cof.refine import highlight, plain
+from cof.regions.bias import Highlight
 from cof.types import Question
 
 TEXTS = ["What is it?", "Where is the red cup, and what is beside it?", "Is it?"]
@@ -34,9 +35,41 @@ def test_the_plain_answers_are_computed_once_whoever_asks(llava, batch):
     part = fresh.take([2, 0, 2])
     assert [one.tokens for one in part.plain] == [fresh.plain[row].tokens for row in (2, 0, 2)]
     spent = llava.counters.forwards - before
-    assert plain.refine(fresh, [], plain.Config()) is fresh.plain
+    assert plain.refine(fresh, [], plain.Config()) == list(fresh.plain)
     assert plain.refine(fresh.take([1]).take([0]), [], plain.Config())[0] is fresh.plain[1]
     assert llava.counters.forwards - before == spent
+
+
+def test_plain_answers_are_plain_and_nobody_can_change_them(llava, batch):
+    fresh = Batch.of(llava, batch.questions, batch.images, batch.limits)
+    bias = torch.zeros(3, fresh.encode().keys)
+    bias[:, 40:600] = 3.0
+    with llava.highlighted(Highlight(bias)):
+        lit = fresh.reply(fresh.encode())
+        inside = fresh.plain
+    assert [one.tokens for one in lit] != [one.tokens for one in batch.plain]
+    assert [one.tokens for one in inside] == [one.tokens for one in batch.plain]
+    mine = plain.refine(fresh, [], plain.Config())
+    mine[0] = replace(mine[0], text="mine")
+    assert fresh.plain[0].text == batch.plain[0].text
+
+
+def test_a_changed_part_is_a_batch_of_its_own(batch):
+    part = batch.take([0, 1])
+    other = replace(part, questions=part.questions[::-1])
+    expected = replace(batch, questions=[*part.questions[::-1], batch.questions[2]])
+    assert [one.tokens for one in other.plain] == [one.tokens for one in expected.plain[:2]]
+    short = replace(part, limits=Limits(1))
+    assert [len(one.tokens) for one in short.plain] == [1, 1]
+
+
+def test_a_selection_may_be_empty(batch):
+    nothing = batch.take([])
+    assert (len(nothing), nothing.plain, nothing.look([])) == (0, (), [])
+    with pytest.raises(ValueError, match="no rows has no prompts"):
+        nothing.encode()
+    with pytest.raises(ValueError, match="3 prompts for a batch that has 1"):
+        batch.take([0]).reply(batch.encode())
 
 
 def test_rows_are_taken_with_all_that_belongs_to_them(batch):
@@ -97,6 +130,39 @@ def test_mixed_pairs_live_and_end_together_and_are_the_oracles(llava, batch, mon
         assert answer.tokens == cut
 
 
+def cut(scores):
+    """Of each pair the first row's scores, all but its five best tokens ruled out."""
+    first = scores.view(-1, 2, scores.shape[1])[:, 0]
+    fifth = first.topk(5).values[:, -1:]
+    return first.masked_fill(first < fifth, -torch.inf).repeat_interleave(2, dim=0)
+
+
+def test_tokens_may_be_ruled_out_but_not_all_of_them(batch):
+    wide = batch.take([0, 1, 2, 0])
+    found = wide.reply(wide.encode(), mix=cut)
+    assert [one.tokens for one in found[::2]] == [batch.plain[row].tokens for row in (0, 2)]
+    assert all(one.logprob is not None and one.logprob < 0 for one in found)
+    none = wide.reply(wide.encode(), mix=lambda scores: scores * torch.nan)
+    assert all(one.error.startswith("non-finite") for one in none)
+    none = wide.reply(wide.encode(), mix=lambda scores: scores * 0 - torch.inf)
+    assert all(one.error.startswith("non-finite") for one in none)
+
+
+def test_where_one_of_a_pair_fails_both_do(llava, batch):
+    wide = batch.take([0, 0, 1, 1])
+    texts = [TEXTS[0], "What <image> is it?", TEXTS[1], TEXTS[1]]
+    found = wide.reply(llava.encode(wide.views, texts), mix=blend)
+    assert ["<image>" in one.error for one in found] == [True, True, False, False]
+
+    def three(scores):
+        return scores
+
+    three.rows = 3
+    wide = batch.take([0, 0, 0, 1, 1, 1])
+    found = wide.reply(llava.encode(wide.views, [*texts[:3], *texts[2:], TEXTS[1]]), mix=three)
+    assert [bool(one.error) for one in found] == [True] * 3 + [False] * 3
+
+
 @pytest.mark.parametrize("change", [{"num_beams": 2}, {"temperature": 0.5}])
 def test_scores_are_mixed_in_greedy_decoding_only(batch, change):
     other = replace(batch, limits=Limits(3, **change))
@@ -107,7 +173,7 @@ def test_scores_are_mixed_in_greedy_decoding_only(batch, change):
 def test_scores_of_weighed_options_cannot_be_mixed(batch):
     asked = [replace(one, options=("a", "b"), choose=True) for one in batch.questions]
     other = replace(batch, questions=asked)
-    with pytest.raises(ValueError, match="where options are weighed"):
+    with pytest.raises(ModelError, match="whose options are weighed"):
         other.reply(other.encode(), mix=lambda scores: scores)
 
 
@@ -190,8 +256,9 @@ def test_several_settings_at_once_are_an_offer_of_the_stage(batch, monkeypatch):
     assert len(calls) == 2
     for some, others in zip(together, apart, strict=True):
         assert [one.tokens for one in some] == [one.tokens for one in others]
-    assert [one.tokens for one in together[0]] == [one.tokens for one in batch.plain]
-    assert together[2] is not None
+    for number in (0, 2):
+        assert [one.tokens for one in together[number]] == [one.tokens for one in batch.plain]
+    assert [one.tokens for one in together[1]] != [one.tokens for one in batch.plain]
 
 
 def test_images_of_one_batch_may_have_different_numbers_of_tokens():

@@ -196,8 +196,28 @@ def test_names_that_mean_one_device_and_dtype_are_one_setting(file):
     named = schema.load(file, ["model.device=cuda:1", "model.dtype=float16"])
     assert hash_of(named) == hash_of(schema.load(file))
     assert hash_of(named, {**HALF, "device": "cpu"}) != hash_of(named)
-    compiled = schema.load(file, ["model.compile=true"])
-    assert hash_of(compiled) != hash_of(schema.load(file))
+    eager = schema.load(file, ["model.decode=eager"])
+    assert hash_of(eager) != hash_of(schema.load(file))
+
+
+def test_a_key_that_is_gone_is_dropped_at_the_value_that_is_left(file):
+    now = schema.load(file)
+    old = schema.load(file, ["model.compile=false"])
+    assert old == now
+    assert "compile" not in now.as_dict()["model"]
+    saved = now.as_dict()
+    saved["model"]["compile"] = False
+    assert identity.content_hash(saved, HALF) == hash_of(now)
+    saved["model"]["compile"] = True
+    assert identity.content_hash(saved, HALF) != hash_of(now)
+    with pytest.raises(ConfigError, match=r"model\.compile: True is no more; model\.decode: graph"):
+        schema.resolve(saved)
+
+
+def test_the_hash_of_an_old_run_is_what_it_was():
+    """Of results/vstar, as the version that still had `model.compile` computed it."""
+    (path,) = (unpacked() / "vstar").glob("*prompt/config.yaml")
+    assert identity.content_hash(parse_yaml(path), FULL).startswith("34971268d84b")
 
 
 @pytest.mark.parametrize("path", OLD, ids=lambda path: "/".join(path.parts[-3:-1]))
@@ -209,8 +229,8 @@ def test_every_key_that_committed_configs_lack_has_its_old_value_listed(path):
     assert added <= schema.LATER.keys()
     made = schema.resolve(old).as_dict()
     for key in added:
-        section, _, name = key.partition(".")
-        made[section][name] = schema.LATER[key]
+        section, dot, name = key.rpartition(".")
+        (made[section] if dot else made)[name] = schema.LATER[key]
     assert identity.content_hash(old, FULL) == identity.content_hash(made, FULL)
 
 
@@ -218,11 +238,15 @@ def test_a_key_that_older_configs_lack_counts_only_off_its_old_value(file):
     old = schema.load(file).as_dict()
     del old["images"]
     for key, value in schema.LATER.items():
-        section, _, name = key.partition(".")
-        new = {**old, section: {**old.get(section, {}), name: value}}
-        assert identity.content_hash(new, HALF) == identity.content_hash(old, HALF)
-        new[section][name] = "another"
-        assert identity.content_hash(new, HALF) != identity.content_hash(old, HALF)
+        assert hash_with(old, key, value) == identity.content_hash(old, HALF)
+        assert hash_with(old, key, "another") != identity.content_hash(old, HALF)
+
+
+def hash_with(old, key, value):
+    """The hash of a config with one more key."""
+    section, dot, name = key.rpartition(".")
+    new = {**old.get(section, {}), name: value}
+    return identity.content_hash({**old, section: new} if dot else {**old, name: value}, HALF)
 
 
 @pytest.mark.parametrize("override", ["refine.weight=2.5", "plain=false", "batch_size=2", "seed=1"])

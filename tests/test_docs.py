@@ -91,6 +91,8 @@ SHELL = [block for block in BLOCKS if block.language in ("bash", "console", "sh"
 PYTHON = [block for block in BLOCKS if block.language == "python"]
 NAMED = re.compile(r"# (\S+\.py)\n")
 """How a block begins that is a file."""
+NAMESPACES: dict[str, dict] = {}
+"""Document -> what its Python blocks have defined so far; they are run in their order."""
 FILES = {found[1]: block.text for block in PYTHON if (found := NAMED.match(block.text))}
 
 
@@ -256,7 +258,8 @@ def test_python(block, ready):
         kind = "refine" if "def refine" in block.text else "locate"
         assert plugins.load(kind, named[1]).Config()
     else:
-        exec(compile(block.text, str(block), "exec"), {"__name__": "__main__"})
+        names = NAMESPACES.setdefault(block.document, {"__name__": "__main__"})
+        exec(compile(block.text, str(block), "exec"), names)
 
 
 def test_every_reason_is_needed_and_no_block_is_left_out(tmp_path):
@@ -319,3 +322,16 @@ def test_links_lead_somewhere(document):
             heads = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.M)
             kept = [re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads]
             assert anchor[1:] in kept, f"{document}: {target}{anchor}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_files_that_are_named_exist(document):
+    """Paths in backticks; a NAME in capitals or a pattern stands for many."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    named = re.findall(
+        r"`((?:cof|cof_lab|cof_speed|tests|docs|examples|scripts|results)/[\w./-]+)`", text
+    )
+    gone = [
+        path for path in named if not re.search(r"[A-Z]{3}", path) and not (ROOT / path).exists()
+    ]
+    assert not gone

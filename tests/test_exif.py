@@ -142,7 +142,7 @@ def oracle(name, root, exif=None):
     for question, image in zip(questions, images, strict=True):
         assert close(question.boxes[0], white(image))
     located = schema.resolve({**chosen.as_dict(), "locate": {"name": "oracle"}})
-    from cof.evaluate.answering import settings_of
+    from cof.config.settings import settings_of
 
     results = CoF(StubModel(), settings_of(located)).answer_batch(questions, images)
     return questions, images, results
@@ -216,7 +216,7 @@ def test_one_question_is_asked_upright_and_a_given_box_is_on_the_upright_picture
 
 def test_the_command_line_asks_upright(tmp_path, monkeypatch):
     file = spotted(tmp_path / "a.png", 6)
-    monkeypatch.setattr(CoF, "from_pretrained", lambda path, *rest, **more: CoF(StubModel()))
+    monkeypatch.setattr(CoF, "from_config", lambda *config: CoF(StubModel()))
     seen = white(load_image(file, exif="apply"))
     box = ",".join(map(str, seen.as_tuple()))
     said = CliRunner().invoke(main, ["ask", str(file), "What?", "--box", box, "--json"])

@@ -8,9 +8,8 @@ import torch
 from PIL import Image
 from transformers import DynamicCache
 
-from cof.models.base import Counters, Encoded
-from cof.models.common.decoding import Greedy
-from cof.models.common.kv_cache import Prefix, cached, roomy
+from cof.models.base import Counters
+from cof.models.common.kv_cache import Prefix, cached, fixed, load, roomy, unload
 
 LAYERS, HEADS, WIDTH = 2, 3, 4
 DECODER = SimpleNamespace(config=SimpleNamespace(num_hidden_layers=LAYERS))
@@ -60,16 +59,29 @@ def test_a_batch_first_takes_room_for_its_prompt_and_a_short_reply(reply, room):
         assert [layer.memory.shape[3] for layer in cache.layers] == [room] * LAYERS
 
 
-@pytest.mark.parametrize(("step", "reply"), [(None, 2048), (print, 0)])
-def test_before_a_static_cache_there_is_room_for_the_prompt_only(monkeypatch, step, reply):
-    def start(self, encoded, reply):
-        raise InterruptedError(reply)
-
-    monkeypatch.setattr(Greedy, "start", start)
-    embeds = {"inputs_embeds": torch.zeros(1, 3, WIDTH)}
-    encoded = Encoded(embeds, torch.ones(1, 3), (torch.arange(2),), keys=3)
-    with pytest.raises(InterruptedError, match=f"^{reply}$"):
-        Greedy(None, DECODER, Counters(), frozenset(), str, step=step).run(encoded, 2048)
+def test_fixed_memory_goes_on_from_a_cache_and_back_into_one():
+    """Whatever an earlier batch left behind it; the steps write where `at` says."""
+    memories = [torch.full((2, 4, HEADS, 16, WIDTH), torch.nan) for _ in range(LAYERS)]
+    caches, at = (roomy(DECODER, 5, 20), DynamicCache()), torch.zeros(1, dtype=torch.long)
+    feed(caches, 3, 5)
+    still = fixed(memories, at)
+    load(still, caches[0])
+    at.fill_(5)
+    for _ in range(3):
+        new = [parts(3, 1) for _ in range(LAYERS)]
+        for layer, pair in enumerate(new):
+            caches[1].update(*pair, layer)
+            keys, values = still.update(*(torch.cat([part, part[:1]]) for part in pair), layer)
+            assert keys.data_ptr() == memories[layer].data_ptr()
+            assert values.shape == (4, HEADS, 16, WIDTH)
+        at += 1
+    for layer, memory in enumerate(memories):
+        assert not memory.isnan().any()
+        assert not memory[:, :, :, 8:].any()
+        assert torch.equal(memory[0, :3, :, :8], caches[1].layers[layer].keys)
+    out = unload(still, torch.tensor([0, 2]), 8, roomy(DECODER, 8, 20))
+    caches[1].batch_select_indices(torch.tensor([0, 2]))
+    assert same(*feed((out, caches[1]), 2, 1))
 
 
 @pytest.mark.parametrize(
@@ -146,7 +158,7 @@ def test_the_cache_goes_by_the_name_that_the_decoder_has(run, name):
     class Decoder(torch.nn.Module):
         forward = run
 
-    for decoder in (Decoder(), run, torch.compile(run, backend="eager")):
+    for decoder in (Decoder(), run):
         assert cached(decoder, "keys") == {name: "keys", "use_cache": True}
 
 

@@ -7,10 +7,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
-    *("errors", "types", "files", "prompts", "exif", "images"),  # what everything speaks of
+    *("errors", "types", "files", "prompts", "exif", "images", "given"),  # the words
     *("regions", "attention", "models", "batch", "refine"),  # the method
     *("config", "bench", "store", "locate"),  # what is asked, and where it lies
-    *("plot", "outcome", "pipeline"),  # the two stages read aloud
+    *("plot", "stages", "outcome", "pipeline"),  # the two stages read aloud
     *("analyse", "evaluate", "cli"),  # records to numbers, runs, commands
 )
 """Parts of `cof`, lowest first: a part imports from itself and from those before it."""

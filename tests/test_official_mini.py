@@ -11,7 +11,7 @@ import pytest
 
 from cof.bench import mme
 from cof.config import schema
-from cof.evaluate.answering import settings_of
+from cof.config.settings import settings_of
 from cof.images import load_image
 from cof.models.llava.model import load
 from cof.pipeline import CoF

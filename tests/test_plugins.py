@@ -182,25 +182,38 @@ def test_a_run_does_not_go_on_with_another_plugin(lab):
     assert "take refine.sha256 out" in saved.output
 
 
+STUB = "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Config: ...\n"
+GOOD = "def locate(batch, config): ...\n"
+
+
 @pytest.mark.parametrize(
     ("name", "source", "says"),
     [
         ("gone.py", None, "gone.py"),
         ("my_lab.gone", None, "'my_lab.gone' cannot be imported .*PYTHONPATH"),
-        ("zoom", None, "unknown name 'zoom'; there is: centre, .*my_lab.zoom.*zoom.py"),
+        ("zoom", None, "unknown name 'zoom'; there is: attention, centre, .*my_lab.zoom.*zoom.py"),
         ("bad.py", "x = (", "bad.py cannot be imported .SyntaxError"),
         ("bad.py", "1 / 0", "cannot be imported .ZeroDivisionError: division by zero"),
-        ("bad.py", "Config = int", "bad .*lacks locate; cof/locate/__init__.py says"),
+        ("bad.py", STUB, "bad .*lacks locate; cof/locate/__init__.py says"),
         (
             "bad.py",
-            "Config = int\ndef locate(model, questions, views, config): ...",
+            STUB + "def locate(model, questions, views, config): ...",
             r"has locate\(model, questions, views, config\) \(needs \(batch, config\)\)",
         ),
-        ("bad.py", "Config = int\nlocate = 3", r"has locate, no function \(needs \(batch, config"),
+        ("bad.py", STUB + "locate = 3", r"has locate, no function \(needs \(batch, config"),
         (
             "bad.py",
-            "Config = int\ndef locate(batch, config): ...\ndef check_dataset(x): ...",
+            STUB + GOOD + "def check_dataset(x): ...",
             r"has check_dataset\(x\) \(needs \(bench, questions, config\)\)",
+        ),
+        ("bad.py", STUB.replace("(frozen=True)", "") + GOOD, "Config is no frozen dataclass"),
+        ("bad.py", "Config = int\n" + GOOD, "Config is no frozen dataclass"),
+        ("bad.py", STUB.replace(": ...", ":\n    sha256: str = ''") + GOOD, "Config has sha256"),
+        ("bad.py", STUB + GOOD + "CACHEABLE = True", "lacks read_reply"),
+        (
+            "bad.py",
+            "from cof.locate.centre import Config\n" + GOOD,
+            "Config is that of cof.locate.centre, which would be run in its place",
         ),
     ],
 )
@@ -227,3 +240,87 @@ def test_a_plugin_of_python_alone(lab):
     outcome = cof(Image.new("RGB", (30, 30)), "Is it red?")
     assert outcome.text.endswith("?")
     assert outcome.region.source == "zoom"
+
+
+def hash_of(names):
+    data = {key: {"name": name} for key, name in names.items()}
+    data["bench"] = {"name": "mme", "root": "."}
+    return content_hash(schema.resolve(data).as_dict(), {})
+
+
+def fresh(lab, name, text):
+    """A module that nobody has imported yet, in a package of its own."""
+    folder = lab / "path" / name
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "helper.py").write_text(text)
+    (folder / "unrelated.py").write_text("x = 1\n")
+    source = textwrap.dedent(LOCATE)
+    (folder / "zoom.py").write_text("from . import helper\n" + source)
+    (folder / "other.py").write_text(f"from {name} import helper\n" + source)
+    return folder
+
+
+def test_what_a_plugin_imports_of_its_own_package_counts(lab):
+    hashes = {}
+    for name, text in (("one", "x = 1\n"), ("two", "x = 2\n"), ("six", "x = 1\n")):
+        folder = fresh(lab, name, text)
+        (folder / "unrelated.py").write_text(f"x = '{name}'\n")
+        hashes[name] = hash_of({"locate": f"{name}.zoom"})
+        assert hash_of({"locate": f"{name}.other"}) != hashes[name]
+    assert hashes["one"] == hashes["six"], "what it does not import does not count"
+    assert hashes["one"] != hashes["two"]
+
+
+def test_a_file_counts_with_what_lies_beside_it(lab):
+    (lab / "stage.py").write_text("import aside\n" + textwrap.dedent(LOCATE))
+    hashes = set()
+    for text in ("x = 1\n", "x = 2\n"):
+        (lab / "aside.py").write_text(text)
+        with (lab / "stage.py").open("a") as file:
+            file.write("\n")  # a fresh module
+        plugins._hashes.cache_clear()
+        hashes.add(hash_of({"locate": "stage.py"}))
+    assert len(hashes) == 2
+
+
+def test_the_hash_is_of_what_was_loaded(lab):
+    folder = fresh(lab, "four", "x = 1\n")
+    before = hash_of({"locate": "four.zoom"})
+    (folder / "zoom.py").write_text("changed = True\n")
+    assert hash_of({"locate": "four.zoom"}) == before
+
+
+def test_a_file_of_the_same_size_in_the_same_second_is_read_anew(lab):
+    said = []
+    for value in ("0.1", "0.2"):
+        (lab / "now.py").write_text(textwrap.dedent(LOCATE).replace("0.25", value))
+        said.append(plugins.load("locate", "now.py").Config().margin)
+    assert said == [0.1, 0.2]
+    assert not (lab / "__pycache__").exists()
+
+
+def test_a_path_of_an_outside_stage_counts_as_it_is(lab):
+    source = textwrap.dedent(LOCATE).replace("margin: float = 0.25", "path: str = 'a'")
+    (lab / "kept.py").write_text(source)
+    base = {"bench": {"name": "mme", "root": "."}}
+    one, two = (
+        content_hash(schema.resolve({**base, "locate": part}).as_dict(), {})
+        for part in ({"name": "kept.py"}, {"name": "kept.py", "path": "b"})
+    )
+    assert one != two
+
+
+def test_a_plugin_may_be_a_package(lab):
+    folder = lab / "path" / "wide"
+    folder.mkdir()
+    head, _, body = textwrap.dedent(LOCATE).partition("def locate")
+    (folder / "config.py").write_text(head)
+    (folder / "__init__.py").write_text(
+        "from cof.types import Box, Region\nfrom wide.config import Config\ndef locate" + body
+    )
+    import wide
+
+    assert plugins.owner("locate", wide.Config()) is wide
+    with pytest.raises(ConfigError, match="'wide'"):
+        plugins.load("locate", "wide")  # no dot: the name of one of ours

@@ -198,22 +198,3 @@ def test_decoding_ends_a_row_once_its_text_is_complete(llava, views):
     assert full.text == script
     assert len(cut.tokens) < len(full.tokens)
     assert parse_boxes(cut.text) == parse_boxes(script) == ((0.1, 0.2, 0.3, 0.4),)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("scope", ["all", "text"])
-def test_compiled_decoding_on_a_static_cache_is_the_same(llava, views, masks, scope):
-    """Traced by dynamo (no compiler needed), highlighted and plain in turn: nothing is baked in."""
-    encoded = llava.encode(views, QUESTIONS)
-    plan = highlight.plan(encoded, masks, highlight.Config(4.5, scope))
-    plain = shared(llava, encoded)
-    with llava.highlighted(plan):
-        lit = shared(llava, encoded)
-    llava.compile, llava.compile_options = True, {"backend": "eager", "dynamic": False}
-    try:
-        with llava.highlighted(plan):
-            assert torch.allclose(shared(llava, encoded), lit, atol=5e-5)
-        assert torch.allclose(shared(llava, encoded), plain, atol=5e-5)
-    finally:
-        llava.compile = False
-        llava.__dict__.pop("_compiled", None)

@@ -27,6 +27,7 @@ from cof.analyse.naming import hash_names, setting_names
 from cof.analyse.passes import has_both, scored_pass, tally_of
 from cof.analyse.statistics import Clusters
 from cof.analyse.tables import Table, plural
+from cof.config.plugins import label
 from cof.errors import DataError
 from cof.files import write_whole
 from cof.store.folder import Run, run_hash
@@ -101,7 +102,7 @@ def _groups(runs: Sequence[Run]) -> list[list[Run]]:
     groups: dict[tuple[str, bytes], list[Run]] = {}
     for run in runs:
         asked = gather(run.results, ASKED)[0].digest
-        groups.setdefault((run.config["bench"]["name"], asked), []).append(run)
+        groups.setdefault((label(run.config["bench"]["name"]), asked), []).append(run)
     return list(groups.values())
 
 
@@ -133,6 +134,8 @@ def _section(runs: Sequence[Run], number: int, options: ReportOptions) -> Sectio
     if paired:
         section.tables.append(sections.effect_table(list(paired.values()), list(paired), seed))
     section.tables.append(sections.status_table(runs, names))
+    flips = sections.flips_table(runs, names)
+    section.tables += [flips] if flips else []
     section.tables.append(sections.seconds_table(runs, names))
     section.tables.append(sections.provenance_table(runs, names))
     section.tables = [replace(one, name=f"{number}-{one.name}") for one in section.tables]

@@ -16,7 +16,8 @@ from cof.analyse.scores import STATUSES
 from cof.analyse.significance import holm
 from cof.analyse.statistics import Estimate
 from cof.analyse.tables import INTERVALS, Cell, Number, Table, metric, percent, points
-from cof.store.folder import Run, run_hash
+from cof.errors import cut
+from cof.store.folder import FLIPS, Run, RunFolder, run_hash
 from cof.store.manifest import latest
 from cof.types import Result
 
@@ -103,6 +104,32 @@ def status_table(runs: Sequence[Run], names: Sequence[str]) -> Table:
         rows.append((name, run_hash(run), len(run.results), *found, failed))
     head = ("run", "hash", "n", *STATUSES, "failed")
     return Table("status", "How regions became masks: questions", head, tuple(rows))
+
+
+SHOWN_FLIPS = 8
+"""Most flipped answers that a report shows of each pass; flips.json has all."""
+
+
+def flips_table(runs: Sequence[Run], names: Sequence[str]) -> Table | None:
+    """Answers that half precision moved: of the questions asked again alone; None without any run.
+
+    See `cof.evaluate.flips`.
+    """
+    rows: list[tuple[Cell, ...]] = []
+    for run, name in zip(runs, names, strict=True):
+        found = RunFolder(run.path).read_json(FLIPS)
+        for kind in ("coarse", "plain", "cof") if found else ():
+            flipped = found[kind]
+            shown = [f"{one['id']}: {one['batch']} → {one['alone']}" for one in flipped]
+            more = [f"and {len(shown) - SHOWN_FLIPS} more"] * (len(shown) > SHOWN_FLIPS)
+            which = "; ".join(map(cut, [*shown[:SHOWN_FLIPS], *more])) or "none"
+            share = 100 * len(flipped) / found["asked"] if found["asked"] else None
+            rows.append((name, kind, found["asked"], len(flipped), share, which))
+    if not rows:
+        return None
+    head = ("run", "pass", "asked again", "flipped", "%", "in its batch → alone")
+    caption = "Half precision: answers that differ between the run's batches and batch 1"
+    return Table("flips", caption, head, tuple(rows))
 
 
 def seconds_table(runs: Sequence[Run], names: Sequence[str]) -> Table:

@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from cof.cli._options import COUNT, Positive, picture
 from cof.errors import ConfigError
 from cof.files import whole
 
 if TYPE_CHECKING:
-    from cof.pipeline import CoF, Outcome
+    from cof.outcome import Outcome
     from cof.types import Box
 
 DRAWN_ONLY = (
     "the embedded model cof-tiny knows drawn shapes only, and this image is none of its world's: "
     "its answer means nothing; --model takes a LLaVA-1.5 for photographs"
 )
+
+
+KEYS = {
+    "model": "model.path",
+    "device": "model.device",
+    "dtype": "model.dtype",
+    "weight": "refine.weight",
+    "scope": "refine.scope",
+    "expand": "boxes.expand",
+    "rules": "boxes.rules",
+    "square": "boxes.square",
+    "max_new_tokens": "limits.max_new_tokens",
+}
+"""Option -> the key of a config that it sets; its default is the key's own."""
 
 
 def parse_box(_ctx: Any, _option: Any, text: str | None) -> Box | None:
@@ -44,6 +60,12 @@ def parse_box(_ctx: Any, _option: Any, text: str | None) -> Box | None:
 @click.command()
 @click.argument("image")
 @click.argument("question")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="YAML of a run: its model and settings; options given here count more.",
+)
 @click.option("--model", default="cof-tiny", show_default=True, help="Folder or hub name.")
 @click.option(
     "--weight",
@@ -71,9 +93,16 @@ def parse_box(_ctx: Any, _option: Any, text: str | None) -> Box | None:
 @click.option("--device", default="auto", show_default=True)
 @click.option("--dtype", default="auto", show_default=True)
 @click.option("--allow-url", is_flag=True, help="Fetch IMAGE where it is an http(s) address.")
-def ask(image: str, question: str, **options: Any) -> None:
-    """Answer QUESTION about IMAGE: find its region, then answer with it highlighted."""
+@click.pass_context
+def ask(
+    context: click.Context, image: str, question: str, overrides: Sequence[str], **options: Any
+) -> None:
+    """Answer QUESTION about IMAGE: find its region, then answer with it highlighted.
+
+    KEY=VALUE sets any key of a config (refine.name=plain, locate.name=stages/zoom.py).
+    """
     from cof.images import load_image
+    from cof.pipeline import CoF
     from cof.prompts import check_question
     from cof_lab.recognise import is_drawn
 
@@ -81,14 +110,15 @@ def ask(image: str, question: str, **options: Any) -> None:
     picture = load_image(image, exif="apply", allow_url=options["allow_url"])
     if options["plot"] and not options["plot"].absolute().parent.is_dir():
         raise ConfigError(f"--plot {options['plot']}: there is no folder {options['plot'].parent}")
-    pipeline = _pipeline(options)
+    pipeline = CoF.from_config(_config(context, options), *overrides)
     outcome = pipeline(picture, question, box=options["box"], plain=options["compare"])
-    if _is_embedded(options["model"]) and not is_drawn(picture):
+    if _is_embedded(pipeline.model.name) and not is_drawn(picture):
         click.echo(f"note: {DRAWN_ONLY}", err=True)
     if options["plot"]:
         _save(outcome, options["plot"])
     if options["as_json"]:
-        click.echo(json.dumps(_as_json(outcome, image, question), ensure_ascii=False, indent=2))
+        said = {**outcome.to_dict(), "image": image}
+        click.echo(json.dumps(said, ensure_ascii=False, indent=2))
         return
     click.echo(_as_text(outcome, options["compare"]))
 
@@ -100,25 +130,19 @@ def _is_embedded(model: str) -> bool:
     return model == EMBEDDED or Path(model).resolve() == embedded_model_path().resolve()
 
 
-def _pipeline(options: dict[str, Any]) -> CoF:
-    from cof.locate import prompt
-    from cof.models.base import Limits
-    from cof.pipeline import CoF, Settings
-    from cof.refine.highlight import Config
-    from cof.regions.boxes import BoxConfig
+def _config(context: click.Context, options: dict[str, Any]) -> dict[str, Any]:
+    """The config file's data, changed by the options that were given."""
+    from cof.config.sections import changed, section_of
+    from cof.config.yaml import parse_yaml
 
-    try:
-        rules = options["rules"]
-        settings = Settings(
-            locate=prompt.Config(stop="first" if rules == "reference" else "boxes"),
-            boxes=BoxConfig(rules, options["expand"], options["square"]),
-            refine=Config(options["weight"], options["scope"]),
-            limits=Limits(options["max_new_tokens"]),
-        )
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    loading = {key: options[key] for key in ("device", "dtype")}
-    return CoF.from_pretrained(options["model"], settings, **loading)
+    data = parse_yaml(options["config"]) if options["config"] else {}
+    for name, key in KEYS.items():
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            data = changed(data, key, options[name])
+    stage = section_of(data, "locate")
+    if options["rules"] == "reference" and stage.get("name", "prompt") == "prompt":
+        return {**data, "locate": {"stop": "first", **stage}}
+    return data
 
 
 def _save(outcome: Outcome, file: Path) -> None:
@@ -140,18 +164,3 @@ def _as_text(outcome: Outcome, compare: bool) -> str:
 
 def _corners(box: Box) -> str:
     return f"[{box.x0:.3f}, {box.y0:.3f}, {box.x1:.3f}, {box.y1:.3f}]"
-
-
-def _as_json(outcome: Outcome, image: str, question: str) -> dict[str, Any]:
-    return {
-        "image": image,
-        "question": question,
-        "answer": outcome.text,
-        "plain": outcome.plain,
-        "boxes": [box.as_tuple() for box in outcome.boxes],
-        "status": outcome.result.status,
-        "cells": outcome.result.cells,
-        "visual_tokens": outcome.result.tokens,
-        "reply": outcome.region.reply,
-        "seconds": outcome.seconds,
-    }

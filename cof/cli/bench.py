@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,6 +11,7 @@ import click
 from cof.cli._options import COUNT
 
 if TYPE_CHECKING:
+    from cof.models.common.graphs import Decode
     from cof.models.llava.model import Llava
 
 
@@ -22,7 +24,13 @@ if TYPE_CHECKING:
 @click.option("--rounds", type=COUNT, default=3, show_default=True)
 @click.option("--device", default="auto", show_default=True)
 @click.option("--dtype", default="auto", show_default=True)
-@click.option("--compile", "compiled", is_flag=True, help="Static cache and torch.compile.")
+@click.option(
+    "--decode",
+    type=click.Choice(["auto", "graph", "eager"]),
+    default="auto",
+    show_default=True,
+    help="Captured decode steps or the eager loop; auto is graph on CUDA.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def bench(
     shape: str,
@@ -31,44 +39,47 @@ def bench(
     rounds: int,
     device: str,
     dtype: str,
-    compiled: bool,
+    decode: Decode,
     as_json: bool,
 ) -> None:
     """Time plain, published and our passes; exit with 1 where a bar is missed."""
+    from cof.models.common.determinism import WORKSPACE
     from cof_speed import measure
+    from cof_speed.breakdown import breakdown
     from cof_speed.cases import Workload
 
-    loaded = _model(shape, model, device, dtype)
-    loaded.compile = compiled
+    os.environ.setdefault(WORKSPACE, ":4096:8")  # for the bar that needs deterministic kernels
+    loaded = _model(shape, model, device, dtype, decode)
     work = Workload(loaded, batch)
     place = loaded.network.device
     timings = measure.measure(work.cases(), place, rounds)
-    required, goals = measure.bars(timings, work)
+    steps = breakdown(work, place, rounds)
+    required, goals = measure.bars(timings, work, steps, place.type == "cuda")
     about = measure.machine(place) | loaded.describe() | {"rounds": rounds, "batch": batch}
     if about["dtype"] != "float32":
         about["flip_rate"] = measure.flip_rate(work)
     click.echo(
-        json.dumps(measure.as_json(timings, required, goals, about), indent=2)
+        json.dumps(measure.as_json(timings, required, goals, steps, about), indent=2)
         if as_json
-        else _text(timings, required, goals, about)
+        else _text(timings, required, goals, steps, about)
     )
     raise SystemExit(0 if all(bar.met for bar in required) else 1)
 
 
-def _model(shape: str, model: str | None, device: str, dtype: str) -> Llava:
+def _model(shape: str, model: str | None, device: str, dtype: str, decode: Decode) -> Llava:
     from cof.errors import ConfigError
     from cof.models.common.loading import pick_device, pick_dtype
     from cof.models.llava import Config, load
     from cof_speed.shapes import SHAPES, random_llava
 
     if model is not None:
-        return load(Config(model, device, dtype))
+        return load(Config(model, device, dtype, decode=decode))
     if shape not in SHAPES:
         raise ConfigError(f"--shape {shape!r}: there is {', '.join(SHAPES)}")
-    return random_llava(shape, pick_device(device), pick_dtype(dtype, device))
+    return random_llava(shape, pick_device(device), pick_dtype(dtype, device), decode=decode)
 
 
-def _text(timings: Any, required: Any, goals: Any, about: dict[str, Any]) -> str:
+def _text(timings: Any, required: Any, goals: Any, steps: Any, about: dict[str, Any]) -> str:
     from tabulate import tabulate
 
     rows = [(t.name, t.ratio, f"{t.low:.2f}-{t.high:.2f}", t.seconds, t.mib) for t in timings]
@@ -80,5 +91,10 @@ def _text(timings: Any, required: Any, goals: Any, about: dict[str, Any]) -> str
         for bar in found
     ]
     limits = tabulate(bars, ("", "", "value", "limit", ""), floatfmt=".3f")
+    parts = [
+        (step.name, "n/a" if step.value is None else f"{step.value:.2f}", step.unit)
+        for step in steps
+    ]
+    spent = tabulate(parts, ("step", "", ""), colalign=("left", "right", "left"))
     where = ", ".join(f"{key} {value}" for key, value in about.items())
-    return f"{table}\n\n{limits}\n\n{where}"
+    return f"{table}\n\n{spent}\n\n{limits}\n\n{where}"

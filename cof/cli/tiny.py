@@ -19,7 +19,7 @@ def tiny() -> None:
 
 @tiny.command()
 @click.argument("folder", type=FOLDER, callback=place)
-@click.option("--preset", type=click.Choice(["cpu", "gpu", "study", "smoke"]), default="cpu")
+@click.option("--preset", type=click.Choice(["cpu", "study", "smoke"]), default="cpu")
 @click.option(
     "--variant",
     type=click.Choice(["default", "gap", "control"]),

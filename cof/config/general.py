@@ -26,6 +26,7 @@ class General:
         seed: of the permutation test; sampling has `limits.seed`.
         cache: file of coarse replies that runs share (`cof.store.replies`); None asks anew.
         workers: threads of each process that decode images ahead of the model.
+        deterministic: kernels that give the same bits every time, without TF32; slower on a GPU.
     """
 
     name: str | None = None
@@ -35,6 +36,7 @@ class General:
     seed: int = 0
     cache: str | None = None
     workers: int = 2
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         if self.batch_size != "auto" and not 1 <= self.batch_size <= 65536:

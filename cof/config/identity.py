@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cof.config import plugins
-from cof.config.schema import LATER
+from cof.config.schema import GONE, LATER
 from cof.errors import shown
 
 NOT_RESULTS = ("name", "out", "cache", "workers", "bench.root")
@@ -16,7 +16,8 @@ NOT_RESULTS = ("name", "out", "cache", "workers", "bench.root")
 
 PLACES = ("model.path", "locate.of", "locate.path", "bench.questions", "bench.images", "bench.file")
 """Keys that name a place with contents. The place does not count; the contents do, by hashes of
-their own: weights, regions, questions (`cof.store.origin`)."""
+their own: weights, regions, questions (`cof.store.origin`). In a section of a plug-in from outside
+such keys count as they are."""
 
 
 def counting(resolved: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
@@ -24,8 +25,8 @@ def counting(resolved: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str,
 
     Not `NOT_RESULTS`, no `PLACES`, no key of `LATER` at its old value, and in float32 not
     `batch_size`. `model.device` and `model.dtype` are what they came down to, where that is known:
-    kernels round differently on another kind of device (which is why `device_map` and `compile`
-    count too), but cuda:0 and cuda:1 are one kind.
+    kernels round differently on another kind of device (which is why `device_map` and `decode`
+    count too), but cuda:0 and cuda:1 are one kind. A key of `GONE` counts as it did.
 
     Args:
         resolved: the config.
@@ -34,11 +35,16 @@ def counting(resolved: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str,
     kept = {
         key: value
         for key, value in flatten(resolved).items()
-        if key not in (*NOT_RESULTS, *PLACES) and not (key in LATER and value == LATER[key])
+        if key not in NOT_RESULTS and not (key in LATER and value == LATER[key])
     }
-    for key in [key for key in kept if key.endswith(".sha256")]:  # a plug-in's content, not place
-        name = f"{key.removesuffix('.sha256')}.name"
-        kept[name] = plugins.label(kept[name])
+    sections = [key.removesuffix(".sha256") for key in kept if key.endswith(".sha256")]
+    ours = [key for key in PLACES if key.partition(".")[0] not in sections]
+    kept = {key: value for key, value in kept.items() if key not in ours}
+    for section in sections:  # of a plug-in from outside the content, not the place
+        kept[f"{section}.name"] = plugins.label(kept[f"{section}.name"])
+    for key, gone in GONE.items():
+        if kept.get(f"{key.partition('.')[0]}.name") == gone.name:
+            kept.setdefault(key, gone.value)
     kept |= {f"model.{key}": model[key] for key in ("dtype", "device") if key in model}
     if kept.get("model.dtype") == "float32" and not kept.get("limits.temperature"):
         kept.pop("batch_size", None)  # of a sampled answer the draws depend on the batch

@@ -33,15 +33,34 @@ from cof.regions.boxes import BoxConfig
 _OTHER_KEYS = {"bench": ("limit",), "locate": (), "refine": (), "model": ()}
 """Sections in the order in which they are read, the model's heavy module last."""
 
+
+@dataclass(frozen=True)
+class Gone:
+    """A key that a plug-in once had: the plug-in's name, the value that is left, the way out."""
+
+    name: str
+    value: Any
+    instead: str
+
+
 LATER: dict[str, Any] = {
+    "deterministic": False,
     "images.exif": "apply",
     "bench.unit": "pixels",
     "bench.extract": "vlmevalkit",
+    "model.decode": "auto",
+    "locate.decode": "free",
 }
 """Keys that older configs lack -> the value that stands for how those runs were made. At that value
 a key does not count (`cof.config.identity`), so that a new key changes no run's identity; every new
 key has a line here. (Runs made before `images.exif` turned their pictures; letters are read anew
 by every scoring.)"""
+
+GONE: dict[str, Gone] = {
+    "model.compile": Gone("llava", False, "model.decode: graph (the default on CUDA) replaced it"),
+}
+"""Keys that older configs have -> what became of them. At the value that stands for how every run
+is made now a key is dropped, and still counts as it did, so that no run's identity changes."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +158,7 @@ def resolve(data: Mapping[str, Any]) -> RunConfig:
     general = build(General, rest, "", known=sections)
     parts = {key: section_of(data, key) for key in sections}
     names = {key: take_name(parts[key], key) for key in KINDS}
+    _drop_gone(parts, names)
     sources = {key: take_source(parts[key], key, names[key]) for key in KINDS}
     limit = {"limit": parts["bench"].pop("limit")} if "limit" in parts["bench"] else {}
     subset = build(Subset, limit, "bench")
@@ -149,7 +169,9 @@ def resolve(data: Mapping[str, Any]) -> RunConfig:
         key: build(plugin_config(key, names[key]), parts[key], key, known=("name", *known))
         for key, known in _OTHER_KEYS.items()
     }
-    if boxes.rules == "reference" and getattr(configs["locate"], "stop", None) == "boxes":
+    asked = configs["locate"]
+    free = getattr(asked, "decode", "free") == "free"
+    if boxes.rules == "reference" and free and getattr(asked, "stop", None) == "boxes":
         raise ConfigError(
             "locate.stop: 'boxes' may end a reply before the box that boxes.rules=reference reads; "
             "set locate.stop to first or never"
@@ -166,6 +188,16 @@ def resolve(data: Mapping[str, Any]) -> RunConfig:
     )
 
 
+def _drop_gone(parts: Mapping[str, dict[str, Any]], names: Mapping[str, str]) -> None:
+    """Take keys out that are gone, if they say what holds anyway."""
+    for dotted, gone in GONE.items():
+        section, _, key = dotted.partition(".")
+        if names[section] != gone.name or key not in parts[section]:
+            continue
+        if (value := parts[section].pop(key)) != gone.value:
+            raise ConfigError(f"{dotted}: {shown(value)} is no more; {gone.instead}")
+
+
 def check_saved(data: dict[str, Any]) -> dict[str, Any]:
     """The data of a run's config.yaml, if every part that its readers use is there.
 
@@ -177,7 +209,7 @@ def check_saved(data: dict[str, Any]) -> dict[str, Any]:
     check_values(data, "")
     known = {field.name for field in fields(General)}
     build(General, {key: value for key, value in data.items() if key in known}, "")
-    for key in known - data.keys():
+    for key in known - data.keys() - LATER.keys():
         raise ConfigError(f"{key} is missing")
     for key in KINDS:
         take_name(section_of(data, key), key)

@@ -8,27 +8,29 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cof.config.schema import RunConfig
-from cof.errors import DataError, RunError
+from cof.config.settings import settings_of
+from cof.errors import DataError, RunError, cut
 from cof.evaluate.memory import Ask, Fitted
 from cof.evaluate.prefetch import feed
 from cof.images import load_image
 from cof.store import manifest, origin
 from cof.store.dataset import PlannedBatch, batch_limit
 from cof.store.folder import SCORES, RunFolder
+from cof.store.hashing import ImageHash
 from cof.store.records import to_record
 from cof.types import Question, Result
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from cof.pipeline import CoF, Settings
+    from cof.batch import Prepared
+    from cof.exif import Exif
+    from cof.pipeline import CoF
 
 
 @dataclass(frozen=True)
@@ -36,19 +38,26 @@ class RunSetting:
     """One setting, the run folder of its records, what it is asked, and of which model.
 
     Attributes:
-        dataset: the fingerprint of the questions.
+        asked: the fingerprint of the questions, and of the regions that are read from a file.
+        images: the hash of the images, of several processes in the first.
         identity: the model's, see `cof.store.origin.identify`.
     """
 
     config: RunConfig
     folder: RunFolder
-    dataset: Mapping[str, Any]
+    asked: Mapping[str, Any]
+    images: ImageHash
     identity: Mapping[str, str]
+
+    @property
+    def dataset(self) -> dict[str, Any]:
+        """The fingerprint of everything, as far as it is known by now."""
+        return {**self.asked, "images": self.images.now}
 
     @functools.cached_property
     def made(self) -> origin.Made:
         """What every record says about where it comes from."""
-        return origin.made(self.config.as_dict(), self.identity, self.dataset)
+        return origin.made(self.config.as_dict(), self.identity, self.asked)
 
     def lacks(self, total: int) -> bool:
         """True where some of the `total` questions have no record yet."""
@@ -60,18 +69,11 @@ class RunSetting:
         return (self.folder.path / SCORES).exists()
 
 
-def settings_of(config: RunConfig) -> Settings:
-    """The pipeline's part of a config."""
-    from cof.pipeline import Settings
-
-    stages = (config.locate, config.boxes, config.refine)
-    return Settings(*stages, config.limits, config.general.plain)
-
-
 def answer_all(
     pipeline: CoF,
     cells: Sequence[RunSetting],
     batches: Sequence[PlannedBatch],
+    seal: Callable[[], None],
     strict: bool = False,
     rows: int | None = None,
 ) -> None:
@@ -85,6 +87,8 @@ def answer_all(
         pipeline: built for the first cell.
         cells: settings that may share a batch, their folders locked.
         batches: the whole dataset.
+        seal: called once there are records to write and, without any, at the end; when it returns,
+            the manifest says everything about them.
         strict: stop at the first question that fails.
         rows: most rows of one fine pass, see `CoF.answer_many`.
 
@@ -94,7 +98,7 @@ def answer_all(
     from tqdm import tqdm
 
     config, folder = cells[0].config, cells[0].folder
-    load = partial(load_image, exif=config.images.exif)
+    load = partial(_open, pipeline, config.images.exif)
     known = [cell.folder.indexes() for cell in cells]
     done = set.intersection(*known)
     own = folder.ranks.deal(batches)
@@ -111,9 +115,11 @@ def answer_all(
     ):
         for batch, images in fed:
             answered = _answer(ask, batch, len(cells), images)
+            seal()
             for cell, there, results in zip(cells, known, answered, strict=True):
                 _write(cell, batch, results, there, strict)
             bar.update(len(batch))
+    seal()
 
 
 def _asker(pipeline: CoF, cells: Sequence[RunSetting], rows: int | None) -> Ask:
@@ -122,10 +128,10 @@ def _asker(pipeline: CoF, cells: Sequence[RunSetting], rows: int | None) -> Ask:
     size = cells[0].config.general.batch_size
     limit = manifest.batch_size(cells[0].folder) or batch_limit(size)
 
-    def ask(questions: Sequence[Question], images: Sequence[Image]) -> list[list[Result]]:
+    def ask(questions: Sequence[Question], pictures: Sequence[Prepared]) -> list[list[Result]]:
         if len(cells) == 1:
-            return [pipeline.answer_batch(questions, images)]
-        return pipeline.answer_many(questions, images, variants, rows)
+            return [pipeline.answer_batch(questions, pictures)]
+        return pipeline.answer_many(questions, pictures, variants, rows)
 
     def changed(fits: int) -> None:
         for cell in cells:
@@ -136,12 +142,29 @@ def _asker(pipeline: CoF, cells: Sequence[RunSetting], rows: int | None) -> Ask:
     return Fitted(ask, limit, size == "auto", changed)
 
 
+def _open(pipeline: CoF, exif: Exif, path: Path) -> Prepared:
+    """An image file, ready for the pipeline; done ahead, in a worker.
+
+    Raises:
+        DataError, DiskError, MemoryError: as `load_image`.
+        RunError: the model cannot make it ready; names the image.
+    """
+    image = load_image(path, exif=exif)
+    try:
+        return pipeline.prepare(image)
+    except MemoryError as error:
+        raise MemoryError(f"image {str(path)!r} does not fit into memory") from error
+    except Exception as error:  # a model's own, in a thread: without this nobody knew which image
+        why = f"{type(error).__name__}: {cut(str(error), 200)}"
+        raise RunError(f"image {str(path)!r} cannot be made ready for the model ({why})") from error
+
+
 def _answer(
-    ask: Ask, batch: PlannedBatch, cells: int, images: Sequence[Image | DataError]
+    ask: Ask, batch: PlannedBatch, cells: int, images: Sequence[Prepared | DataError]
 ) -> list[list[Result]]:
     """For each cell one result a question; an image that cannot be opened fails its own alone."""
     failed: dict[int, Result] = {}
-    pictures: dict[int, Image] = {}
+    pictures: dict[int, Prepared] = {}
     for (index, question), image in zip(batch, images, strict=True):
         if isinstance(image, DataError):
             failed[index] = Result(question, error=str(image))

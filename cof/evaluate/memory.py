@@ -13,12 +13,12 @@ from cof.errors import RunError
 from cof.types import Question, Result
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from cof.batch import Prepared
 
 log = logging.getLogger(__name__)
 
-Ask = Callable[[Sequence[Question], Sequence["Image"]], list[list[Result]]]
-"""Questions and images of a batch -> for each cell the results."""
+Ask = Callable[[Sequence[Question], Sequence["Prepared"]], list[list[Result]]]
+"""Questions and pictures of a batch -> for each cell the results."""
 
 _SIGNS = ("out of memory", "not enough memory", "can't allocate memory", "alloc_failed")
 
@@ -45,7 +45,7 @@ class Fitted:
         self._ask, self.size, self._shrink, self._changed = ask, size, shrink, changed
 
     def __call__(
-        self, questions: Sequence[Question], images: Sequence[Image]
+        self, questions: Sequence[Question], images: Sequence[Prepared]
     ) -> list[list[Result]]:
         """Answer B questions, for each cell B results.
 
@@ -65,7 +65,7 @@ class Fitted:
         return [list(itertools.chain(*cell)) for cell in zip(*parts, strict=True)]
 
     def _try(
-        self, questions: Sequence[Question], images: Sequence[Image]
+        self, questions: Sequence[Question], images: Sequence[Prepared]
     ) -> list[list[Result]] | None:
         """None where it did not fit; `size` is smaller then."""
         try:

@@ -3,7 +3,8 @@
 A folder holds a tiny checkpoint in the original layout, images, and for each case what the
 published script computed: token ids, region mask, and the logits of every decoding step of the
 coarse pass, the plain pass and the highlighted pass. Everything here starts from the image file,
-the question's text and the raw coarse reply.
+the question's text and the raw coarse reply. Its `prompt_highlighter/`, where there is one, holds
+cases of that script: lit positions, both branches' first logits, and the guided scores.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from cof.images import load_image, to_model_frame
 from cof.locate.prompt import read_reply
 from cof.models import llava
 from cof.models.base import Encoded, Limits
-from cof.refine import highlight
+from cof.refine import guided, highlight
 from cof.regions.boxes import BoxConfig
 from cof.regions.mask import focus
 from cof.regions.parse import parse_reference
@@ -160,6 +161,8 @@ class Parity:
             self._case(case)
         for case in self._json("beam_cases.json"):
             self._beam(case)
+        for case in self._json(f"{GUIDED}/cases.json"):
+            self._guided(case)
         return ParityReport(list(self.checks.values()), tolerance)
 
     def _json(self, name: str) -> list[dict[str, Any]]:
@@ -169,8 +172,8 @@ class Parity:
         except ValueError as error:
             raise DataError(f"{file}: not JSON ({error})") from error
 
-    def _tensors(self, case: dict[str, Any]) -> dict[str, Tensor]:
-        file = self.folder / "cases" / f"{case['id']}.safetensors"
+    def _tensors(self, case: dict[str, Any], folder: str = "cases") -> dict[str, Tensor]:
+        file = self.folder / folder / f"{case['id']}.safetensors"
         try:
             return load_file(file)
         except (OSError, SafetensorError) as error:
@@ -283,6 +286,36 @@ class Parity:
             tokens = self.model.generate_raw(encoded, limits)[0].tolist()
         self.checks["beam tokens"].items(tokens, row["hl_tokens"])
 
+    def _guided(self, case: dict[str, Any]) -> None:
+        """One case of Prompt Highlighter: `guided` on the positions that it lit, text's too."""
+        recorded, model = self._tensors(case, GUIDED), self.model
+        self._template(case["conv_mode"], self.model.start_end)
+        before, after = model.token_ids(case["question"])
+        self.checks["prompt ids"].items([*before, -200, *after], recorded["input_ids"][0].tolist())
+        kept = model.pixels
+        model.pixels = replace(kept, pad=case["image_padding"])
+        image = load_image(self.folder / case["image"], exif="ignore")
+        views = model.look([image, image])
+        model.pixels = kept
+        encoded = model.encode(views, [case["question"]] * 2)
+        every = torch.arange(encoded.keys, device=encoded.attention_mask.device)
+        encoded = replace(encoded, visual=(every, every))  # any position of the prompt may be lit
+        lit = [recorded["used_token_map"].bool()] * 2
+        how = (case["attention_weight"], case["guidance_scale"], case["use_log"])
+        config = guided.Config(*how, perturb=case["perturb_weight"])
+        encoded, plan = guided.branches(encoded, lit, config)
+        with model.highlighted(plan):
+            rows = model.greedy(encoded, 1, keep_logits=True)
+            steps = len(recorded["tokens"])
+            said = model.greedy(encoded, steps, keep_logits=True, mix=guided.guide(config))[0]
+        first = torch.stack([row.logits[0] for row in rows])
+        self.checks["guided branches"].numbers(first, recorded["branch_logits_first_step"])
+        self.checks["guided scores"].numbers(torch.stack(said.logits), recorded["guided_scores"])
+        self.checks["guided tokens"].items(said.tokens, recorded["tokens"].tolist())
+
+
+GUIDED = "prompt_highlighter"
+"""Folder, inside one of recorded numbers, of Prompt Highlighter's."""
 
 CHECKS = (
     "pixels",
@@ -299,5 +332,8 @@ CHECKS = (
     "highlighted logits",
     "highlighted tokens",
     "beam tokens",
+    "guided branches",
+    "guided scores",
+    "guided tokens",
 )
 """Names of the checks, in the order of the pipeline; beam search is informational."""

@@ -1,4 +1,4 @@
-"""Images of the next batches are decoded while the model works on this one."""
+"""Images of the next batches are opened, and made ready, while the model works on this one."""
 
 from __future__ import annotations
 
@@ -7,40 +7,39 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, TypeVar
 
 from cof.errors import DataError, RunError
 from cof.store.dataset import PlannedBatch
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+_T = TypeVar("_T")
+"""An image as `load` gives it."""
 
-    Pending = dict[str, Future[Image]]
-
-Load = Callable[[Path], "Image"]
+_Pending = dict[str, Future[Any]]
 
 
 def feed(
-    batches: Sequence[PlannedBatch], root: Path, workers: int, load: Load
-) -> Generator[tuple[PlannedBatch, list[Image | DataError]], None, None]:
+    batches: Sequence[PlannedBatch], root: Path, workers: int, load: Callable[[Path], _T]
+) -> Generator[tuple[PlannedBatch, list[_T | DataError]], None, None]:
     """Batches in their order, each with one image a question, or why it cannot be opened.
 
-    An image is decoded once for a batch and the next. Threads do, since decoders release Python's
-    lock. Decoded ahead: one batch, or as many small ones as keep the workers busy.
+    An image is loaded once for a batch and the next. Threads do, since decoding, padding, resizing
+    and hashing release Python's lock. Loaded ahead: one batch, or as many small ones as keep the
+    workers busy.
 
     Args:
         batches: what is going to be asked.
         root: folder of the image names.
         workers: number of threads, at least 1.
-        load: from a file to an RGB image, or DataError.
+        load: from a file to an image, ready for the model; or DataError.
 
     Raises:
         RunError: an image does not fit into memory; it may be whole, so the run stops, resumable.
         DiskError: as `load` does, likewise.
     """
     ahead = math.ceil(workers / max(map(len, batches), default=1))
-    waiting: deque[tuple[PlannedBatch, Pending]] = deque()
-    pending: Pending = {}
+    waiting: deque[tuple[PlannedBatch, _Pending]] = deque()
+    pending: _Pending = {}
     pool = ThreadPoolExecutor(workers, thread_name_prefix="images")
     try:
         for batch in batches:
@@ -56,12 +55,12 @@ def feed(
         pool.shutdown(cancel_futures=True)
 
 
-def _opened(batch: PlannedBatch, pending: Pending) -> tuple[PlannedBatch, list[Image | DataError]]:
+def _opened(batch: PlannedBatch, pending: _Pending) -> tuple[PlannedBatch, list[Any]]:
     found = {name: _result(future) for name, future in pending.items()}
     return batch, [found[question.image] for _, question in batch]
 
 
-def _result(future: Future[Image]) -> Image | DataError:
+def _result(future: Future[Any]) -> Any:
     try:
         return future.result()
     except DataError as error:

@@ -55,6 +55,7 @@ def _check_same(cell: RunSetting, mended: bool) -> None:
     )
     if keys:
         raise RunError(f"{folder.path}: made with another config ({'; '.join(keys)}); {WAY_OUT}")
+    cell.images.wait()
     changes = manifest.dataset_changes(folder, cell.dataset, mended)
     if changes:
         way = f"--retry-failed asks again about mended images; or {WAY_OUT}"

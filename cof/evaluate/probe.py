@@ -8,7 +8,6 @@ the model looks, not what it makes of it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +15,10 @@ import torch
 from torch import Tensor
 
 from cof.analyse.attention import Mass
-from cof.errors import AnswerError
 from cof.exif import Exif
 from cof.images import load_image
-from cof.models.base import Encoded, Limits, Model
-from cof.models.common.recording import record_attention
+from cof.models.base import Encoded, Model
+from cof.outcome.attention import visual_attention
 from cof.refine import highlight as highlight_stage
 from cof.types import Result
 
@@ -43,20 +41,9 @@ def attention_mass(
     Raises:
         AnswerError: a pass failed, so that its attention means nothing.
     """
-    with ExitStack() as stack:
-        if highlight is not None:
-            stack.enter_context(model.highlighted(highlight))
-        recorded = stack.enter_context(record_attention())
-        said = model.generate(encoded, Limits(max_new_tokens=1))
-    for answer in said:
-        if answer.error:
-            raise AnswerError(f"no attention to measure: {answer.error}")
-    layers = [recorded[layer].mean(dim=1).cpu() for layer in sorted(recorded)]
-    rows = []
-    for row, (mask, places) in enumerate(zip(masks, encoded.visual, strict=True)):
-        chosen = places[mask.to(places.device)].cpu()
-        rows.append(torch.stack([layer[row, chosen].sum() for layer in layers]))
-    return torch.stack(rows)
+    maps = visual_attention(model, encoded, highlight)
+    rows = zip(maps, masks, strict=True)
+    return torch.stack([layers[:, mask.cpu()].sum(1) for layers, mask in rows])
 
 
 def measure(

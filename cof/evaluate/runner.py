@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,16 +13,19 @@ from cof.analyse.gather import Pass, answer_of
 from cof.analyse.scores import summary
 from cof.config import plugins
 from cof.config.schema import RunConfig, exif_of
+from cof.config.settings import settings_of
 from cof.errors import ConfigError
-from cof.evaluate.answering import RunSetting, answer_all, settings_of
+from cof.evaluate.answering import RunSetting, answer_all
 from cof.evaluate.prepare import prepare
 from cof.store import manifest, origin
-from cof.store.dataset import fingerprint, first_tagged, plan_batches, read_questions
-from cof.store.folder import ANSWERS, CONFIG, SCORES, Run, RunFolder, load_run
+from cof.store.dataset import described, first_tagged, plan_batches, read_questions
+from cof.store.folder import ANSWERS, CONFIG, FLIPS, SCORES, Run, RunFolder, load_run
+from cof.store.hashing import PENDING, ImageHash
 from cof.store.launch import Meeting, Ranks
 from cof.types import Question
 
 if TYPE_CHECKING:
+    from cof.models.base import Model
     from cof.pipeline import CoF
 
 
@@ -74,12 +77,17 @@ def run_cells(settings: Sequence[RunConfig], options: Options | None = None) -> 
     questions = read_questions(first)
     for one in settings:
         _check(one, questions)
-    identities = {_model(one): origin.identify(one) for one in settings}
-    dataset = fingerprint(questions, Path(first.bench.root))
     ranks = Ranks.here()
-    with contextlib.ExitStack() as locks:
+    with (
+        contextlib.closing(ImageHash(questions, Path(first.bench.root))) as images,
+        contextlib.ExitStack() as locks,
+    ):
+        if ranks.leads:
+            images.start()
+        identities = {_model(one): origin.identify(one) for one in settings}
+        asked = described(questions, PENDING)
         cells = [
-            _open(one, dataset | origin.regions(one), identities[_model(one)], ranks, locks)
+            _open(one, asked | origin.regions(one), images, identities[_model(one)], ranks, locks)
             for one in settings
         ]
         meeting = Meeting(ranks)
@@ -92,7 +100,7 @@ def run_cells(settings: Sequence[RunConfig], options: Options | None = None) -> 
         for cell in cells if ranks.leads else []:
             cell.folder.join()
             cell.folder.merge(len(questions))
-            _score(cell.folder, cell.config)
+            _score(cell.folder, cell.config, questions)
             cell.folder.tidy()
     for cell in cells if not ranks.leads else []:
         cell.folder.join()
@@ -137,17 +145,18 @@ def _model(config: RunConfig) -> tuple[str, Any]:
 
 def _open(
     config: RunConfig,
-    dataset: Mapping[str, Any],
+    asked: Mapping[str, Any],
+    images: ImageHash,
     identity: Mapping[str, str],
     ranks: Ranks,
     locks: contextlib.ExitStack,
 ) -> RunSetting:
     """The setting's folder, locked."""
-    made = origin.made(config.as_dict(), identity, dataset)
+    made = origin.made(config.as_dict(), identity, asked)
     path = Path(config.general.out) / (config.general.name or _name(config, made))
     folder = RunFolder(path, ranks)
     locks.enter_context(folder.locked())
-    return RunSetting(config, folder, dataset, identity)
+    return RunSetting(config, folder, asked, images, identity)
 
 
 def _together(cells: Sequence[RunSetting]) -> list[list[RunSetting]]:
@@ -166,7 +175,8 @@ def _fill(
     options: Options,
     go: Callable[[], None],
 ) -> None:
-    """Answer what has no record yet; rank 0 holds the others (`go`) until the manifest is there.
+    """Answer what has no record yet; rank 0 holds the others' records (`go`) until the manifest is
+    whole.
 
     Cells that are complete but not scored stay in the company: a kill fell into the last batch.
     """
@@ -174,37 +184,75 @@ def _fill(
     cells = [cell for cell in cells if not cell.scored or cell.lacks(len(questions))]
     if not any(cell.lacks(len(questions)) for cell in cells):
         return
+    from cof.stages import check_model
+
     pipeline = build_pipeline(cells[0].config)
+    for cell in cells:
+        check_model(pipeline.model, settings_of(cell.config))
     for cell in cells if cells[0].folder.ranks.leads else []:
         here = manifest.describe(
             cell.config, cell.dataset, cell.identity, pipeline.model, options.command
         )
         manifest.write(cell.folder, here, len(cell.folder.indexes()))
         (cell.folder.path / SCORES).unlink(missing_ok=True)
+    seal = cache(partial(_seal, cells, go))
+    if cells[0].images.known:
+        seal()
+    answer_all(pipeline, cells, batches, seal, options.strict, options.rows)
+    for cell in cells if cells[0].folder.ranks.leads else []:
+        _measure_flips(pipeline.model, cell)
+
+
+def _measure_flips(model: Model, cell: RunSetting) -> None:
+    """In half precision ask some questions again, one at a time: `flips.json`."""
+    from cof.evaluate import flips
+    from cof.pipeline import CoF
+
+    if flips.due(cell.config, cell.identity):
+        results = load_run(cell.folder.path).results
+        found = flips.measure(CoF(model, settings_of(cell.config)), cell.config, results)
+        cell.folder.write_json(FLIPS, found)
+
+
+def _seal(cells: Sequence[RunSetting], go: Callable[[], None]) -> None:
+    """Wait for what the manifests lack; behind this, records may be written by every process."""
+    for cell in cells if cells[0].folder.ranks.leads else []:
+        manifest.write_images(cell.folder, cell.images.wait())
     go()
-    answer_all(pipeline, cells, batches, options.strict, options.rows)
 
 
 def build_pipeline(config: RunConfig) -> CoF:
     """Load the model and put the two stages around it."""
+    from cof.models.common.determinism import make_deterministic
     from cof.pipeline import CoF
     from cof.store.replies import ReplyCache
 
     Ranks.here().take_gpu(config.model.device)
+    if config.general.deterministic:
+        make_deterministic()
     model = plugins.load("models", config.names["model"]).load(config.model)
     cache = ReplyCache(Path(config.general.cache)) if config.general.cache else None
     return CoF(model, settings_of(config), cache)
 
 
-def _score(folder: RunFolder, config: RunConfig) -> None:
-    """Write scores.json, and the answers in the benchmark's published formats."""
+def _score(
+    folder: RunFolder, config: RunConfig, questions: Sequence[Question] | None = None
+) -> None:
+    """Write scores.json, and the answers in the benchmark's published formats.
+
+    Args:
+        folder: of the run, finished.
+        config: of the run.
+        questions: all of them where they are in memory; None takes them out of the records.
+    """
     bench, general = plugins.load("bench", config.names["bench"]), config.general
     results = load_run(folder.path).results
     passes: list[Pass] = ["plain", "cof"] if general.plain else ["cof"]
+    questions = questions or [result.question for result in results]
     for which in passes:
-        answer = answer_of(bench, which)
-        said = ((result.question, answer(result)) for result in results)
-        given = [(question, text) for question, text in said if text is not None]
+        said = map(answer_of(bench, which), results)
+        pairs = zip(questions, said, strict=True)
+        given = [(question, text) for question, text in pairs if text is not None]
         asked, texts = ([pair[place] for pair in given] for place in (0, 1))
         bench.export(asked, texts, folder.path / ANSWERS / which, config.bench)
     scores = summary(bench, results, general.plain, general.seed, config.bench)

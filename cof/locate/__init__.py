@@ -12,8 +12,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from cof.batch import Batch
-    from cof.locate import centre, file, oracle, prompt, random, shuffled, whole
+    from cof.locate import (
+        attention,
+        centre,
+        file,
+        iterate,
+        oracle,
+        prompt,
+        random,
+        shuffled,
+        whole,
+    )
     from cof.models.base import Model
+    from cof.regions.boxes import BoxConfig
     from cof.types import Question, Region, View
 
 
@@ -34,6 +45,9 @@ class MayHave(Protocol):
     def check_dataset(self, bench: str, questions: Sequence[Question], config: Any) -> None:
         """Refuse a benchmark that it cannot serve (DataError), before anything is loaded."""
 
+    def check_model(self, model: Model, config: Any, boxes: BoxConfig) -> None:
+        """Refuse a model that it cannot ask (ModelError, ConfigError), before any question."""
+
     def source(self, config: Any) -> str:
         """Hash of what the file says that it reads its regions from, "" for none; recorded."""
 
@@ -42,8 +56,11 @@ class MayHave(Protocol):
         """True where the model's reply depends on model, image, question and `Config` alone."""
 
     def read_reply(self, model: Model, reply: str, view: View) -> Region:
-        """The region of a kept reply; every stage with `CACHEABLE` has it."""
+        """The region of a kept reply; every stage with `CACHEABLE` has it. Notes are kept too."""
 
 
 if TYPE_CHECKING:
-    _HELD: tuple[Contract, ...] = (centre, file, oracle, prompt, random, shuffled, whole)
+    _HELD: tuple[Contract, ...] = (
+        *(attention, centre, file, iterate, oracle),
+        *(prompt, random, shuffled, whole),
+    )

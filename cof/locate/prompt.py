@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
 from cof.batch import Batch
+from cof.errors import ConfigError, ModelError
 from cof.models.base import Limits, Model
 from cof.prompts import GROUNDING, grounding_question
+from cof.regions.boxes import BoxConfig
 from cof.regions.parse import parse_boxes, parse_reference
 from cof.types import Answer, Region, View
 
@@ -26,38 +28,88 @@ class Config:
 
     Attributes:
         prompt: the request; `{question}` stands for the first line of the question's `core`, of its
-            text where it has none (as published).
+            text where it has none (as published). "" is the model's own (`Model.grounding`).
         max_new_tokens: length of the reply; the published script allows 128.
         stop: end a reply once its boxes are complete (`boxes`, see `boxes_complete`), after the
             first box that the published pattern finds (`first`; enough for the reference rules),
-            or only when the model ends it (`never`).
+            or only when the model ends it (`never`). Under a grammar it has no effect, and stays
+            as it is.
+        decode: `free` (as published), or `grammar` (ours): a list of boxes in the form that the
+            model itself would give it, see `Model.generate_boxes`. Such a reply always parses, may
+            be empty, and takes fewer passes; what it costs in honesty, a box where the model would
+            have said something else, shows in the region's `notes`.
     """
 
     prompt: str = GROUNDING
     max_new_tokens: int = 128
     stop: Literal["boxes", "first", "never"] = "boxes"
+    decode: Literal["free", "grammar"] = "free"
 
     def __post_init__(self) -> None:
-        if "{question}" not in self.prompt or self.max_new_tokens < 1:
+        if (self.prompt and "{question}" not in self.prompt) or self.max_new_tokens < 1:
             raise ValueError(
-                "prompt needs {question} in it, max_new_tokens at least 1; "
+                "prompt needs {question} in it (or is empty, the model's own), max_new_tokens "
+                "at least 1; "
                 f"got {self.prompt!r}, {self.max_new_tokens}"
             )
+        if self.decode == "grammar" and self.stop != "boxes":
+            raise ValueError(
+                f"stop={self.stop!r} has no effect under decode='grammar', whose replies end with "
+                "their boxes; leave stop at 'boxes'"
+            )
+
+
+def check_model(model: Model, config: Config, boxes: BoxConfig) -> None:
+    """Refuse a grammar where the family has none, or where its replies hide from `boxes.rules`.
+
+    Raises:
+        ModelError: there is no grammar.
+        ConfigError: the published pattern does not find the family's boxes.
+    """
+    if config.decode != "grammar":
+        return
+    if not model.box_form:
+        raise ModelError(
+            f"locate.decode: {model.name} has no grammar for boxes; use locate.decode=free"
+        )
+    one = ("0.10", "0.20", "0.30", "0.40") if model.frame.unit == (1.0, 1.0) else ("1", "2") * 2
+    samples = [form.write([one]) for form in model.box_form]
+    if boxes.rules == "reference" and any(parse_reference(text) is None for text in samples):
+        raise ConfigError(
+            "boxes.rules: 'reference' reads [d.d, d.d, d.d, d.d] alone, which this model's replies "
+            f"need not hold ({samples[0]}); use boxes.rules=clean or locate.decode=free"
+        )
 
 
 def locate(batch: Batch, config: Config) -> list[Region]:
     """One reply a question, every box in it; greedy, whatever the answers are decoded with."""
     model, views = batch.model, batch.views
-    asked = [grounding_question(one.core or one.text, config.prompt) for one in batch.questions]
-    limits = Limits(config.max_new_tokens)
-    replies = model.generate(model.encode(views, asked), limits, _done(config, model, views))
+    request = config.prompt or model.grounding
+    asked = [grounding_question(one.core or one.text, request) for one in batch.questions]
+    encoded = model.encode(views, asked)
+    if config.decode == "grammar":
+        replies = model.generate_boxes(encoded, views, config.max_new_tokens)
+        replies = [replace(one, notes={"decode": "grammar", **one.notes}) for one in replies]
+    else:
+        limits = Limits(config.max_new_tokens)
+        replies = model.generate(encoded, limits, _done(config, model, views))
     return [_region(model, reply, view) for reply, view in zip(replies, views, strict=True)]
 
 
 def _region(model: Model, reply: Answer, view: View) -> Region:
     if reply.error:
         return Region((), "prompt", "", model.frame.name, reply.seconds, error=reply.error)
-    return read_reply(model, reply.text, view, reply.seconds)
+    region = read_reply(model, reply.text, view, reply.seconds)
+    return replace(region, notes={**confidence(reply), **reply.notes})
+
+
+def confidence(reply: Answer) -> dict[str, float]:
+    """How sure the model was of a reply's tokens, in nats: the least log-probability, the mean."""
+    said = reply.logprobs
+    if not said:
+        return {}
+    least, mean = min(said), sum(said) / len(said)
+    return {"least_logprob": round(least, 4), "mean_logprob": round(mean, 4)}
 
 
 def read_reply(model: Model, reply: str, view: View, seconds: float = 0.0) -> Region:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from cof.models import llava
+    from cof.models import (
+        gemma3,
+        idefics3,
+        internvl,
+        llava,
+        llava_next,
+        llava_onevision,
+        qwen_vl,
+    )
     from cof.models.base import Model
 
 
@@ -28,4 +36,7 @@ class MayHave(Protocol):
 
 
 if TYPE_CHECKING:
-    _HELD: tuple[Contract, ...] = (llava,)
+    _HELD: tuple[Contract, ...] = (
+        llava,
+        *(qwen_vl, llava_next, llava_onevision, internvl, idefics3, gemma3),
+    )

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from cof.errors import ModelError
+from cof.prompts import GROUNDING
 from cof.regions.boxes import from_frame
 from cof.regions.parse import parse_boxes
 from cof.types import Answer, Box, Quad, View
@@ -65,8 +66,10 @@ class Encoded:
 Mix = Callable[["Tensor"], "Tensor"]
 """What becomes of the scores of a decoding step, float32 [rows, V] -> [rows, V].
 
-Rows that belong together stand next to each other and must get equal scores: then they choose the
-same token, live and end together. `rows` falls as rows end, their order stays."""
+Rows that belong together (pairs; of a function with an attribute `rows`, so many) stand next to
+each other and must get equal scores: then they choose the same token, live and end together, and
+where one of them fails all do. Fewer rows are given as rows end, their order stays. Tokens may be
+ruled out with -inf."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,30 @@ class Frame:
     unit: tuple[float, float] | None = (1.0, 1.0)
     order: Literal["xyxy", "yxyx"] = "xyxy"
     assumed: bool = False
+
+
+@dataclass(frozen=True)
+class BoxForm:
+    """One way in which a family writes the boxes of a reply, as a grammar follows it.
+
+    A reply is `opening`, any number of boxes with `between` among them, and `closing`; a box is
+    `before`, its four numbers with ", " among them, and `after`. Fractions have two decimals; in
+    any other unit numbers are integers from 0 to the unit.
+
+    Attributes:
+        between: None where there is at most one box.
+    """
+
+    opening: str
+    closing: str
+    before: str = ""
+    after: str = ""
+    between: str | None = None
+
+    def write(self, boxes: Sequence[Sequence[str]]) -> str:
+        """A reply with these boxes, four numbers each, as the family would write it."""
+        rows = [self.before + ", ".join(numbers) + self.after for numbers in boxes]
+        return self.opening + (self.between or "").join(rows) + self.closing
 
 
 @dataclass
@@ -141,7 +168,10 @@ class Model(ABC):
         space: which keys are highlighted: the decoder's own (`self`), or those of a
             cross-attention (`cross`), where every query is a token of text.
         narrows: whether a highlight can be narrowed to layers or heads.
+        box_form: ways in which it writes boxes, for `generate_boxes`; () where it has no grammar.
         counters: what it has computed so far.
+        grounding: its own request for the box of an answer, `{question}` in it; the paper's where
+            its family has documented none.
     """
 
     name: str
@@ -151,11 +181,24 @@ class Model(ABC):
     dtype: str
     space: Literal["self", "cross"] = "self"
     narrows: bool = True
+    box_form: tuple[BoxForm, ...] = ()
     counters: Counters
+    grounding: str = GROUNDING
+
+    def prepare(self, image: Image) -> Any:
+        """What of `look` needs no model: called in threads, ahead, and cheap to hold.
+
+        A family that prepares nothing leaves this out, and `prepared` in `look` as well.
+        """
+        return None
 
     @abstractmethod
     def look(self, images: Sequence[Image]) -> list[View]:
-        """Run the vision tower once over RGB images (any sizes)."""
+        """Run the vision tower once over RGB images (any sizes).
+
+        A family with a `prepare` takes a second argument, `prepared`: None, or what `prepare` made
+        of each image, where somebody had the time.
+        """
 
     @abstractmethod
     def encode(self, views: Sequence[View], questions: Sequence[str]) -> Encoded:
@@ -165,8 +208,8 @@ class Model(ABC):
         """
 
     @abstractmethod
-    def highlighted(self, highlight: Highlight) -> AbstractContextManager[None]:
-        """Add the highlight's bias to attention scores inside the `with` block."""
+    def highlighted(self, highlight: Highlight | None) -> AbstractContextManager[None]:
+        """Add the highlight's bias to attention scores inside the block; None switches it off."""
 
     @abstractmethod
     def generate(
@@ -202,6 +245,29 @@ class Model(ABC):
             ModelError: this family cannot weigh given answers.
         """
         raise ModelError(f"{self.name}: this model family cannot weigh given answers")
+
+    def generate_boxes(
+        self, encoded: Encoded, views: Sequence[View], max_new_tokens: int
+    ) -> list[Answer]:
+        """Decode one reply a row that is a list of boxes: greedy among what a grammar allows.
+
+        Args:
+            encoded: the prompts; no highlight is active.
+            views: the rows' images, for replies in pixels.
+            max_new_tokens: room for at least one box.
+
+        Returns:
+            Answers as of `generate`, in one of `box_form`, which `boxes` reads. They have no
+            `logprobs`, since what could not be otherwise at the end is not asked. In `notes` are
+            log-probabilities without the grammar, each the lowest of a reply: `least_logprob` of a
+            token that was said, `least_allowed` of all tokens together that the grammar allowed at
+            some place; that one is far below 0 where the model would have said something else.
+
+        Raises:
+            ModelError: this family has no grammar, its tokenizer cannot follow it, or
+                `max_new_tokens` is too small for a box.
+        """
+        raise ModelError(f"{self.name}: this model family has no grammar for boxes")
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:

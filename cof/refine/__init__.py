@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from cof.batch import Batch
-    from cof.models.base import Model
-    from cof.refine import highlight, plain
+    from cof.models.base import Limits, Model
+    from cof.refine import crop, guided, highlight, mean, overlay, plain
+    from cof.refine.base import Look
     from cof.types import Answer, Focus
 
 
@@ -40,6 +41,14 @@ class MayHave(Protocol):
     def check_model(self, model: Model, config: Any) -> None:
         """Refuse settings that the loaded model cannot have (ConfigError), before any question."""
 
+    def check_limits(self, limits: Limits, config: Any) -> None:
+        """Refuse ways of decoding that the stage cannot have (ConfigError), likewise."""
+
+    def prepare(self, batch: Batch, focuses: Sequence[Focus], config: Any) -> list[Look]:
+        """What each question is asked about, one `Look` a question; of a stage whose answer is
+        `cof.refine.base.answer` of that. Only such stages can be part of `mean`.
+        """
+
 
 if TYPE_CHECKING:
-    _HELD: tuple[Contract, ...] = (highlight, plain)
+    _HELD: tuple[Contract, ...] = (crop, guided, highlight, mean, overlay, plain)

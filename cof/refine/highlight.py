@@ -12,6 +12,7 @@ from torch import Tensor
 from cof.batch import Batch
 from cof.errors import ConfigError
 from cof.models.base import Encoded, Model
+from cof.refine.base import Look
 from cof.regions.bias import Highlight, Scope, check_indices, log_weight
 from cof.regions.mask import key_bias
 from cof.types import Answer, Focus
@@ -58,12 +59,20 @@ def check_model(model: Model, config: Config) -> None:
         except ValueError as error:
             raise ConfigError(f"refine.{error}") from error
         if chosen and not model.narrows:
-            raise ConfigError(f"refine.{name} needs model.compile=false")
+            raise ConfigError(
+                f"refine.{name}: this model's highlight cannot be narrowed; leave it out"
+            )
     if config.scope != "all" and model.space == "cross":
         raise ConfigError(
             f"refine.scope={config.scope}: this model's visual tokens are keys of a "
             "cross-attention and ask nothing themselves; use scope=all"
         )
+
+
+def prepare(batch: Batch, focuses: Sequence[Focus], config: Config) -> list[Look]:
+    """A look at each image with its region lit."""
+    how = (config.weight, config.scope, config.layers, config.heads, config.perturb)
+    return [Look(view, one.mask, *how) for view, one in zip(batch.views, focuses, strict=True)]
 
 
 def refine(batch: Batch, focuses: Sequence[Focus], config: Config) -> list[Answer]:

@@ -19,6 +19,9 @@ from typing import Literal
 
 from cof.types import Box, Quad
 
+_ROUNDING = 1e-6
+"""Pixels by which a border may miss a whole number and still be meant to be one."""
+
 
 @dataclass(frozen=True)
 class BoxConfig:
@@ -142,6 +145,36 @@ def square(box: Box, size: tuple[int, int]) -> Box:
         return Box(box.x0, y0, box.x1, y1)
     x0, x1 = _moved((box.x0 + box.x1) / 2, height / size[0])
     return Box(x0, box.y0, x1, box.y1)
+
+
+def around(boxes: Sequence[Box], factor: float, least: float = 0.0) -> Box:
+    """One window about some boxes: their union's sides times a factor, moved into the image.
+
+    Args:
+        boxes: at least one, in fractions of the image.
+        factor: on both sides of the union, about its centre.
+        least: least length of a side, as a share of the image's.
+    """
+    x0, y0 = min(box.x0 for box in boxes), min(box.y0 for box in boxes)
+    x1, y1 = max(box.x1 for box in boxes), max(box.y1 for box in boxes)
+    left, right = _moved((x0 + x1) / 2, max(factor * (x1 - x0), least))
+    top, bottom = _moved((y0 + y1) / 2, max(factor * (y1 - y0), least))
+    return Box(left, top, right, bottom)
+
+
+def pixels(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The smallest rectangle of whole pixels that holds a box: left, top, right, bottom.
+
+    Args:
+        box: fractions of the image.
+        size: its (width, height) in pixels.
+    """
+    (left, right), (top, bottom) = (
+        (math.floor(low * edge + _ROUNDING), math.ceil(high * edge - _ROUNDING))
+        for low, high, edge in ((box.x0, box.x1, size[0]), (box.y0, box.y1, size[1]))
+    )
+    left, top = min(left, size[0] - 1), min(top, size[1] - 1)
+    return left, top, max(right, left + 1), max(bottom, top + 1)
 
 
 def union_area(boxes: Sequence[Box]) -> float:

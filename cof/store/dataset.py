@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -155,21 +155,36 @@ def plan_batches(questions: Sequence[Question], size: int | Literal["auto"]) -> 
 
 
 def fingerprint(questions: Sequence[Question], root: Path) -> dict[str, Any]:
-    """Counts and hashes of a dataset, for a manifest.
+    """Counts and hashes of a dataset, for a manifest; both hashes are hex SHA-256."""
+    return described(questions, hash_images(questions, root))
 
-    `questions` hashes everything asked and its reference, `images` the bytes of every image file
-    (a missing file counts as such), both hex SHA-256 and independent of where the root is.
-    """
-    names = images_of(questions)
-    pictures = hashlib.sha256()
-    for name in names:
-        pictures.update(f"{name} {_file_hash(root / name)}\n".encode())
+
+def described(questions: Sequence[Question], images: str) -> dict[str, Any]:
+    """`fingerprint`, with what is known of the images."""
     return {
         "questions": questions_hash(questions),
-        "images": pictures.hexdigest(),
+        "images": images,
         "question_count": len(questions),
-        "image_count": len(names),
+        "image_count": len(images_of(questions)),
     }
+
+
+def hash_images(
+    questions: Sequence[Question], root: Path, stop: Callable[[], bool] = lambda: False
+) -> str:
+    """Hash of the bytes of every image file, wherever the root is; a missing file counts as such.
+
+    Args:
+        questions: whose images.
+        root: folder of the image names.
+        stop: asked before each file, whether nobody wants to know any more.
+    """
+    found = hashlib.sha256()
+    for name in images_of(questions):
+        if stop():
+            break
+        found.update(f"{name} {_file_hash(root / name)}\n".encode())
+    return found.hexdigest()
 
 
 def questions_hash(questions: Sequence[Question]) -> str:

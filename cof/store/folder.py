@@ -7,8 +7,10 @@
     scores.json     written when every question has a record
     answers/        then too: plain/ and cof/ in the benchmark's published answer formats
 
-config.yaml and manifest.json appear whole or not at all. A torn last line of records is cut off
-when the run goes on. Locks keep two launches from writing to one folder, see `cof.store.locks`.
+config.yaml and manifest.json appear whole or not at all. A manifest may say that the hash of the
+images is pending (see cof.store.hashing); then there is no record yet. A torn last line of records
+is cut off when the run goes on. Locks keep two launches from writing to one folder, see
+`cof.store.locks`.
 """
 
 from __future__ import annotations
@@ -35,10 +37,12 @@ from cof.store.places import Places
 from cof.store.record_check import result_of
 from cof.store.record_files import MADE, RECORDS
 from cof.store.record_view import HeldResults, RecordView
+from cof.store.rows import rows
 from cof.types import Result
 
 CONFIG, MANIFEST, SCORES = "config.yaml", "manifest.json", "scores.json"
 ANSWERS = "answers"
+FLIPS = "flips.json"
 FILES = (CONFIG, MANIFEST, RECORDS, SCORES)
 WAY_OUT = "choose another name= or out=, or start anew with --overwrite"
 """What to do about a folder that belongs to another run; the end of a message."""
@@ -72,6 +76,30 @@ class Run:
     def failed(self) -> tuple[Result, ...]:
         """Results without an answer; their `error` says why."""
         return tuple(result for result in self.results if result.error)
+
+    def to_rows(self, credits: bool = True) -> list[dict[str, Any]]:
+        """One flat row a question: id, image, category, question, reference, answers, and so on.
+
+        `plain` and `cof` are the answers, None where a pass failed; `plain_credit` and
+        `cof_credit` their credit in [0, 1] by the benchmark's own rule, unless `credits` is false;
+        `boxes` those of the coarse stage, in fractions of the image.
+
+        Raises:
+            ConfigError: `credits` of a benchmark that cannot be imported.
+        """
+        return rows(self.config, self.results, credits)
+
+    def to_pandas(self, credits: bool = True) -> Any:
+        """`to_rows` as a pandas DataFrame.
+
+        Raises:
+            RunError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise RunError("to_pandas needs pandas: pip install pandas, or cof[pandas]") from error
+        return pandas.DataFrame(self.to_rows(credits))
 
 
 def load_run(path: str | Path) -> Run:

@@ -12,6 +12,7 @@ from cof.config.schema import RunConfig
 from cof.errors import RunError
 from cof.store.environment import commit, hardware, versions
 from cof.store.folder import MANIFEST, WAY_OUT, RunFolder
+from cof.store.hashing import PENDING
 from cof.store.manifest_check import latest
 
 if TYPE_CHECKING:
@@ -87,8 +88,12 @@ _CHECKED = ("command", "resumed", "config_hash", "identity")
 
 
 def _model(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """What tells models apart; cuda:0 and cuda:1 are one kind of device, a name is a place."""
-    kept = {key: value for key, value in manifest["model"].items() if key != "name"}
+    """What tells models apart; cuda:0 and cuda:1 are one kind of device, a name is a place.
+
+    How replies are decoded is no part of the model; where it counts, the config's hash has it.
+    """
+    ways = ("name", "compile", "decode")
+    kept = {key: value for key, value in manifest["model"].items() if key not in ways}
     if isinstance(kept.get("device"), str):
         kept["device"] = kept["device"].partition(":")[0]
     return {"model": kept}
@@ -114,6 +119,14 @@ def write_batch_size(folder: RunFolder, size: int) -> None:
     """Record what `batch_size: auto` came down to, of several processes in the first."""
     if folder.ranks.leads:
         folder.write_json(MANIFEST, {**folder.read_json(MANIFEST), "batch_size": size})
+
+
+def write_images(folder: RunFolder, images: str) -> None:
+    """Write the hash of the images into the manifest of a start, which could not wait for it."""
+    there = folder.read_json(MANIFEST)
+    if there["dataset"]["images"] == PENDING:
+        there["dataset"]["images"] = images
+        folder.write_json(MANIFEST, there)
 
 
 def dataset_changes(

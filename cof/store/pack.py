@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from cof.errors import RunError
 from cof.files import blamed, write_whole
 from cof.store import origin
-from cof.store.folder import CONFIG, MANIFEST, Run, load_run, unfinished
+from cof.store.folder import CONFIG, FLIPS, MANIFEST, Run, load_run, unfinished
 from cof.store.record_files import PACKED, write_in_order
 
 ARCHIVE = ".zip"
@@ -97,7 +97,7 @@ def _pack(run: Path, target: Path) -> Path:
     records = io.BytesIO()
     write_in_order(run, records)
     write_whole(target / PACKED, gzip.compress(records.getvalue(), mtime=0))
-    for name in (MANIFEST, CONFIG):
+    for name in (MANIFEST, CONFIG, *[FLIPS] * (run / FLIPS).is_file()):
         write_whole(target / name, (run / name).read_bytes())
     return target
 

@@ -43,7 +43,7 @@ def to_record(index: int, result: Result, made: Mapping[str, str] | None = None)
         "options": list(asked.options),
         "choose": asked.choose,
         "core": asked.core,
-        "region": region and _region(region),
+        "region": region and _region(region, asked.id),
         "focus": {
             "status": result.status,
             "boxes": _corners(result.focus_boxes),
@@ -52,8 +52,8 @@ def to_record(index: int, result: Result, made: Mapping[str, str] | None = None)
             "tokens": result.tokens,
             **_places(result),
         },
-        "plain": result.plain and _answer(result.plain),
-        "cof": result.cof and _answer(result.cof),
+        "plain": result.plain and _answer(result.plain, asked.id),
+        "cof": result.cof and _answer(result.cof, asked.id),
         "error": result.error,
         "logprobs": {
             key: [round(value, LOGPROB_DIGITS) for value in said.logprobs]
@@ -132,7 +132,7 @@ def _pair(two: Sequence[int] | None) -> tuple[int, int] | None:
     return (two[0], two[1]) if two else None
 
 
-def _notes(notes: Mapping[str, Any]) -> dict[str, Any]:
+def _notes(notes: Mapping[str, Any], question: str) -> dict[str, Any]:
     """What a stage noted, where it did.
 
     Raises:
@@ -141,13 +141,15 @@ def _notes(notes: Mapping[str, Any]) -> dict[str, Any]:
     try:
         json.dumps(notes, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise RunError(f"notes of a stage cannot be recorded as JSON ({error})") from error
+        raise RunError(
+            f"question {question}: what its stage noted is not JSON ({error})"
+        ) from error
     return {"notes": dict(notes)} if notes else {}
 
 
-def _region(region: Region) -> dict[str, Any]:
+def _region(region: Region, question: str) -> dict[str, Any]:
     head = {"source": region.source, "frame": region.frame, "reply": region.reply}
-    return {**head, "boxes": _corners(region.boxes), **_notes(region.notes)}
+    return {**head, "boxes": _corners(region.boxes), **_notes(region.notes, question)}
 
 
 def _read_region(data: Mapping[str, Any] | None, seconds: float) -> Region | None:
@@ -157,8 +159,8 @@ def _read_region(data: Mapping[str, Any] | None, seconds: float) -> Region | Non
     return Region(_boxes(data["boxes"]), *said, notes=data.get("notes", {}))
 
 
-def _answer(answer: Answer) -> dict[str, Any]:
-    return {"text": answer.text, "tokens": list(answer.tokens), **_notes(answer.notes)}
+def _answer(answer: Answer, question: str) -> dict[str, Any]:
+    return {"text": answer.text, "tokens": list(answer.tokens), **_notes(answer.notes, question)}
 
 
 def _read_answer(

@@ -6,11 +6,14 @@ back anyway; a row that has gone wrong ends, and the rows beside it do not notic
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
 from cof import prompts
+from cof.types import Answer
 
 _NEVER = -1e4
 """Score of everything but the end in a row that has gone wrong; finite, so that nothing spreads."""
@@ -52,16 +55,17 @@ class Watch(LogitsProcessor):  # type: ignore[misc]
         return (~self._broken.view(rows, -1).any(1)).tolist()  # type: ignore[no-any-return]
 
 
-def refusal(question: str, length: int, positions: int) -> str:
+def refusal(question: str, length: int, positions: int, placeholder: str = prompts.IMAGE) -> str:
     """Why a question cannot be asked, "" where it can.
 
     Args:
         question: as it is asked.
         length: positions of its prompt, visual tokens included.
         positions: what the model has for prompt and reply.
+        placeholder: what stands for the image in prompts.
     """
-    if prompts.IMAGE in question:
-        return f"the question contains {prompts.IMAGE}, which stands for the image in prompts"
+    if placeholder in question:
+        return f"the question contains {placeholder}, which stands for the image in prompts"
     if length >= positions:
         return (
             f"the prompt takes {length} positions, but the model has {positions} for prompt and "
@@ -78,3 +82,15 @@ def overrun(reply: int, room: int) -> str:
         f"prompt and reply take more positions than the model has ({reply} tokens of reply, room "
         f"for {room}); shorten the question or lower limits.max_new_tokens"
     )
+
+
+def fail_together(answers: Sequence[Answer], rows: int) -> list[Answer]:
+    """Answers of rows whose scores were mixed: where one of a group failed, all of it did."""
+    found = list(answers)
+    for start in range(0, len(found), rows):
+        group = found[start : start + rows]
+        error = next((answer.error for answer in group if answer.error), "")
+        if error:
+            failed = [Answer("", seconds=answer.seconds, error=error) for answer in group]
+            found[start : start + rows] = failed
+    return found

@@ -1,13 +1,14 @@
 """Greedy decoding with everything shared that stays exact; the loop behind both stages.
 
-`Greedy` decodes a batch on top of the keys and values that its images share, ends a row once its
-text is complete, and drops finished rows from the batch, so that one rambling reply does not keep
-the other rows busy.
+`Greedy` decodes a batch on top of the keys and values that its images share, and ends a row once
+its text is complete. One rambling reply does not keep the other rows busy: the eager loop drops
+finished rows once they are half of the batch, captured steps (`cof.models.common.graphs`) once the
+others fit a smaller shape.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import Cache
-from transformers.masking_utils import create_causal_mask
 
-from cof.attention import current, highlighted
+from cof.attention import current, highlighted, step_masks
 from cof.models.base import Counters, Encoded, Mix
-from cof.models.common.checks import finite
-from cof.models.common.kv_cache import forward, roomy, static
+from cof.models.common.graphs import Graphs, size_for
+from cof.models.common.kv_cache import forward, roomy
+from cof.models.common.step import Entry, choose
 
 
 @dataclass
@@ -34,6 +35,7 @@ class Row:
         logprobs: of each token.
         closed: a bracket has been closed.
         sound: no logits held NaN or inf; a row where they did ends there, and is no reply.
+        ended: it needs no further token.
     """
 
     index: int
@@ -42,6 +44,48 @@ class Row:
     logprobs: list[float] = field(default_factory=list)
     closed: bool = False
     sound: bool = True
+    ended: bool = False
+
+
+@dataclass
+class State:
+    """Where a batch is between two decode steps.
+
+    Attributes:
+        rows: of the batch; finished ones among them.
+        mask: int64 [B, S], 0 for padding, of the positions in the cache.
+        places: int64 [B, 1] or [axes, B, 1], where each row's newest token stands.
+        cache: keys and values; not those of the newest tokens.
+        left: tokens that may still follow.
+        like: float [0], in the dtype and on the device of the prompts' embeddings.
+    """
+
+    rows: list[Row]
+    mask: Tensor
+    places: Tensor
+    cache: Cache
+    left: int
+    like: Tensor
+
+    @property
+    def live(self) -> list[int]:
+        """Places in the batch of the rows that go on; none when nothing may follow."""
+        return [place for place, row in enumerate(self.rows) if self.left and not row.ended]
+
+    @property
+    def newest(self) -> Tensor:
+        """The newest token of each row, int64 [B, 1]."""
+        return torch.tensor([[row.tokens[-1]] for row in self.rows], device=self.mask.device)
+
+    def went(self, steps: int) -> None:
+        """So many more tokens of each row are in the cache."""
+        self.places = self.places + steps
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), steps)], dim=1)
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with some rows only; their cache is the caller's business."""
+        self.rows = [self.rows[row] for row in rows.tolist()]
+        self.mask, self.places = self.mask[rows], self.places[..., rows, :]
 
 
 @dataclass
@@ -58,8 +102,7 @@ class Greedy:
         done: None, or true of a text that needs no continuation.
         keep_logits: keep each step's logits.
         mix: None, or what becomes of each step's scores before the best is taken.
-        step: None, or a compiled forward of the decoder: decoding then runs on a static cache, in
-            which finished rows stay, so that shapes do not change.
+        graphs: None, or the captured decode steps; what they cannot do is decoded eagerly.
     """
 
     network: Any
@@ -71,7 +114,7 @@ class Greedy:
     done: Callable[[str], bool] | None = None
     keep_logits: bool = False
     mix: Mix | None = None
-    step: Callable[..., Any] | None = None
+    graphs: Graphs | None = None
 
     @torch.inference_mode()
     def run(self, encoded: Encoded, max_new_tokens: int) -> list[Row]:
@@ -84,49 +127,83 @@ class Greedy:
         Returns:
             The B rows in order; the ending id is included.
         """
+        try:
+            return self._run(encoded, max_new_tokens)
+        except torch.OutOfMemoryError:
+            if self.graphs is None or not self.graphs.held:
+                raise
+        self.graphs.drop()  # behind the block, where the exception holds no tensors any more
+        return self._run(encoded, max_new_tokens)
+
+    def _run(self, encoded: Encoded, limit: int) -> list[Row]:
         rows = [Row(index) for index in range(len(encoded))]
         with ExitStack() as narrowed:
-            self._steps(encoded, rows, max_new_tokens, narrowed)
+            state = self._prefill(encoded, list(rows), limit)
+            while state.live:
+                if not self._replay(state, narrowed):
+                    self._eager(state, narrowed)
         return rows
 
-    def _steps(self, encoded: Encoded, rows: list[Row], limit: int, narrowed: ExitStack) -> None:
-        mask = encoded.attention_mask
-        cache: Cache = self.start(encoded, limit if self.step is None else 0)
+    def _prefill(self, encoded: Encoded, rows: list[Row], limit: int) -> State:
+        """Run the prompts and take the first tokens."""
+        mask, cache = encoded.attention_mask, self.start(encoded, limit)
         known = cache.get_seq_length()
         embeds, places = self.prompt(encoded)[:, known:], positions(encoded)[..., known:]
-        active = list(rows)
-        for step in range(limit):
-            hidden = self._forward(step, embeds, mask, places, cache)
-            going = self._take(active, self.network.lm_head(hidden[:, -1]))
-            if not any(going) or step == limit - 1:
-                return
-            if step == 0 and self.step is not None:
-                cache = static(self.decoder.config, cache, limit)
-            if sum(going) <= len(active) // 2 and self.step is None:
-                keep = torch.tensor([i for i, go in enumerate(going) if go])
-                active = [row for row, go in zip(active, going, strict=True) if go]
-                mask, places = mask[keep], places[..., keep, :]
-                self._drop(cache, keep, narrowed)
-            newest = torch.tensor([[row.tokens[-1]] for row in active], device=mask.device)
-            embeds, places = self.embed(newest, embeds), places[..., -1:] + 1
-            mask = torch.cat([mask, mask.new_ones(len(active), 1)], dim=1)
+        state = State(rows, mask, places[..., -1:] + 1, cache, limit, embeds.new_empty(0))
+        self._pass(state, embeds, places)
+        return state
 
-    def _forward(
-        self, step: int, embeds: Tensor, mask: Tensor, places: Tensor, cache: Cache
-    ) -> Tensor:
-        """Prefill as it is; decode steps through the compiled forward, if there is one.
+    def _eager(self, state: State, narrowed: ExitStack) -> None:
+        """Decode to the end; finished rows leave when they are half of the batch."""
+        while live := state.live:
+            if len(live) <= len(state.rows) // 2:
+                self._drop(state, live, narrowed)
+            places = state.places
+            state.went(1)
+            self._pass(state, self.embed(state.newest, state.like), places)
 
-        The mask is made outside the compiled code: there, a highlight would be baked in.
+    def _pass(self, state: State, embeds: Tensor, places: Tensor) -> None:
+        """One forward pass, and each row's best token behind it."""
+        inputs = {"inputs_embeds": embeds, "position_ids": places, "attention_mask": state.mask}
+        hidden = forward(self.decoder, self.counters, state.cache, **inputs)
+        given = self.network.lm_head(hidden[:, -1])
+        if self.mix is None:
+            self._take(state, given, choose(given).tolist())
+        else:
+            mixed = self.mix(given.float())
+            self._take(state, mixed, choose(mixed, given).tolist())
+
+    def _replay(self, state: State, narrowed: ExitStack) -> bool:
+        """Decode with one captured step as long as it fits; False where there is none.
+
+        Where the rows that go on fit a smaller step, or the memory is full, they are taken out.
         """
-        inputs = {"inputs_embeds": embeds, "position_ids": places}
-        if step == 0 or self.step is None:
-            return forward(self.decoder, self.counters, cache, attention_mask=mask, **inputs)
-        full = create_causal_mask(self.decoder.config, embeds, mask, cache, places)
-        return forward(self.step, self.counters, cache, attention_mask=full, **inputs)
+        if self.graphs is None:
+            return False
+        if size_for(len(state.live)) < size_for(len(state.rows)):
+            self._drop(state, state.live, narrowed)
+        step = self.graphs.begin(self._entry(state), state.left)
+        if step is None:
+            return False
+        state.cache, before = Cache(layers=[]), state.left  # its memory is not needed any more
+        while step.room and state.live and size_for(len(state.live)) == step.size:
+            self.counters.forwards += 1
+            self.counters.positions += step.size
+            self._take(state, *step.run(len(state.rows), self.mix))
+        if live := state.live:
+            state.went(before - state.left)
+            empty = roomy(self.decoder, step.filled, state.left)
+            state.cache = step.unload(torch.tensor(live), empty)
+            self._keep(state, torch.tensor(live), narrowed)
+        return True
+
+    def _entry(self, state: State) -> Entry:
+        masks = step_masks(self.decoder, state.mask.bool(), state.like.dtype)
+        return Entry(state.cache, masks, state.newest, state.places)
 
     def start(self, encoded: Encoded, reply: int) -> Cache:
         """The keys and values that the batch may start from; at most `reply` follow the prompt."""
-        prompt, start = encoded.keys, encoded.shared
+        prompt, start = encoded.attention_mask.shape[1], encoded.shared
         if start is None or encoded.scale:
             return roomy(self.decoder, prompt, reply)
         plan = current(self.decoder)
@@ -149,34 +226,37 @@ class Greedy:
         """Input embeddings of ids, on the device and in the dtype of the prompt's."""
         return self.network.get_input_embeddings()(ids).to(like)  # type: ignore[no-any-return]
 
-    def _drop(self, cache: Cache, keep: Tensor, narrowed: ExitStack) -> None:
-        """Go on with some rows only: their cache, and their part of the highlight."""
-        cache.batch_select_indices(keep)
+    def _drop(self, state: State, live: Sequence[int], narrowed: ExitStack) -> None:
+        """Go on with some rows only."""
+        rows = torch.tensor(live)
+        state.cache.batch_select_indices(rows)
+        self._keep(state, rows, narrowed)
+
+    def _keep(self, state: State, rows: Tensor, narrowed: ExitStack) -> None:
+        """What else belongs to some rows: their state, and their part of the highlight."""
+        state.keep(rows)
         plan = current(self.decoder)
         if plan is not None:
-            narrowed.enter_context(highlighted(self.decoder, plan.take(keep)))
+            narrowed.enter_context(highlighted(self.decoder, plan.take(rows)))
 
-    def _take(self, active: list[Row], logits: Tensor) -> list[bool]:
-        """Append each row's best token; True where the row goes on.
+    def _take(self, state: State, logits: Tensor, read: Sequence[Sequence[float]]) -> None:
+        """Append the best token of each row that goes on.
 
-        Its log-probability, and whether the logits are finite, are read back together with it.
+        Args:
+            state: of B rows.
+            logits: [B or more, V].
+            read: `choose` of them, as lists.
         """
-        if self.mix is not None:
-            logits = self.mix(logits.float())
-        best, scores = logits.argmax(-1), logits.float()
-        weight = scores.gather(-1, best[:, None])[:, 0] - scores.logsumexp(-1)
-        read = torch.stack([best.double(), finite(logits).double(), weight.double()]).tolist()
-        going = []
-        for row, token, sound, logprob, kept in zip(active, *read, logits, strict=True):
-            ended = bool(row.tokens) and self._ended(row)
-            if not ended:
-                row.sound = bool(sound)
-                row.tokens.append(int(token))
-                row.logprobs.append(logprob)
-                row.logits += [kept.float().cpu()] if self.keep_logits else []
-                row.closed |= row.tokens[-1] in self.closing
-            going.append(not ended and not self._ended(row))
-        return going
+        state.left -= 1
+        for row, token, sound, logprob, kept in zip(state.rows, *read, logits, strict=False):
+            if row.ended:
+                continue
+            row.sound = bool(sound)
+            row.tokens.append(int(token))
+            row.logprobs.append(logprob)
+            row.logits += [kept.to("cpu", torch.float32, copy=True)] if self.keep_logits else []
+            row.closed |= row.tokens[-1] in self.closing
+            row.ended = self._ended(row)
 
     def _ended(self, row: Row) -> bool:
         if not row.sound or row.tokens[-1] in self.stops:

@@ -8,31 +8,27 @@ first position that the highlight touches.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Cache, StaticCache
+from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
-from cof.attention import current, highlighted
+from cof.attention import highlighted
 from cof.models.base import Counters
-
-_BLOCK = 128
-"""A compiled step is built anew for each cache length; this many positions make few lengths."""
 
 _FIRST = 64
 """Positions of the reply for which there is room at first."""
 
 
 def forward(decoder: Any, counters: Counters, cache: Cache, **inputs: Any) -> Tensor:
-    """One counted forward pass of the decoder, or of its compiled step.
+    """One counted forward pass of the decoder.
 
     Args:
-        decoder: the language model, or a function with its forward's parameters.
+        decoder: the language model.
         counters: where the pass is counted.
         cache: keys and values so far; the pass appends its own.
         inputs: as transformers calls them; `inputs_embeds` is float [B, Q, D].
@@ -141,14 +137,59 @@ def roomy(decoder: Any, prompt: int, reply: int = 0) -> Cache:
     return Cache(layers=[_Roomy(prompt, reply) for _ in range(decoder.config.num_hidden_layers)])
 
 
-def static(config: Any, cache: Cache, room: int) -> StaticCache:
-    """A copy of a cache in fixed memory, with room for the reply; lengths in steps of `_BLOCK`."""
-    longest = -(-(int(cache.get_seq_length()) + room) // _BLOCK) * _BLOCK
-    fixed = StaticCache(config=config, max_cache_len=longest)
+class _Fixed(DynamicLayer):
+    """A layer on given memory that never moves: every step writes one position of all its rows.
+
+    Where it writes is read on the device, so that a captured step goes on without the host; what
+    lies behind that position is handed out too, and has to be masked.
+
+    Args:
+        memory: [2, B, H, K, D], keys and values.
+        at: int64 [1], the position to write; shared by all layers, moved on by the step.
+    """
+
+    def __init__(self, memory: Tensor, at: Tensor) -> None:
+        super().__init__()
+        super().lazy_initialization(memory[0], memory[1])
+        self.memory, self.at = memory, at
+        self.keys, self.values = memory
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Write [B, H, 1, D]; returns all K keys and values."""
+        keys, values = self.memory
+        keys.index_copy_(2, self.at, key_states)
+        values.index_copy_(2, self.at, value_states)
+        return keys, values
+
+
+def fixed(memories: Sequence[Tensor], at: Tensor) -> Cache:
+    """A cache on given memory, one [2, B, H, K, D] a layer, that writes where `at` says."""
+    return Cache(layers=[_Fixed(memory, at) for memory in memories])
+
+
+def load(cache: Cache, source: Cache) -> None:
+    """Put the keys and values of some rows at the beginning of fixed memory, zeros elsewhere.
+
+    What an earlier batch left there could be NaN, which a mask does not keep out.
+    """
+    layers: list[Any] = cache.layers
+    given: list[Any] = source.layers
+    for layer, old in zip(layers, given, strict=True):
+        rows, _, length, _ = old.keys.shape
+        layer.memory[:, rows:] = 0
+        layer.memory[:, :rows, :, length:] = 0
+        layer.memory[0, :rows, :, :length] = old.keys
+        layer.memory[1, :rows, :, :length] = old.values
+
+
+def unload(cache: Cache, rows: Tensor, length: int, into: Cache) -> Cache:
+    """Copy some rows' first positions out of fixed memory, to the end of another cache."""
     layers: list[Any] = cache.layers
     for number, layer in enumerate(layers):
-        fixed.update(layer.keys, layer.values, number)
-    return fixed
+        into.update(layer.keys[rows, :, :length], layer.values[rows, :, :length], number)
+    return into
 
 
 class Prefix:
@@ -189,12 +230,9 @@ class Prefix:
         return cache
 
     def _compute(self) -> Cache:
-        batch, length = self.embeds.shape[:2]
-        cache, plain = roomy(self.decoder, length), current(self.decoder)
-        with ExitStack() as stack:
-            if plain is not None:
-                nothing = torch.zeros(batch, length)
-                stack.enter_context(highlighted(self.decoder, type(plain)(nothing)))
+        length = self.embeds.shape[1]
+        cache = roomy(self.decoder, length)
+        with highlighted(self.decoder, None):
             forward(self.decoder, self.counters, cache, inputs_embeds=self.embeds)
         return cache
 

@@ -13,12 +13,24 @@ from cof.errors import ModelError
 from cof.models.common.checkpoint import Checkpoint
 
 
-def load_transformers(checkpoint: Checkpoint, dtype: torch.dtype, device_map: Any) -> Any:
-    """Load the transformers layout; tensors it would make up at random are an error."""
+def load_transformers(
+    checkpoint: Checkpoint,
+    dtype: torch.dtype,
+    device_map: Any,
+    kind: Any = LlavaForConditionalGeneration,
+) -> Any:
+    """Load the transformers layout; tensors it would make up at random are an error.
+
+    Args:
+        checkpoint: of transformers' layout.
+        dtype: of the weights.
+        device_map: where they go.
+        kind: transformers' class of the network, or an auto class.
+    """
     folder, bars = checkpoint.folder, logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        loaded: Any = LlavaForConditionalGeneration.from_pretrained(
+        loaded: Any = kind.from_pretrained(
             folder, dtype=dtype, device_map=device_map, output_loading_info=True
         )
         network, said = loaded  # the library's annotation knows the network alone

@@ -27,7 +27,7 @@ def continuation_logprobs(
         continuations: B lists of ids, each at least one long.
     """
     mask = encoded.attention_mask
-    ids, real = _padded(continuations, mask)
+    ids, real = padded(continuations, mask)
     cache = loop.start(encoded, ids.shape[1])
     known = cache.get_seq_length()
     places, embeds = positions(encoded), loop.prompt(encoded)
@@ -51,7 +51,7 @@ def continuation_logprobs(
     return [tuple(row[: len(one)]) for row, one in zip(rows, continuations, strict=True)]
 
 
-def _padded(rows: Sequence[Sequence[int]], like: Tensor) -> tuple[Tensor, Tensor]:
+def padded(rows: Sequence[Sequence[int]], like: Tensor) -> tuple[Tensor, Tensor]:
     """Ids [B, L], padded on the right by 0, and which are real, int64 [B, L]."""
     longest = max(len(row) for row in rows)
     ids, real = like.new_zeros(len(rows), longest), like.new_zeros(len(rows), longest)

@@ -2,5 +2,6 @@
 
 from cof.models.llava.config import Config
 from cof.models.llava.model import Llava, identify, load
+from cof.models.llava.wrap import wrap
 
-__all__ = ["Config", "Llava", "identify", "load"]
+__all__ = ["Config", "Llava", "identify", "load", "wrap"]

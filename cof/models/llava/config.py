@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from cof.models import base
 
@@ -13,8 +14,10 @@ class Config(base.Config):
 
     Attributes:
         conv: chat template, `vicuna_v1` or `llava_v1`.
-        compile: decode on a static cache through `torch.compile`; pays on CUDA with long replies.
+        decode: how greedy replies are decoded: `graph` replays a captured CUDA graph of the whole
+            step (on the CPU the same step runs uncaptured), `eager` does not; `auto` is `graph` on
+            CUDA. Beams and sampling are always eager.
     """
 
     conv: str = "vicuna_v1"
-    compile: bool = False
+    decode: Literal["auto", "graph", "eager"] = "auto"

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -24,12 +25,16 @@ from transformers import GenerationConfig, set_seed
 from cof import prompts
 from cof.attention import NAME, attach, highlighted
 from cof.errors import ModelError
-from cof.images import preprocess
+from cof.images import frame_bytes, normalised
 from cof.models import base
-from cof.models.base import Counters, Encoded, Frame, Limits, Mix
+from cof.models.base import BoxForm, Counters, Encoded, Frame, Limits, Mix
+from cof.models.common.box_decoding import write_boxes
 from cof.models.common.checkpoint import Checkpoint, find
-from cof.models.common.checks import Watch, overrun, refusal
+from cof.models.common.checks import Watch, fail_together, overrun, refusal
 from cof.models.common.decoding import Greedy, Row
+from cof.models.common.feeding import side_by_side, stacked
+from cof.models.common.grammar import Grammar, bounds
+from cof.models.common.graphs import graphs_for
 from cof.models.common.kv_cache import Prefix, Start, together
 from cof.models.common.loading import load_transformers, pick_device, pick_dtype
 from cof.models.common.scoring import continuation_logprobs
@@ -44,8 +49,20 @@ from cof.types import Answer, Quad, View
 Chunks = tuple[list[int], list[int]]
 """Ids before the image and after it."""
 
+_STEP = 512
+"""Pixels; a grammar of replies in pixels is made for images up to the next multiple."""
+
 IDENTITY = ("revision", "dtype", "quantization", "conv", "pixels", "stops")
 """Of what a LLaVA says about itself, what a greedy reply depends on."""
+
+BOX_FORM = (
+    BoxForm("[", "]"),
+    BoxForm("[", "]", "[", "]", ", "),
+    BoxForm('{"bbox": [', "]}"),
+    BoxForm('{"bbox": [', "]}", "[", "]", ", "),
+)
+"""LLaVA-1.5 is trained on bare lists; asked for JSON, checkpoints name them (cof-tiny). One box is
+flat, several are nested; which of the four it is, the model chooses by its own scores."""
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +90,7 @@ def load(config: Config) -> Llava:
     """
     checkpoint = find(config.path)
     device, dtype = pick_device(config.device), pick_dtype(config.dtype, config.device)
-    if config.conv not in prompts.SYSTEMS:
-        raise ModelError(f"conv {config.conv!r}: there is {', '.join(sorted(prompts.SYSTEMS))}")
+    check_conv(config.conv)
     inputs = read_inputs(checkpoint, config.conv)
     if checkpoint.layout == "original":
         network = load_original(checkpoint, dtype, device, config.device_map)
@@ -82,6 +98,12 @@ def load(config: Config) -> Llava:
         network = load_transformers(checkpoint, dtype, config.device_map or {"": device})
     log.info("loaded %s (%s layout, %s, %s)", config.path, checkpoint.layout, device, dtype)
     return Llava(network.eval(), inputs, checkpoint, config)
+
+
+def check_conv(conv: str) -> None:
+    """Raise ModelError for a chat template that is unknown."""
+    if conv not in prompts.SYSTEMS:
+        raise ModelError(f"conv {conv!r}: there is {', '.join(sorted(prompts.SYSTEMS))}")
 
 
 class Llava(base.Model):
@@ -94,24 +116,26 @@ class Llava(base.Model):
         positions: most positions that prompt and reply may take together.
     """
 
+    box_form = BOX_FORM
+
     def __init__(
         self, network: Any, inputs: Inputs, checkpoint: Checkpoint, config: Config
     ) -> None:
         self.network, self.inputs, self.checkpoint = network, inputs, checkpoint
         self.tokenizer, self.pixels = inputs.tokenizer, inputs.pixels
-        self.name, self.conv, self.compile = config.path, config.conv, config.compile
-        self.compile_options: dict[str, Any] = {"dynamic": False}
+        self.name, self.conv = config.path, config.conv
         self.frame = Frame("padded_square" if self.pixels.pad else "centre_crop")
         self.start_end = bool(checkpoint.config.get("mm_use_im_start_end", False))
         self.dtype = str(network.dtype).removeprefix("torch.")
-        self.narrows = not config.compile
         self.counters = Counters()
+        self._grammars: dict[tuple[Frame, int], Grammar] = {}
         self.decoder = network.model.language_model
         text = attach(self.decoder)
         self.layers, self.heads = text.num_hidden_layers, text.num_attention_heads
         self.positions = int(text.max_position_embeddings)
         self.tokenizer.model_max_length = sys.maxsize  # `encode` holds lengths against the model's
         network.generation_config = self._generation_config()
+        self.graphs = graphs_for(network, self.decoder, config.decode)
 
     def _generation_config(self) -> GenerationConfig:
         """Token ids only: sampling settings that checkpoints ship must not leak in."""
@@ -122,14 +146,18 @@ class Llava(base.Model):
             bos_token_id=tokens.bos_token_id, eos_token_id=stop, pad_token_id=pad
         )
 
+    def prepare(self, image: Image) -> Tensor:
+        """The image at the tower's size, uint8 [side, side, 3]."""
+        return frame_bytes(image, self.pixels.side, self.pixels.mean, pad=self.pixels.pad)
+
     @torch.inference_mode()
-    def look(self, images: Sequence[Image]) -> list[View]:
+    def look(self, images: Sequence[Image], prepared: Sequence[Tensor] | None = None) -> list[View]:
         """Run the vision tower and projector once over RGB images of any sizes."""
-        how = self.pixels
-        pixels = [preprocess(image, how.side, how.mean, how.std, pad=how.pad) for image in images]
+        frames = side_by_side(self.prepare, images) if prepared is None else prepared
         tower = self.network.model.vision_tower
-        batch = torch.stack(pixels).to(tower.device, tower.dtype)
-        features = self.network.get_image_features(pixel_values=batch).pooler_output
+        pixels = normalised(stacked(frames, tower.device), self.pixels.mean, self.pixels.std)
+        features = self.network.get_image_features(pixel_values=pixels.to(tower.dtype))
+        features = features.pooler_output
         self.counters.images += len(images)
         self.counters.vision_calls += 1
         return self._views(torch.stack(list(features)), images)
@@ -213,7 +241,7 @@ class Llava(base.Model):
         mask[len(row) - longest : len(row) - len(after)] = 0
         return row, mask
 
-    def highlighted(self, highlight: Highlight) -> AbstractContextManager[None]:
+    def highlighted(self, highlight: Highlight | None) -> AbstractContextManager[None]:
         """Highlight the decoder's attention inside the `with` block."""
         return highlighted(self.decoder, highlight)
 
@@ -236,7 +264,35 @@ class Llava(base.Model):
             sound = watch.sound(len(tokens))
             rows = [Row(i, one, sound=sound[i]) for i, one in enumerate(tokens)]
         share = (time.perf_counter() - started) / len(rows)
-        return [self._answer(encoded, row, share) for row in rows]
+        answers = [self._answer(encoded, row, share) for row in rows]
+        return answers if mix is None else fail_together(answers, getattr(mix, "rows", 2))
+
+    def generate_boxes(
+        self, encoded: Encoded, views: Sequence[View], max_new_tokens: int
+    ) -> list[Answer]:
+        """Decode one reply of boxes a row, in one of `BOX_FORM`."""
+        started = time.perf_counter()
+        largest = [bounds(self.frame, view) for view in views]
+        grammar = self._grammar(max(map(max, largest)))
+        boxes = grammar.fits(max_new_tokens)
+        cursors = [grammar.cursor(one, boxes) for one in largest]
+        written = write_boxes(self._loop(), encoded, cursors, max_new_tokens)
+        share = (time.perf_counter() - started) / len(written)
+        answers = [self._answer(encoded, one.row, share) for one in written]
+        return [
+            answer if answer.error else replace(answer, logprobs=(), notes=one.notes())
+            for answer, one in zip(answers, written, strict=True)
+        ]
+
+    def _grammar(self, top: int) -> Grammar:
+        """The grammar of numbers up to `top`; of pixels one for each `_STEP`, not for each size."""
+        if self.frame.unit is None:
+            top = -(-top // _STEP) * _STEP
+        key = (self.frame, top)
+        if key not in self._grammars:
+            stop = min(self.stops)
+            self._grammars[key] = Grammar(self.box_form, self.frame, top, self._reply_ids, stop)
+        return self._grammars[key]
 
     def greedy(
         self,
@@ -273,9 +329,13 @@ class Llava(base.Model):
         ]
 
     def _answer_ids(self, text: str) -> list[int]:
-        """Ids of an answer as it follows the prompt; tokenized behind its last word."""
+        """Ids of an answer as it follows the prompt, its end included."""
+        return [*self._reply_ids(text), self.tokenizer.eos_token_id]
+
+    def _reply_ids(self, text: str) -> list[int]:
+        """Ids of a text as it follows the prompt; tokenized behind its last word."""
         head, both = map(self.inputs.encode, ("ASSISTANT:", f"ASSISTANT: {text}"))
-        return [*both[len(head) :], self.tokenizer.eos_token_id]
+        return both[len(head) :]
 
     def embeds(self, encoded: Encoded) -> Tensor:
         """Input embeddings of the prompts, float [B, S, D], as the decoder gets them."""
@@ -297,7 +357,7 @@ class Llava(base.Model):
             done,
             keep_logits,
             mix,
-            self._compiled if self.compile else None,
+            self.graphs,
         )
 
     @torch.inference_mode()
@@ -313,11 +373,6 @@ class Llava(base.Model):
             num_beams=limits.num_beams,
             **options,
         )
-
-    @cached_property
-    def _compiled(self) -> Callable[..., Any]:
-        """The decoder's forward, compiled at its first decode step."""
-        return torch.compile(self.decoder.forward, **self.compile_options)
 
     @cached_property
     def stops(self) -> frozenset[int]:
@@ -354,9 +409,13 @@ class Llava(base.Model):
         return padded_square(size) if self.pixels.pad else centre_crop(size, self.pixels.side)
 
     def identity(self) -> dict[str, Any]:
-        """Everything of the model that a greedy reply depends on."""
+        """Everything of the model that a greedy reply depends on.
+
+        In half precision that is the way of decoding too: another one's kernels round differently.
+        """
         said = self.describe()
-        return {name: said[name] for name in IDENTITY}
+        rounds = self.graphs is not None and self.dtype != "float32"
+        return {name: said[name] for name in (*IDENTITY, *(["decode"] if rounds else []))}
 
     def describe(self) -> dict[str, Any]:
         """What the manifest records about the model."""
@@ -369,7 +428,7 @@ class Llava(base.Model):
             "attention": f"sdpa ({NAME})",
             "conv": self.conv,
             "frame": self.frame.name,
-            "compile": self.compile,
+            "decode": "eager" if self.graphs is None else "graph",
             "quantization": self.checkpoint.quantization,
             "pixels": self.pixels.to_json(),
             "chat_template": self.inputs.chat_template,

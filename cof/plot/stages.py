@@ -28,7 +28,7 @@ SIDE = 1600
 """Longest edge in pixels at which the image is drawn; a larger one is shrunk."""
 
 
-_RAW: dict[str, Any] = {"parse_math": False}  # a `$` in an answer is a dollar
+RAW: dict[str, Any] = {"parse_math": False}  # a `$` in an answer is a dollar
 
 
 def draw_two_stages(
@@ -61,18 +61,18 @@ def draw_two_stages(
     shown = image.copy()
     shown.thumbnail((SIDE, SIDE))
     height = min(max(0.46 * WIDTH * image.height / image.width, 1.2), 7.0)
-    title, captions = _wrap(question, 95), (_coarse(reply, focus), _fine(answer, plain, focus))
-    above, below = _inches(title, 0.2), max(_inches(text, 0.175) for text in captions) + 0.3
+    title, captions = wrap(question, 95), (_coarse(reply, focus), _fine(answer, plain, focus))
+    above, below = inches(title, 0.2), max(inches(text, 0.175) for text in captions) + 0.3
     figure = Figure(figsize=(WIDTH, height + above + below + 0.35))
     total = figure.get_figheight()
-    figure.text(0.5, 1 - 0.1 / total, title, ha="center", va="top", size=12, weight="bold", **_RAW)
+    figure.text(0.5, 1 - 0.1 / total, title, ha="center", va="top", size=12, weight="bold", **RAW)
     names = ("1. Coarse: where is the answer?", "2. Fine: highlighted visual tokens")
     for column, (name, caption) in enumerate(zip(names, captions, strict=True)):
         left = 0.02 + column * 0.5
         axes = figure.add_axes((left, below / total, 0.46, height / total))
         axes.set(xlim=(0, image.width), ylim=(image.height, 0), xticks=[], yticks=[])
         axes.set_title(name, fontsize=10, loc="left")
-        figure.text(left, (below - 0.3) / total, caption, ha="left", va="top", size=10, **_RAW)
+        figure.text(left, (below - 0.3) / total, caption, ha="left", va="top", size=10, **RAW)
         if column:
             _draw_tokens(axes, shown, image.size, cells[focus.mask.to(cells.device)])
         else:
@@ -100,12 +100,12 @@ def _draw_boxes(
     """The image with the coarse boxes solid and the boxes after expansion dashed."""
     axes.imshow(shown, extent=(0, size[0], size[1], 0))
     for box in found:
-        _outline(axes, box, size, COARSE, "-")
+        outline(axes, box, size, COARSE, "-")
     for box in set(used) - set(found):
-        _outline(axes, box, size, FINE, "--")
+        outline(axes, box, size, FINE, "--")
 
 
-def _outline(axes: Axes, box: Box, size: tuple[int, int], color: str, style: str) -> None:
+def outline(axes: Axes, box: Box, size: tuple[int, int], color: str, style: str) -> None:
     """One box over a white line, to show on dark ground."""
     from matplotlib.patheffects import Normal, Stroke
 
@@ -150,26 +150,26 @@ def _coarse(reply: str, focus: Focus) -> str:
         "whole": "the boxes cover the whole image",
         "empty": "the boxes light no visual token",
     }[focus.status]
-    said = f"model: {_wrap(reply, 55, lines=3)}" if reply else ""
+    said = f"model: {wrap(reply, 55, lines=3)}" if reply else ""
     return "\n".join(text for text in (said, words) if text) or " "
 
 
 def _fine(answer: str, plain: str | None, focus: Focus) -> str:
     """What is said under the right panel."""
     lit = f"{int(focus.mask.sum())} of {len(focus.mask)} visual tokens highlighted"
-    answers = [f"CoF: {_wrap(answer, 55, lines=4)}"]
+    answers = [f"CoF: {wrap(answer, 55, lines=4)}"]
     if plain is not None:
-        answers.append(f"plain: {_wrap(plain, 55, lines=4)}")
+        answers.append(f"plain: {wrap(plain, 55, lines=4)}")
     return "\n".join([lit, *answers])
 
 
-def _wrap(text: str, width: int, lines: int = 4) -> str:
+def wrap(text: str, width: int, lines: int = 4) -> str:
     """Whole words in lines of a width, cut with an ellipsis."""
     return "\n".join(
         textwrap.wrap(" ".join(text.split()), width, max_lines=lines, placeholder=" …")
     )
 
 
-def _inches(text: str, line: float) -> float:
+def inches(text: str, line: float) -> float:
     """Height of a text whose lines have this height."""
     return line * (text.count("\n") + 1) + 0.1

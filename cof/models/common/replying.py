@@ -1,0 +1,133 @@
+"""From decoded rows to answers: what a model says, what it weighs, and why a row has no answer."""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from cof.errors import ModelError
+from cof.models import base
+from cof.models.base import Encoded, Limits, Mix
+from cof.models.common.checks import Watch, overrun
+from cof.models.common.decoding import Greedy, Row
+from cof.models.common.scoring import continuation_logprobs
+from cof.types import Answer
+
+_BYTE_PIECES = {"<0x5D>", "<0x7D>"}
+
+
+class Replying(base.Model):
+    """A model that decodes with `Greedy`, or with transformers' `generate`.
+
+    Attributes:
+        network: transformers' model; its generation config names the stops.
+        tokenizer: a transformers tokenizer.
+    """
+
+    network: Any
+    tokenizer: Any
+
+    @abstractmethod
+    def loop(
+        self,
+        encoded: Encoded,
+        done: Callable[[str], bool] | None = None,
+        keep_logits: bool = False,
+        mix: Mix | None = None,
+    ) -> Greedy:
+        """Greedy decoding of these prompts."""
+
+    @abstractmethod
+    def generate_raw(self, encoded: Encoded, limits: Limits, **options: Any) -> Tensor:
+        """Transformers' own `generate`: ids of the replies [B, n]; options go through."""
+
+    @abstractmethod
+    def answer_ids(self, text: str) -> list[int]:
+        """Ids of a reply as they follow a prompt, the end of reply included."""
+
+    def generate(
+        self,
+        encoded: Encoded,
+        limits: Limits,
+        done: Callable[[str], bool] | None = None,
+        mix: Mix | None = None,
+    ) -> list[Answer]:
+        """Decode one answer a row; greedy, sampling or beams as `limits` says."""
+        started = time.perf_counter()
+        if limits.num_beams == 1 and limits.temperature == 0:
+            rows = self.greedy(encoded, limits.max_new_tokens, done, mix=mix)
+        elif mix is not None:
+            raise ModelError("mixing the scores of rows needs num_beams=1 and temperature=0")
+        else:
+            watch = Watch(min(self.stops))
+            tokens = self.generate_raw(encoded, limits, logits_processor=[watch]).tolist()
+            sound = watch.sound(len(tokens))
+            rows = [Row(i, one, sound=sound[i]) for i, one in enumerate(tokens)]
+        share = (time.perf_counter() - started) / len(rows)
+        return [self._answer(encoded, row, share) for row in rows]
+
+    def greedy(
+        self,
+        encoded: Encoded,
+        max_new_tokens: int,
+        done: Callable[[str], bool] | None = None,
+        keep_logits: bool = False,
+        mix: Mix | None = None,
+    ) -> list[Row]:
+        """Greedy decoding: tokens (and logits) of every row."""
+        return self.loop(encoded, done, keep_logits, mix).run(encoded, max_new_tokens)
+
+    def score(self, encoded: Encoded, texts: Sequence[str]) -> list[Answer]:
+        """Weigh one given answer a row, its end of reply included."""
+        started = time.perf_counter()
+        ids = [self.answer_ids(text) for text in texts]
+        whys = {row: overrun(len(one), encoded.room[row]) for row, one in enumerate(ids)}
+        whys = {row: why for row, why in whys.items() if why} | dict(encoded.refused)
+        asked = [ids[row][-1:] if row in whys else ids[row] for row in range(len(ids))]
+        found = continuation_logprobs(self.loop(encoded), encoded, asked)
+        share = (time.perf_counter() - started) / len(ids)
+        for row, logprobs in enumerate(found):
+            if row not in whys and not math.isfinite(sum(logprobs)):
+                whys[row] = self.not_finite()
+        return [
+            Answer("", seconds=share, error=whys[row])
+            if row in whys
+            else Answer(text, tuple(ids[row]), share, logprobs=found[row])
+            for row, text in enumerate(texts)
+        ]
+
+    @cached_property
+    def stops(self) -> frozenset[int]:
+        """Ids that end a reply."""
+        stop = self.network.generation_config.eos_token_id
+        return frozenset(stop if isinstance(stop, list) else [stop])
+
+    @cached_property
+    def closing(self) -> frozenset[int]:
+        """Ids whose text holds a bracket that may close a box."""
+        pieces = self.tokenizer.convert_ids_to_tokens(list(range(len(self.tokenizer))))
+        return frozenset(
+            index
+            for index, piece in enumerate(pieces)
+            if piece and ("]" in piece or "}" in piece or piece in _BYTE_PIECES)
+        )
+
+    def text(self, tokens: list[int]) -> str:
+        """Ids of a reply as text, special tokens dropped."""
+        return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
+
+    def _answer(self, encoded: Encoded, row: Row, seconds: float) -> Answer:
+        tokens = row.tokens
+        end = next((i + 1 for i, token in enumerate(tokens) if token in self.stops), len(tokens))
+        error = encoded.refused.get(row.index) or ("" if row.sound else self.not_finite())
+        error = error or overrun(end, encoded.room[row.index])
+        if error:
+            return Answer("", seconds=seconds, error=error)
+        text, logprobs = self.text(tokens[:end]).strip(), tuple(row.logprobs[:end])
+        return Answer(text, tuple(tokens[:end]), seconds, logprobs=logprobs)

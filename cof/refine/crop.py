@@ -1,0 +1,68 @@
+"""The region looked at again alone: a crop of the image, at the model's full resolution.
+
+ViCrop (arXiv 2502.17422) shows such a crop beside the whole image; here it is all that is shown.
+The whole image comes back by averaging with the plain pass, see `cof.refine.mean`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cof.batch import Batch
+from cof.refine.base import Look, answer
+from cof.regions.boxes import around, pixels
+from cof.types import Answer, Box, Focus
+
+
+@dataclass(frozen=True)
+class Config:
+    """How much is shown.
+
+    Attributes:
+        window: factor on both sides of the boxes' union; at least 1.
+        least: least side of the window, as a share of the image's, from 0 to 1.
+    """
+
+    window: float = 6.0
+    least: float = 0.6
+
+    def __post_init__(self) -> None:
+        if not (self.window >= 1 and math.isfinite(self.window) and 0 <= self.least <= 1):
+            raise ValueError(
+                f"window={self.window} must be at least 1 and least={self.least} from 0 to 1"
+            )
+
+
+def prepare(batch: Batch, focuses: Sequence[Focus], config: Config) -> list[Look]:
+    """A look at each question's window; at the whole image where nothing of it is in focus."""
+    windows = [_window(focus, config) for focus in focuses]
+    rects = [
+        None if window is None else pixels(window, image.size)
+        for window, image in zip(windows, batch.images, strict=True)
+    ]
+    cuts = {
+        row: rect
+        for row, (rect, image) in enumerate(zip(rects, batch.images, strict=True))
+        if rect is not None and rect != (0, 0, *image.size)
+    }
+    seen = batch.look([batch.images[row].crop(rect) for row, rect in cuts.items()])
+    looks = [Look(view) for view in batch.views]
+    for view, (row, (left, top, right, bottom)) in zip(seen, cuts.items(), strict=True):
+        width, height = batch.images[row].size
+        window = [left / width, top / height, right / width, bottom / height]
+        looks[row] = Look(view, notes={"window": [round(value, 6) for value in window]})
+    return looks
+
+
+def refine(batch: Batch, focuses: Sequence[Focus], config: Config) -> list[Answer]:
+    """Answer each question from its window alone; without a region in one plain pass."""
+    return answer(batch, prepare(batch, focuses, config))
+
+
+def _window(focus: Focus, config: Config) -> Box | None:
+    """The window about a region, None where nothing is in focus."""
+    if not focus.boxes or not focus.mask.any():
+        return None
+    return around(focus.boxes, config.window, config.least)

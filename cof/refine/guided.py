@@ -1,0 +1,118 @@
+"""Prompt Highlighter (arXiv 2312.04302): a pass that sees the region more against one that does so
+less.
+
+Both ask the same question. The first has +log(w) on the attention scores of the lit tokens, the
+second -(2 + log(w)), and there the lit tokens' embeddings are multiplied by `perturb`. Each token
+is the best of g (s0 - s1) + s1, where s are the two passes' scores.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from cof.batch import Batch
+from cof.errors import ModelError
+from cof.models.base import Encoded, Limits, Mix
+from cof.refine.base import check_greedy, whole
+from cof.regions.bias import Highlight, log_weight
+from cof.regions.mask import key_bias
+from cof.types import Answer, Focus
+
+FURTHER = 2.0
+"""Nats by which the second pass's lit tokens are dimmed beyond 1 / w (the published constant)."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """How far apart the two passes are, and how much their difference counts.
+
+    Attributes:
+        weight: w, above 0; the published scripts have 2 to 5.
+        guidance: g; 1 leaves the first pass alone, the published scripts have 1.3 to 2.
+        log: the scores are log-probabilities; otherwise probabilities.
+        perturb: factor on the embeddings of the second pass's lit tokens (published: 0.01).
+    """
+
+    weight: float = 2.0
+    guidance: float = 1.3
+    log: bool = False
+    perturb: float = 0.01
+
+    def __post_init__(self) -> None:
+        log_weight(self.weight)
+        if not (math.isfinite(self.guidance) and math.isfinite(self.perturb)):
+            raise ValueError(
+                f"guidance={self.guidance} and perturb={self.perturb} must be finite numbers"
+            )
+
+
+def check_limits(limits: Limits, config: Config) -> None:
+    """Refuse beams and sampling: the two passes take one and the same token at each step."""
+    check_greedy(limits, "guided")
+
+
+def refine(batch: Batch, focuses: Sequence[Focus], config: Config) -> list[Answer]:
+    """Answer each question under guidance; where nothing is lit, plainly.
+
+    Raises:
+        ModelError: questions whose options are weighed (`choose`), beams or sampling.
+    """
+    lit = [row for row, focus in enumerate(focuses) if focus.mask.any()]
+    answers = dict(zip(lit, _guided(batch, focuses, lit, config), strict=True))
+    return [answers[row] if row in answers else batch.plain[row] for row in range(len(batch))]
+
+
+def _guided(
+    batch: Batch, focuses: Sequence[Focus], rows: Sequence[int], config: Config
+) -> list[Answer]:
+    if not rows:
+        return []
+    twice = [row for row in rows for _ in range(2)]
+    wide = batch.take(twice)
+    if any(batch.questions[row].choose for row in rows):
+        raise ModelError(
+            "refine.name=guided mixes the scores of decoding steps; it cannot answer questions "
+            "whose options are weighed (choose)"
+        )
+    encoded, highlight = branches(wide.encode(), [focuses[row].mask for row in twice], config)
+    with batch.model.highlighted(highlight):
+        said = wide.reply(encoded, mix=guide(config))
+    return [whole(*said[place : place + 2]) for place in range(0, len(said), 2)]
+
+
+def branches(
+    encoded: Encoded, masks: Sequence[Tensor], config: Config
+) -> tuple[Encoded, Highlight]:
+    """The two passes over prompts that stand there in pairs.
+
+    Args:
+        encoded: 2 B prompts, each one twice.
+        masks: per row bool [T], the same for both of a pair.
+        config: weight and perturb.
+    """
+    weights = (config.weight, math.exp(-FURTHER) / config.weight)
+    pairs = [weights[row % 2] for row in range(len(masks))]
+    highlight = Highlight(key_bias(masks, encoded.visual, encoded.keys, pairs))
+    if config.perturb == 1:
+        return encoded, highlight
+    one, changed = torch.ones(()), torch.tensor(config.perturb)
+    scale = (
+        torch.where(mask.cpu(), changed, one) if row % 2 else None for row, mask in enumerate(masks)
+    )
+    return replace(encoded, scale=tuple(scale)), highlight
+
+
+def guide(config: Config) -> Mix:
+    """Scores [2 B, V] in pairs -> g (s0 - s1) + s1 for both of a pair."""
+
+    def mix(scores: Tensor) -> Tensor:
+        said = scores.log_softmax(-1) if config.log else scores.softmax(-1)
+        first, second = said[0::2], said[1::2]
+        return (config.guidance * (first - second) + second).repeat_interleave(2, dim=0)
+
+    return mix

@@ -1,0 +1,417 @@
+"""Families of transformers' own models: the same five for each, on tiny random checkpoints.
+
+Inactive it is stock, bit by bit; highlighted it is an oracle in double precision; as many tokens as
+the stock processor makes; a changed block of pixels changes the tokens whose rectangle it touches;
+the plain answer is stock `generate`'s.
+"""
+
+import logging
+import math
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from families import TINY, Stock, build
+from PIL import Image
+from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface, eager_mask
+
+from cof import CoF, prompts
+from cof.batch import Batch
+from cof.config import plugins
+from cof.errors import ModelError
+from cof.locate import prompt
+from cof.models.base import Limits
+from cof.refine.highlight import Config, perturbed, plan
+from cof.regions.bias import Highlight
+from cof.regions.mask import token_mask
+from cof.types import Answer, Box, Question
+
+TOLERANCE = 5e-5
+SIZES = ((97, 61), (83, 120))
+TEXTS = ("What is it?", "Where is the red cup?")
+BOX = Box(0.1, 0.3, 0.55, 0.8)
+STEPS = 4
+
+
+def picture(size, seed=0):
+    """Noise: every pixel matters."""
+    noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    return Image.fromarray(noise)
+
+
+@pytest.fixture(scope="module", params=TINY)
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """name -> folder, stock, model; each built once."""
+
+    @cache
+    def make(name):
+        folder = build(name, tmp_path_factory.mktemp(name))
+        module = plugins.load("models", TINY[name].family)
+        return folder, Stock(name, folder), module.load(module.Config(str(folder), device="cpu"))
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def folder(made, name):
+    return made(name)[0]
+
+
+@pytest.fixture(scope="module")
+def stock(made, name):
+    return made(name)[1]
+
+
+@pytest.fixture(scope="module")
+def model(made, name):
+    return made(name)[2]
+
+
+@pytest.fixture(scope="module")
+def views(model):
+    return model.look([picture(size, i) for i, size in enumerate(SIZES)])
+
+
+def oracle(stock, rows):
+    """Logits in double precision behind the prompt and each token but the last of a reply.
+
+    Args:
+        stock: the checkpoint.
+        rows: per row (image, question, bias [S], tokens); each is recomputed whole, by itself.
+    """
+    text = stock.network.get_decoder().config
+    bias = torch.zeros(0)  # of the row that is computed
+
+    def attention(module, query, key, value, mask, scaling=None, **_):
+        groups = query.shape[1] // key.shape[1]
+        key, value = (one.repeat_interleave(groups, dim=1) for one in (key, value))
+        scores = query.double() @ key.double().transpose(2, 3) * scaling + mask.double()
+        scores[..., : len(bias)] += bias
+        return (scores.softmax(-1) @ value.double()).transpose(1, 2).contiguous(), None
+
+    AttentionInterface.register("oracle", attention)
+    AttentionMaskInterface.register("oracle", eager_mask)
+    before, network = text._attn_implementation, stock.network.double()
+    text._attn_implementation = {"": "oracle"}
+    found = []
+    try:
+        for image, question, added_bias, tokens in rows:
+            bias = added_bias.double()
+            given = stock.inputs(image, question)
+            length = given["input_ids"].shape[1]
+            added = torch.tensor([tokens[:-1]], dtype=torch.long)
+            given["input_ids"] = torch.cat([given["input_ids"], added], 1)
+            for key in ("attention_mask", "token_type_ids", "mm_token_type_ids"):
+                if key in given:
+                    tail = torch.full_like(added, int(key == "attention_mask"))
+                    given[key] = torch.cat([given[key], tail], 1)
+            given["pixel_values"] = given["pixel_values"].double()
+            with torch.no_grad():
+                logits = network(**given, use_cache=False).logits[0]
+            found.append(logits[length - 1 :])
+    finally:
+        text._attn_implementation = {"": before}
+        stock.network.float()
+    return found
+
+
+def logits(rows):
+    return [torch.stack(row.logits).double() for row in rows]
+
+
+def worst(some, others):
+    return max(float((a - b).abs().max()) for a, b in zip(some, others, strict=True))
+
+
+@torch.no_grad()
+def test_inactive_is_bitwise_stock(stock, model):
+    given = stock.inputs(picture(SIZES[0]), TEXTS[0])
+    assert torch.equal(model.network(**given).logits, stock.network(**given).logits)
+    encoded = model.encode(model.look([picture(SIZES[0])]), TEXTS[:1])
+    nothing = Highlight(torch.zeros(1, encoded.keys))
+    with model.highlighted(nothing):
+        found = model.network(**given).logits
+    assert (found - stock.network(**given).logits).abs().max() < TOLERANCE
+
+
+def test_prompts_and_plain_answers_are_stocks(stock, model, views):
+    encoded = model.encode(views, TEXTS)
+    rows = model.greedy(encoded, 8, keep_logits=True)
+    for row, size in enumerate(SIZES):
+        given = stock.inputs(picture(size, row), TEXTS[row])
+        real = encoded.attention_mask[row].bool()
+        assert encoded.inputs["input_ids"][row, real].tolist() == given["input_ids"][0].tolist()
+        said = stock.network.generate(
+            **given,
+            max_new_tokens=8,
+            do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+        tokens = said.sequences[0, given["input_ids"].shape[1] :].tolist()
+        assert rows[row].tokens == tokens
+        assert worst(logits([rows[row]]), [torch.cat(said.logits).double()]) <= 1e-5
+
+
+def lit(model, encoded, views, weight=20.0, **narrow):
+    masks = [token_mask([BOX], view.cells) for view in views]
+    assert all(mask.any() and not mask.all() for mask in masks)
+    return plan(encoded, masks, Config(weight, **narrow))
+
+
+def rows_of(encoded, bias, rows):
+    """What `oracle` takes, padding cut off."""
+    for row, size in enumerate(SIZES):
+        real = encoded.attention_mask[row].bool()
+        yield picture(size, row), TEXTS[row], bias[row, real], rows[row].tokens
+
+
+def test_highlighted_it_is_the_oracle(stock, model, views):
+    encoded = model.encode(views, TEXTS)
+    chosen = lit(model, encoded, views)
+    with model.highlighted(chosen):
+        rows = model.greedy(encoded, STEPS, keep_logits=True)
+    plain = oracle(stock, rows_of(encoded, chosen.bias * 0, rows))
+    assert worst(logits(rows), oracle(stock, rows_of(encoded, chosen.bias, rows))) <= TOLERANCE
+    assert worst(logits(rows), plain) > 1e3 * TOLERANCE
+
+
+def test_rows_do_not_depend_on_their_company(model, views):
+    together = model.greedy(model.encode(views, TEXTS), 6, keep_logits=True)
+    alone = [
+        model.greedy(model.encode([view], [text]), 6, keep_logits=True)[0]
+        for view, text in zip(views, TEXTS, strict=True)
+    ]
+    assert [row.tokens for row in together] == [row.tokens for row in alone]
+    assert worst(logits(together), logits(alone)) <= 1e-5
+
+
+def test_tokens_are_as_many_as_the_stock_processor_makes(stock, model):
+    generator = np.random.default_rng(3)
+    for number in range(100):
+        width, height = (int(2 ** generator.uniform(3.4, 8.4)) for _ in range(2))
+        given = stock.inputs(Image.new("RGB", (width, height)), "?")
+        count = int((given["input_ids"] == model.token_id).sum())
+        shape = model.family.shape((width, height))
+        assert len(shape.cells) == count, (number, width, height)
+        assert shape.grid is None or math.prod(shape.grid) == count
+
+
+def local(model, mixing):
+    """Switch off what patches of the vision tower hear of each other; returns how to undo it."""
+    tower = model.network.model
+    kept = {}
+    for name, weight in tower.named_parameters():
+        inside = "language_model" not in name and "text_model" not in name
+        if inside and any(part in name for part in mixing):
+            kept[weight] = weight.detach().clone()
+            weight.data.zero_()
+    assert kept
+
+    def undo():
+        for weight, value in kept.items():
+            weight.data.copy_(value)
+
+    return undo
+
+
+@pytest.mark.parametrize("size", [(112, 84), (97, 61), (60, 150), (200, 190)])
+def test_a_block_of_pixels_moves_the_tokens_that_it_touches(model, name, size):
+    """By its rectangle: no token elsewhere moves much, none inside stays as it was.
+
+    Resizing carries a little across edges, so that a token counts when 5 % of it is touched. A
+    grid that was shrunk without a filter (OneVision) skips some and hears a neighbour's.
+    """
+    undo = local(model, TINY[name].mixing)
+    try:
+        grey = Image.new("RGB", size, (90, 120, 60))
+        before = model.look([grey])[0]
+        for number in range(6):
+            place = np.random.default_rng(number)
+            x, y = (float(place.uniform(0, 0.6)) for _ in range(2))
+            box = [round(x * size[0]), round(y * size[1])]
+            box += [box[0] + size[0] // 3, box[1] + size[1] // 3]
+            changed = grey.copy()
+            changed.paste((210, 30, 160), tuple(box))
+            after = model.look([changed])[0]
+            moved = (after.features.tokens - before.features.tokens).abs().amax(1)
+            check_moved(moved / moved.max(), before.cells, box, size, TINY[name].blur)
+    finally:
+        undo()
+
+
+def check_moved(moved, cells, box, size, blur):
+    edges = torch.tensor(box, dtype=torch.float64) / torch.tensor([*size, *size])
+    low, high = torch.maximum(cells[:, :2], edges[:2]), torch.minimum(cells[:, 2:], edges[2:])
+    sides = (cells[:, 2:] - cells[:, :2]).clamp(min=1e-9)
+    share = ((high - low).clamp(min=0) / sides).prod(1)
+    touched = token_mask([Box(*edges.tolist())], cells)
+    reach = 2.5 / torch.tensor(size)  # of a bicubic filter beyond an edge
+    near = token_mask([Box(*widened(edges, reach + blur * sides[cells[:, 0] > -1].amax(0)))], cells)
+    assert not (moved[~near] > 0.05).any()
+    assert (moved[touched & (share > (0.75 if blur else 0.05))] > 0.01).all()
+
+
+def widened(edges, by):
+    x0, y0, x1, y1 = edges.tolist()
+    return max(0.0, x0 - by[0]), max(0.0, y0 - by[1]), min(1.0, x1 + by[0]), min(1.0, y1 + by[1])
+
+
+def test_cof_asks_locates_and_answers(folder, name):
+    cof = CoF.from_pretrained(folder, family=TINY[name].family, device="cpu", max_new_tokens=5)
+    answer = cof(picture(SIZES[0]), TEXTS[0], plain=True)
+    assert answer.text is not None
+    given = cof(picture(SIZES[1], 1), TEXTS[1], box=BOX.as_tuple(), plain=True)
+    assert given.focus.status == "boxes"
+    assert 0 < given.focus.mask.sum() < len(given.focus.mask)
+
+
+def test_several_weights_are_several_passes(model):
+    asked = [Question(str(i), "", text) for i, text in enumerate(TEXTS)]
+    shown = [picture(size, i) for i, size in enumerate(SIZES)]
+    batch = Batch.of(model, asked, shown, Limits(5))
+    masks = [token_mask([BOX], view.cells) for view in batch.views]
+    encoded = batch.encode()
+    plain = model.generate(encoded, Limits(5))
+    assert [one.tokens for one in batch.plain] == [one.tokens for one in plain]
+    twice = perturbed(encoded, masks, 0.01)
+    changed = model.greedy(twice, 3, keep_logits=True)
+    unchanged = model.greedy(perturbed(encoded, masks, 1.0), 3, keep_logits=True)
+    assert worst(logits(changed)[:1], logits(unchanged)[:1]) > 1e-3
+
+
+@pytest.mark.parametrize("change", [{"num_beams": 3}, {"temperature": 0.7}])
+def test_beams_and_sampling_can_be_repeated(stock, model, views, change):
+    """`generate` expands the features that it is given in place: they are new each time."""
+    encoded = model.encode(views, TEXTS)
+    limits = Limits(5, **change)
+    first, second = (model.generate(encoded, limits) for _ in range(2))
+    assert [one.tokens for one in first] == [one.tokens for one in second]
+    if "num_beams" in change:
+        for row, size in enumerate(SIZES):
+            given = stock.inputs(picture(size, row), TEXTS[row])
+            said = stock.network.generate(
+                **given, max_new_tokens=5, do_sample=False, num_beams=change["num_beams"]
+            )
+            tokens = said[0, given["input_ids"].shape[1] :].tolist()
+            assert list(first[row].tokens) == tokens[: len(first[row].tokens)]
+        with model.highlighted(lit(model, encoded, views)):
+            bright = model.generate(encoded, limits)
+        assert [one.tokens for one in first] != [one.tokens for one in bright]
+
+
+def test_given_answers_are_weighed_as_they_would_be_generated(model, views):
+    encoded = model.encode(views, TEXTS)
+    weighed = model.score(encoded, ["Yes", "a dog"])
+    for row, one in enumerate(weighed):
+        assert not one.error
+        ids = [*encoded.inputs["input_ids"][row].tolist(), *one.tokens]
+        assert model.tokenizer.decode(one.tokens[:-1]).strip() == one.text
+        alone = model.encode([views[row]], [TEXTS[row]])
+        again = model.score(alone, [one.text])[0]
+        assert again.logprobs == pytest.approx(one.logprobs, abs=1e-4)
+        assert len(ids) == encoded.keys + len(one.tokens)
+    [first] = model.greedy(model.encode(views[:1], TEXTS[:1]), 1, keep_logits=True)
+    logprobs = first.logits[0].log_softmax(-1)
+    assert weighed[0].logprobs[0] == pytest.approx(float(logprobs[weighed[0].tokens[0]]), abs=1e-4)
+
+
+def test_questions_that_cannot_be_asked_are_refused_by_themselves(model, views):
+    token = model.family.token
+    encoded = model.encode([views[0], views[1], views[0]], [f"a{token}b", TEXTS[1], "x" * 5000])
+    assert set(encoded.refused) == {0, 2}
+    assert token in encoded.refused[0]
+    assert "positions" in encoded.refused[2]
+    bad, good, long = model.generate(encoded, Limits(3))
+    assert bad.error
+    assert long.error
+    [alone] = model.generate(model.encode([views[1]], [TEXTS[1]]), Limits(3))
+    assert good.tokens == alone.tokens
+    assert model.generate(model.encode(views[:1], TEXTS[:1]), Limits(1))[0].error == ""
+
+
+def test_it_says_what_it_is(model, name, folder):
+    said = model.describe()
+    module = plugins.load("models", TINY[name].family)
+    known = module.identify(module.Config(str(folder), device="cpu"))
+    assert known == {"weights": said["revision"], "dtype": "float32", "device": "cpu"}
+    assert model.identity().items() <= said.items()
+    assert ("assumed" in said["frame"]) == model.frame.assumed
+    assert "{question}" in model.grounding
+
+
+def test_an_assumed_frame_is_logged_and_can_be_declared(folder, name, caplog):
+    module = plugins.load("models", TINY[name].family)
+    with caplog.at_level(logging.WARNING):
+        plain = module.load(module.Config(str(folder), device="cpu"))
+    assert ("documented nowhere" in caplog.text) == plain.frame.assumed
+    caplog.clear()
+    declared = module.load(module.Config(str(folder), device="cpu", frame="thousandths"))
+    assert not caplog.text
+    assert declared.describe()["frame"] == "thousandths"
+    assert declared.identity() != plain.identity() or not plain.frame.assumed
+
+
+REPLIES = {
+    "qwen2_5_vl": '```json\n[{"bbox_2d": [W/4, H/2, W/2, H], "label": "cup"}]\n```',
+    "qwen3_vl": '[{"bbox_2d": [250, 500, 500, 1000], "label": "cup"}]',
+    "internvl": "the cup<box>[[250, 500, 500, 1000]]</box>",
+}
+
+
+def test_replies_are_read_in_the_family_s_frame(model, name, views):
+    for view in views:
+        reply = REPLIES.get(name, "[0.25, 0.5, 0.5, 1.0]")
+        for letter, edge in zip("WH", view.shown, strict=True):
+            for part in (4, 2):
+                reply = reply.replace(f"{letter}/{part}", f"{edge / part:.0f}")
+            reply = reply.replace(letter, str(edge))
+        [box] = model.boxes(reply, view)
+        assert box.as_tuple() == pytest.approx((0.25, 0.5, 0.5, 1.0), abs=0.01)
+
+
+def test_a_padded_square_can_be_declared(folder, name):
+    module = plugins.load("models", TINY[name].family)
+    model = module.load(module.Config(str(folder), device="cpu", frame="padded_square"))
+    [view] = model.look([Image.new("RGB", (100, 50))])
+    [box] = model.boxes("[0.0, 0.25, 0.5, 0.75]", view)
+    assert box.as_tuple() == pytest.approx((0.0, 0.0, 0.5, 1.0))
+
+
+def test_its_own_request_is_asked_where_the_config_names_none(model, views, monkeypatch):
+    asked = []
+    monkeypatch.setattr(model, "encode", lambda _, texts: asked.extend(texts))
+    monkeypatch.setattr(model, "generate", lambda *_: [Answer("no box")])
+    one = Question("0", "", "What is it?\nAnswer shortly.")
+    batch = Batch(model, [one], [picture(SIZES[0])], views[:1])
+    prompt.locate(batch, prompt.Config(prompt=""))
+    prompt.locate(batch, prompt.Config())
+    assert asked == [
+        model.grounding.replace("{question}", "What is it?"),
+        prompts.GROUNDING.replace("{question}", "What is it?"),
+    ]
+
+
+def test_what_reaches_back_to_the_image_s_start_says_so(model, views):
+    """`Highlight.untouched` must not call anything plain that a later key has changed."""
+    encoded = model.encode(views[:1], TEXTS[:1])
+    bias = torch.zeros(1, encoded.keys)
+    last = int(encoded.visual[0][-1])
+    bias[0, last] = 3.0
+    first = Highlight(bias).untouched(encoded.sees)
+    assert first == (last if encoded.sees is None else int(encoded.visual[0][0]))
+
+
+def test_another_family_is_refused(made, name, tmp_path):
+    others = [tiny.family for tiny in TINY.values() if tiny.family != TINY[name].family]
+    for other in {*others}:
+        module = plugins.load("models", other)
+        with pytest.raises(ModelError, match="this family is of"):
+            module.load(module.Config(str(made(name)[0]), device="cpu"))
