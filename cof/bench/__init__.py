@@ -8,7 +8,8 @@ A benchmark is a module with what `Contract` names, and what it likes of `MayHav
 defaults; it needs no field of a question that a record does not keep. What it returns is JSON-able,
 in a fixed key order, and starts with `benchmark` and `version`. An answer that is None is that of a
 question that failed: wrong everywhere, and never exported, so that an answer file that lacks one is
-seen to. Scoring what `export` wrote gives what `score` gave. `table` speaks in the points that
+seen to. Of a benchmark without a `tally` all questions and answers of a run are held in memory to
+be scored. Scoring what `export` wrote gives what `score` gave. `table` speaks in the points that
 papers print: shares times 100.
 
 Everything that is wrong with a file is a `cof.errors.DataError` that names it, with the line where
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from cof.bench import gqa, mmbench, mme, pope, refcoco, textvqa, vstar
     from cof.bench.common.answers import Answers
+    from cof.bench.common.tally import Tally
     from cof.types import Question, Region
 
 
@@ -80,6 +82,9 @@ class MayHave(Protocol):
 
     def ranges(self, scores: dict[str, Any]) -> dict[str, tuple[float, float]]:
         """Bounds of the rows of `table` that are not in points of 0 to 100 (MME's sums)."""
+
+    def tally(self, config: Any) -> Tally:
+        """What `score` counts with, so that a run of any size is scored in little memory."""
 
     def region_answer(self, region: Region) -> str:
         """What stands for the answer where the coarse stage is scored (RefCOCO)."""

@@ -100,7 +100,7 @@ def run_cells(settings: Sequence[RunConfig], options: Options | None = None) -> 
         for cell in cells if ranks.leads else []:
             cell.folder.join()
             cell.folder.merge(len(questions))
-            _score(cell.folder, cell.config)
+            _score(cell.folder, cell.config, questions)
             cell.folder.tidy()
     for cell in cells if not ranks.leads else []:
         cell.folder.join()
@@ -235,15 +235,24 @@ def build_pipeline(config: RunConfig) -> CoF:
     return CoF(model, settings_of(config), cache)
 
 
-def _score(folder: RunFolder, config: RunConfig) -> None:
-    """Write scores.json, and the answers in the benchmark's published formats."""
+def _score(
+    folder: RunFolder, config: RunConfig, questions: Sequence[Question] | None = None
+) -> None:
+    """Write scores.json, and the answers in the benchmark's published formats.
+
+    Args:
+        folder: of the run, finished.
+        config: of the run.
+        questions: all of them where they are in memory; None takes them out of the records.
+    """
     bench, general = plugins.load("bench", config.names["bench"]), config.general
     results = load_run(folder.path).results
     passes: list[Pass] = ["plain", "cof"] if general.plain else ["cof"]
+    questions = questions or [result.question for result in results]
     for which in passes:
-        answer = answer_of(bench, which)
-        said = ((result.question, answer(result)) for result in results)
-        given = [(question, text) for question, text in said if text is not None]
+        said = map(answer_of(bench, which), results)
+        pairs = zip(questions, said, strict=True)
+        given = [(question, text) for question, text in pairs if text is not None]
         asked, texts = ([pair[place] for pair in given] for place in (0, 1))
         bench.export(asked, texts, folder.path / ANSWERS / which, config.bench)
     scores = summary(bench, results, general.plain, general.seed, config.bench)

@@ -9,7 +9,7 @@ from typing import Any
 
 from cof.bench.common.rows import Row
 from cof.errors import DataError
-from cof.files import DiskError, regular, write_whole
+from cof.files import DiskError, regular, whole, write_whole
 
 
 def file_of(path: Path) -> Path:
@@ -104,4 +104,6 @@ def write_text(path: Path, text: str) -> Path:
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
     """One JSON object a line, keys in the order given; returns the path."""
-    return write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+    with whole(path) as fresh, fresh.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    return path
