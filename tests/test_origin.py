@@ -350,7 +350,8 @@ class TestBatchSize:
         assert done.manifest["resumed"] == [{"records": KEPT, "batch_size": 2}]
         assert run(settings(batch_size=2)) == done
 
-    def test_in_half_precision_it_does_not(self, settings, weights):
+    def test_in_half_precision_it_does_not(self, settings, weights, monkeypatch):
+        monkeypatch.setattr("cof.evaluate.flips.due", lambda config, identity: False)
         weights["dtype"] = "float16"
         cut(run(settings()).path)
         with pytest.raises(RunError, match=r"another config \(batch_size: 4 there, 2 here\)"):
