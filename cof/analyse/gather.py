@@ -208,6 +208,8 @@ class _Said:
         self._tally.add(result.question, self._said(result))
 
     def found(self) -> Any:
+        if isinstance(self._tally, Tally):
+            self._tally.close()
         return self._tally
 
 

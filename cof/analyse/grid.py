@@ -74,6 +74,8 @@ class Grid:
         """Questions whose plain answer is not the same in all runs; rounding can do that."""
         import numpy as np
 
+        if len(self.runs) == 1:
+            return 0
         found = [gather(run.results, {**ASKED, **PLAIN_TEXTS}) for run in self.runs]
         first, *others = (text[np.argsort(asked.ids, kind="stable")] for asked, text in found)
         differs = np.zeros(len(first), bool)

@@ -14,7 +14,6 @@ from cof.analyse.gather import (
     ASKED,
     IMAGES,
     OVERVIEW,
-    PLAIN_TEXTS,
     AnyTally,
     Asked,
     Pass,
@@ -184,7 +183,7 @@ def tally_of(run: Run, which: Pass) -> AnyTally:
     if which == "plain" and not run.config["plain"]:
         raise RunError(f"{run.path}: was made without the plain pass (plain: false)")
     passes: tuple[Pass, ...] = ("plain", "cof") if run.config["plain"] else ("cof",)
-    wanted = {**OVERVIEW, **ASKED, **IMAGES, **PLAIN_TEXTS}
+    wanted = {**OVERVIEW, **ASKED, **IMAGES}
     *_, last = found = gather(run.results, {**wanted, **answers_of(*bench_of(run), passes)})
     why = spoilt(run, [which])
     if why:

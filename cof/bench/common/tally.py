@@ -96,8 +96,9 @@ class Part:
         import numpy as np
 
         found = [self._codes.tobytes()]
-        if self._tally.groups:
-            group = self._tally.grouped()[self._places]
+        grouped = self._tally.grouped()
+        if len(grouped):
+            group = grouped[self._places]
             found.append(np.unique(group, return_inverse=True)[1].tobytes())
         if self._tally.numbers:
             found.append(self.numbers.tobytes())
@@ -157,6 +158,11 @@ class Tally(ABC):
         if number is not None:
             self.numbers.append(number)
 
+    def close(self) -> None:
+        """All answers are in: what is needed for further ones alone is forgotten."""
+        self.grouped()
+        self.groups = array("q")
+
     def score(self, places: Sequence[int] | None = None) -> dict[str, Any]:
         """The metrics of all answers, or of those at some places."""
         return self.total(Part(self, places))
@@ -179,7 +185,7 @@ class Tally(ABC):
         """The group of each answer as a number from 0, in order of first appearance, int [n]."""
         import numpy as np
 
-        if self._grouped is None or len(self._grouped) != len(self.groups):
+        if self._grouped is None or len(self.groups) > len(self._grouped):
             found = np.unique(self.groups, return_index=True, return_inverse=True)
             rank = np.empty(len(found[1]), np.int32)
             rank[np.argsort(found[1])] = np.arange(len(rank), dtype=np.int32)
