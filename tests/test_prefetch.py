@@ -204,7 +204,7 @@ def test_memory_does_not_grow_with_the_number_of_questions(ask, tmp_path, monkey
     total, size = 6000, 20
     questions = [Question(str(n), "color/0001.png", f"{n}?", "color", "Yes") for n in range(total)]
     monkeypatch.setattr(mme, "read", lambda settings: questions)
-    monkeypatch.setattr(runner, "_score", lambda folder, settings: None)
+    monkeypatch.setattr(runner, "_score", lambda *given: None)
     monkeypatch.setattr(runner, "load_run", lambda path: path)
     sizes = []
 
