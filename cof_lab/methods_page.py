@@ -107,7 +107,7 @@ def main_table(one: SetRecords) -> Table:
     names = [name for name in one.credits if name != "plain"]
     changes = [change(plain, one.credits[name], one.images, SEED) for name in names]
     corrected = holm([made.p for made in changes])
-    first = ("", "plain", percent(mean(plain, one.images)))
+    first: tuple[Cell, ...] = ("", "plain", percent(mean(plain, one.images)))
     rows: list[tuple[Cell, ...]] = [(*first, *[None] * 6)]
     for name, made, p in zip(names, changes, corrected, strict=True):
         coarse, fine = name.split(", ", 1)
