@@ -56,10 +56,11 @@ PRESETS: dict[str, TrainConfig] = {
     ),
     "smoke": TrainConfig(vision=Schedule(120, 16, dev=16), language=Schedule(10, 8, dev=4)),
 }
-VARIANTS: dict[str, dict[str, Any]] = {
+VARIANTS: dict[str, dict[str, dict[str, Any]]] = {  # what differs from the preset, part by part
     "default": {},
-    "gap": {"reader": "easy"},
-    "control": {"attention": 0.0},
+    "gap": {"teaching": {"reader": "easy"}},
+    "control": {"teaching": {"attention": 0.0}},
+    "coarse": {"model": {"patch": 20}},
 }
 
 
@@ -69,14 +70,14 @@ def preset_config(
     seed: int = 0,
     precision: Literal["float32", "bfloat16"] = "float32",
 ) -> TrainConfig:
-    """A preset with a declared variant: 'default', 'gap' or 'control'.
+    """A preset with a declared variant, a key of `VARIANTS`.
 
     precision: of matrix products; bfloat16 pays on CPUs that multiply it natively
         (`cof_lab.mixed_precision`).
     """
     config = PRESETS[name]
-    teaching = replace(config.teaching, **VARIANTS[variant])
-    return replace(config, seed=seed, teaching=teaching, precision=precision)
+    parts = {name: replace(getattr(config, name), **to) for name, to in VARIANTS[variant].items()}
+    return replace(config, seed=seed, precision=precision, **parts)
 
 
 def fresh(

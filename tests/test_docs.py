@@ -41,7 +41,7 @@ NOT_RUN = {
     r"cof score (?!pope runs/)": "answers of other tools; tests/test_bench_*.py score such",
     r"cof bench": "minutes, or a GPU",
     r"(torchrun|accelerate|sbatch) ": "needs a launcher; tests/test_parallel.py has its own",
-    r"cof tiny (train|export (FOLDER|runs/)|card|lab|overview)": "minutes to hours of training",
+    r"cof tiny (train|export (FOLDER|runs/)|card|lab|methods|overview)": "minutes to hours of training",
     r"bash examples/eval_scripts/evidence\.sh": "minutes; tests/test_results.py has what it calls",
     r"bash results/tables\.sh": "tests/test_results.py runs all that it calls",
     r"cof .*runs/evidence": "minutes; parts of evidence.sh",
@@ -150,6 +150,7 @@ def place(tmp_path_factory):
         (root / name).symlink_to(ROOT / name)
     data = root / "runs" / "data" / "mini-fine"
     write_all(data, MiniConfig(size=2, difficulty="fine"))
+    shutil.copytree(data, data.with_name("mini-fine-120"))
     (root / "data").mkdir()
     shutil.copytree(data / "MiniPOPE", root / "data" / "pope")
     write_hashes(root / "data" / "pope")

@@ -51,6 +51,16 @@ def texts(figure):
     return [text.get_text() for text in figure.texts]
 
 
+def test_a_stage_that_highlights_nothing_does_not_say_so():
+    region = Region((Box(0.4, 0.4, 0.6, 0.6),), "box")
+    named, _ = drawn((300, 200), region, stage="mean")
+    assert texts(named)[2] == "4 of 36 visual tokens in the region\nmean: red"
+    assert named.axes[1].get_title(loc="left") == "2. Fine: the region, for mean"
+    lit, _ = drawn((300, 200), region)
+    assert texts(lit)[2] == "4 of 36 visual tokens highlighted\nCoF: red"
+    assert lit.axes[1].get_title(loc="left") == "2. Fine: highlighted visual tokens"
+
+
 def test_question_and_answers_are_written_and_wrapped():
     region = Region((Box(0.4, 0.4, 0.6, 0.6),), "box")
     figure, _ = drawn((300, 200), region, plain="blue $1 and $2", reply="over there")

@@ -12,6 +12,7 @@ from cof.analyse.compare import changes
 from cof.analyse.figures import save, stamp
 from cof.analyse.naming import hash_names
 from cof.analyse.passes import scored_pass
+from cof.config import plugins
 from cof.config.schema import exif_of
 from cof.errors import DataError
 from cof.files import write_whole
@@ -110,6 +111,7 @@ def _draw(run: Run, result: Result, root: Path) -> Figure:
         boxes=region.boxes if region else (),
         plain=result.plain.text if result.plain else None,
         reply=region.reply if region else "",
+        stage=plugins.label(run.config["refine"]["name"]),
     )
     stamp(figure, hash_names([run_hash(run)]))
     return figure

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
@@ -22,9 +22,9 @@ def tiny() -> None:
 @click.option("--preset", type=click.Choice(["cpu", "study", "smoke"]), default="cpu")
 @click.option(
     "--variant",
-    type=click.Choice(["default", "gap", "control"]),
+    type=click.Choice(["default", "gap", "control", "coarse"]),
     default="default",
-    help="gap: reads easy scenes only; control: no attention supervision.",
+    help="gap: reads easy scenes only; control: no attention supervision; coarse: half the tokens.",
 )
 @click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("--device", default="cpu", show_default=True)
@@ -149,6 +149,40 @@ def lab(
         run(checkpoint, out, StudyConfig(_words(regimes), size, _words(kinds)))
     for path in study_page.write(out):
         click.echo(str(path))
+
+
+@tiny.command()
+@click.argument("checkpoint", type=FOLDER)
+@click.argument("out", type=FOLDER, callback=place)
+@click.option("--sets", default="fine,noise,crowded,pope,vstar", show_default=True)
+@click.option("--kinds", default="existence,count,position,color,OCR", show_default=True)
+@click.option("--coarse", default="", help="Coarse stages, all by default.")
+@click.option("--fine", default="", help="Fine stages, all by default.")
+@click.option("--questions", type=COUNT, default=1200, show_default=True, help="Of each set.")
+@click.option("--seed", type=SEED, default=401, show_default=True, help="Of the scenes.")
+@click.option("--pages-only", is_flag=True, help="The tables again, from OUT's records.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads.")
+def methods(
+    checkpoint: Path,
+    out: Path,
+    pages_only: bool,
+    threads: int | None,
+    questions: int,
+    seed: int,
+    **lists: str,
+) -> None:
+    """Compare every declared method on the same questions (docs/methods.md); tables go to OUT."""
+    import torch
+
+    from cof_lab import methods_page
+    from cof_lab.methods import BenchConfig, run
+
+    if threads:
+        torch.set_num_threads(threads)
+    if not pages_only:
+        chosen: dict[str, Any] = {key: _words(text) for key, text in lists.items() if text}
+        run(checkpoint, out, BenchConfig(questions=questions, seed=seed, **chosen))
+    click.echo(str(methods_page.write(out)))
 
 
 @tiny.command()

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from cof.batch import Batch
+from cof.config import plugins
 from cof.errors import AnswerError
 from cof.models.base import Model
 from cof.outcome.attention import Attention, attention
@@ -176,6 +177,7 @@ class Outcome:
             boxes=self.region.boxes,
             plain=self.plain,
             reply=self.region.reply,
+            stage=plugins.label(plugins.owner("refine", self.stage).__name__),
         )
 
     def plot_attention(self) -> Figure:

@@ -41,8 +41,9 @@ def draw_two_stages(
     boxes: Sequence[Box] = (),
     plain: str | None = None,
     reply: str = "",
+    stage: str = "highlight",
 ) -> Figure:
-    """Left the boxes, right the highlighted visual tokens; the question above, answers below.
+    """Left the boxes, right the region's visual tokens; the question above, answers below.
 
     Args:
         image: the original image, RGB.
@@ -54,6 +55,7 @@ def draw_two_stages(
         boxes: of the coarse stage, before expansion (solid).
         plain: the same model's answer without the highlight, if it was asked.
         reply: the coarse stage's raw text.
+        stage: the fine stage; any but `highlight` is named, and highlights no token by itself.
     Returns: a figure without a window; `figure.savefig(path)` writes it.
     """
     from matplotlib.figure import Figure
@@ -61,12 +63,14 @@ def draw_two_stages(
     shown = image.copy()
     shown.thumbnail((SIDE, SIDE))
     height = min(max(0.46 * WIDTH * image.height / image.width, 1.2), 7.0)
-    title, captions = wrap(question, 95), (_coarse(reply, focus), _fine(answer, plain, focus))
+    captions = (_coarse(reply, focus), _fine(answer, plain, focus, stage))
+    title = wrap(question, 95)
     above, below = inches(title, 0.2), max(inches(text, 0.175) for text in captions) + 0.3
     figure = Figure(figsize=(WIDTH, height + above + below + 0.35))
     total = figure.get_figheight()
     figure.text(0.5, 1 - 0.1 / total, title, ha="center", va="top", size=12, weight="bold", **RAW)
-    names = ("1. Coarse: where is the answer?", "2. Fine: highlighted visual tokens")
+    what = "highlighted visual tokens" if stage == "highlight" else f"the region, for {stage}"
+    names = ("1. Coarse: where is the answer?", f"2. Fine: {what}")
     for column, (name, caption) in enumerate(zip(names, captions, strict=True)):
         left = 0.02 + column * 0.5
         axes = figure.add_axes((left, below / total, 0.46, height / total))
@@ -154,10 +158,11 @@ def _coarse(reply: str, focus: Focus) -> str:
     return "\n".join(text for text in (said, words) if text) or " "
 
 
-def _fine(answer: str, plain: str | None, focus: Focus) -> str:
+def _fine(answer: str, plain: str | None, focus: Focus, stage: str) -> str:
     """What is said under the right panel."""
-    lit = f"{int(focus.mask.sum())} of {len(focus.mask)} visual tokens highlighted"
-    answers = [f"CoF: {wrap(answer, 55, lines=4)}"]
+    done, name = ("highlighted", "CoF") if stage == "highlight" else ("in the region", stage)
+    lit = f"{int(focus.mask.sum())} of {len(focus.mask)} visual tokens {done}"
+    answers = [f"{name}: {wrap(answer, 55, lines=4)}"]
     if plain is not None:
         answers.append(f"plain: {wrap(plain, 55, lines=4)}")
     return "\n".join([lit, *answers])
