@@ -8,11 +8,39 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from cof.files import whole_folder
+from cof.files import whole_folder, write_whole
+from cof.prompts import SYSTEMS
 from cof_lab.original_layout import image_settings, write_json, write_original
 
 if TYPE_CHECKING:
     from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
+
+
+CHAT_TEMPLATE = """{%- macro text(said) -%}
+  {%- if said is string -%}
+    {{ said }}
+  {%- else -%}
+    {%- for part in said if part.type == 'image' -%}{{ '<image>\\n' }}{%- endfor -%}
+    {%- for part in said if part.type == 'text' -%}{{ part.text }}{%- endfor -%}
+  {%- endif -%}
+{%- endmacro -%}
+{%- if messages[0].role != 'system' -%}
+  {{ "SYSTEM " }}
+{%- endif -%}
+{%- for message in messages -%}
+  {%- if message.role == 'system' -%}
+    {{ text(message.content) ~ ' ' }}
+  {%- elif message.role == 'user' -%}
+    {{ 'USER: ' ~ text(message.content) ~ ' ' }}
+  {%- else -%}
+    {{ 'ASSISTANT: ' ~ text(message.content) ~ '</s>' }}
+  {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+  {{ 'ASSISTANT:' }}
+{%- endif -%}
+""".replace("SYSTEM", SYSTEMS["vicuna_v1"])
+"""vicuna_v1 as transformers' processors and servers take it. This code does not (`model.conv`)."""
 
 
 def export_checkpoint(
@@ -52,6 +80,7 @@ def _transformers(model: LlavaForConditionalGeneration, folder: Path) -> None:
     text = config.text_config
     ids = {name: getattr(text, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     write_json(folder / "generation_config.json", {**ids, "do_sample": False})
+    write_whole(folder / "chat_template.jinja", CHAT_TEMPLATE)
     side = config.vision_config.image_size
     write_json(folder / "preprocessor_config.json", image_settings(side))
     write_json(

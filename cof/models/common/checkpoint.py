@@ -173,7 +173,7 @@ def digest(*folders: Path) -> str:
 
 
 def _placeless(file: Path) -> bytes:
-    """A config.json that names the whole path of a tower in its folder, without it; else nothing."""
+    """A config.json with a whole path of a tower in its folder, without the path; else nothing."""
     config = read_json(file) if file.name == "config.json" else {}
     name = str(config.get("mm_vision_tower", ""))
     inside = _inside(file.parent, name)
