@@ -5,12 +5,15 @@ itself where it is installed (base_models/llava/README.md).
 """
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from committed import ROOT
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -231,7 +234,7 @@ def test_another_tower_than_the_checkpoints_is_refused(package, copy):
 
 def test_a_token_that_the_builder_would_add_is_refused(package, copy):
     edit(copy / "config.json", mm_use_im_patch_token=True)
-    with pytest.raises(ModelError, match="1281 embeddings for 1280 tokens.*mm_use_im_patch_token"):
+    with pytest.raises(ModelError, match=r"1281 embeddings for 1280 tokens.*mm_use_im_patch_token"):
         llava_package.load(config(copy))
 
 
@@ -249,3 +252,17 @@ def test_both_stages_from_python(package, folder):
         said.append(cof(images()[0], QUESTIONS[0], box=box, plain=True))
     assert said[0].text == said[1].text
     assert said[0].plain == said[1].plain
+
+
+@pytest.mark.slow
+def test_the_script_runs_mme_on_an_exported_cof_tiny(mini, tmp_path):
+    pytest.importorskip("llava.model.builder")
+    given = dict.fromkeys(("MODEL", "CONFIG", "WEIGHT", "EXPAND"), "")
+    given |= {"COF_PYTHON": sys.executable, "OUT": str(tmp_path)}
+    given |= {"MME_ROOT": str(mini / "MiniMME")}
+    script = ["bash", str(ROOT / "base_models" / "llava" / "mme.sh"), "name=packaged"]
+    done = subprocess.run(script, env=os.environ | given, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((tmp_path / "packaged" / "manifest.json").read_text())
+    assert manifest["model"]["package"] in manifest["identity"]["weights"]
+    assert "perception" in done.stdout

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
-import torch
 from accelerate import init_empty_weights
 from PIL.Image import Image
 from torch import Tensor
