@@ -38,6 +38,8 @@ NOT_RUN = {
     r"bash tests/run\.sh": "is this suite",
     r".*(llava-v1\.5|llava-1\.5|MME_ROOT=|mme_llava13b)": "needs real weights or a real benchmark",
     r"cof data fetch": "needs a network",
+    r"pip install": "needs a network, and changes what is installed",
+    r"bash base_models/llava/mme\.sh": "needs LLaVA's package; tests/test_llava_package.py runs it",
     r"cof score (?!pope runs/)": "answers of other tools; tests/test_bench_*.py score such",
     r"cof bench": "minutes, or a GPU",
     r"(torchrun|accelerate|sbatch) ": "needs a launcher; tests/test_parallel.py has its own",
@@ -200,6 +202,8 @@ def hold(call):
         hold_command(words)
     elif program in ("bash", "sbatch"):
         hold_script(words, call.names)
+    elif program == "pip":
+        assert all(re.fullmatch(r"--no-deps|[a-z-]+(==[\w.]+)?", word) for word in words), call
     else:
         pytest.fail(f"{call}: no rule for {program}")
 

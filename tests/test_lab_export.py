@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from cof.models import llava
+from cof.models.common.checkpoint import find
 from cof.types import Box
 from cof_lab.examine import load, overlaps
-from cof_lab.export import export_checkpoint, original_name
+from cof_lab.export import export_checkpoint
 from cof_lab.model import ModelConfig, build, llava_config
 from cof_lab.render import crop, render
 from cof_lab.tokenizer import BOS, EOS, IMAGE, PAD, train_tokenizer
@@ -48,16 +52,49 @@ def test_both_layouts_give_the_same_logits(layouts):
     assert torch.equal(*logits)
 
 
-def test_weights_are_small_and_half(layouts):
-    from safetensors.torch import load_file
+def read(file):
+    return json.loads(file.read_text(encoding="utf-8"))
 
+
+def test_weights_are_small_and_half(layouts):
     state = load_file(layouts / "old/model.safetensors")
-    assert {value.dtype for value in state.values()} == {torch.float16}
-    assert "model.mm_projector.0.weight" in state
-    assert "model.layers.0.self_attn.q_proj.weight" in state
-    assert original_name("lm_head.weight") == "lm_head.weight"
+    tower = load_file(layouts / "old/vision_tower/model.safetensors")
+    assert {value.dtype for value in (*state.values(), *tower.values())} == {torch.float16}
+    assert {"model.mm_projector.0.weight", "model.mm_projector.2.bias"} < state.keys()
+    assert {"model.layers.0.self_attn.q_proj.weight", "lm_head.weight"} < state.keys()
+    assert not [name for name in state if "vision" in name]
+    assert {name.partition(".")[0] for name in tower} == {"vision_model"}
     shipped = sum(path.stat().st_size for path in SHIPPED.glob("*.safetensors"))
     assert 0 < shipped < 12e6
+
+
+def test_the_original_layout_is_what_llavas_own_code_reads(layouts):
+    """Its builder takes the class by `model_type`, a tower that exists, and old tokenizer files."""
+    folder = layouts / "old"
+    config = read(folder / "config.json")
+    assert config["model_type"] == "llava_llama"
+    assert Path(config["mm_vision_tower"]).samefile(folder / "vision_tower")
+    assert read(folder / "vision_tower/config.json")["model_type"] == "clip_vision_model"
+    assert read(folder / "tokenizer_config.json")["tokenizer_class"] == "PreTrainedTokenizerFast"
+    old, new = (read(layouts / name / "tokenizer.json")["model"] for name in ("old", "new"))
+    assert old["merges"]
+    assert [one.split(" ") for one in old["merges"]] == new["merges"]
+    assert old["vocab"] == new["vocab"]
+
+
+def test_an_export_may_move(layouts, tmp_path):
+    """The tower that is loaded is its own, and where it lies does not count."""
+    moved = shutil.copytree(layouts / "old", tmp_path / "moved")
+    there, here = find(str(layouts / "old")), find(str(moved))
+    assert here.tower == moved / "vision_tower"
+    assert here.revision == there.revision
+    config = read(moved / "config.json")
+    (moved / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-3}))
+    changed = find(str(moved)).revision
+    weights = load_file(moved / "vision_tower/model.safetensors")
+    more = {name: value + 1 for name, value in weights.items()}
+    save_file(more, moved / "vision_tower/model.safetensors")
+    assert len({there.revision, changed, find(str(moved)).revision}) == 3
 
 
 @pytest.mark.slow

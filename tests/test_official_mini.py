@@ -13,8 +13,11 @@ from cof.bench import mme
 from cof.config import schema
 from cof.config.settings import settings_of
 from cof.images import load_image
+from cof.models import llava_package
 from cof.models.llava.model import load
 from cof.pipeline import CoF
+from cof_lab import examine
+from cof_lab.export import export_checkpoint
 from cof_lab.mini import mme as mini_mme
 from cof_lab.mini.common import MiniConfig
 
@@ -87,3 +90,14 @@ def test_the_other_published_answers_come_out_again(settings, pipeline, recorded
     assert sum(map(len, recorded.values())) == 300
     images = [image for image in recorded if number(image) % 6]
     assert check(settings, pipeline, recorded, images) > 5
+
+
+@pytest.mark.slow
+def test_so_do_all_with_llavas_own_package(settings, recorded, tmp_path):
+    """On cof-tiny as `cof tiny export --layout original` writes it."""
+    pytest.importorskip("llava.model.builder")
+    network, tokenizer = examine.load(TESTS.parent / "base_models" / "cof-tiny")
+    export_checkpoint(network, tokenizer, tmp_path / "tiny", "original")
+    config = llava_package.Config(str(tmp_path / "tiny"), "cpu", "float32")
+    pipeline = CoF(llava_package.load(config), settings_of(settings))
+    assert check(settings, pipeline, recorded, list(recorded)) > 5

@@ -469,4 +469,4 @@ def test_special_tokens_belong_to_the_revision(folder):
 
 def test_the_embedded_model_keeps_its_revision():
     assert find("cof-tiny").revision == "sha256:85aebdb5369cff8b"
-    assert inputs.read_inputs(find("cof-tiny"), "vicuna_v1").chat_template is None
+    assert inputs.read_inputs(find("cof-tiny"), "vicuna_v1").chat_template == "vicuna"

@@ -309,6 +309,21 @@ class TestRefusal:
             run(settings())
         assert len(lines(path)) == 1
 
+    @pytest.mark.parametrize("used", [False, True])
+    def test_a_template_that_came_later_counts_where_it_is_used(self, settings, monkeypatch, used):
+        """LLaVA's prompts follow `conv`: a run goes on when its checkpoint gets a template."""
+        said = {"name": "stub", **({} if used else {"conv": "vicuna_v1"}), "chat_template": None}
+        model = SimpleNamespace(**vars(StubPipeline.model) | {"describe": lambda: said})
+        monkeypatch.setattr(StubPipeline, "model", model)
+        path = run(settings()).path
+        (path / "records.jsonl").write_text(json.dumps(lines(path)[0]) + "\n")
+        model.describe = lambda: {**said, "chat_template": "vicuna"}
+        if used:
+            with pytest.raises(RunError, match="chat_template: None there, 'vicuna' here"):
+                run(settings())
+        else:
+            assert len(lines(run(settings()).path)) > 1
+
     def test_a_mended_image_is_told_from_another_dataset(self, settings, data):
         run(settings())
         shutil.copy(data / "color" / "0001.png", data / "color" / "0003.png")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         llava,
         llava_next,
         llava_onevision,
+        llava_package,
         qwen_vl,
     )
     from cof.models.base import Model
@@ -37,6 +38,6 @@ class MayHave(Protocol):
 
 if TYPE_CHECKING:
     _HELD: tuple[Contract, ...] = (
-        llava,
+        *(llava, llava_package),
         *(qwen_vl, llava_next, llava_onevision, internvl, idefics3, gemma3),
     )

@@ -90,9 +90,15 @@ _CHECKED = ("command", "resumed", "config_hash", "identity")
 def _model(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """What tells models apart; cuda:0 and cuda:1 are one kind of device, a name is a place.
 
-    How replies are decoded is no part of the model; where it counts, the config's hash has it.
+    How replies are decoded is no part of the model; where it counts, the config's hash has it. Nor
+    is a chat template that came with it where prompts follow `conv`.
     """
-    ways = ("name", "compile", "decode")
+    ways = (
+        "name",
+        "compile",
+        "decode",
+        *(["chat_template"] if "conv" in manifest["model"] else []),
+    )
     kept = {key: value for key, value in manifest["model"].items() if key not in ways}
     if isinstance(kept.get("device"), str):
         kept["device"] = kept["device"].partition(":")[0]

@@ -132,10 +132,19 @@ def _layout(folder: Path, config: dict[str, Any]) -> Layout:
 
 
 def _tower(folder: Path, config: dict[str, Any]) -> Path:
-    """The CLIP tower of an original checkpoint: a folder beside it, or a model of its own."""
+    """The CLIP tower of an original checkpoint: a folder in it, or a model of its own."""
     name = str(config["mm_vision_tower"])
-    beside = folder / name
-    return beside if beside.is_dir() else locate(name, (*_SMALL_FILES, *_WEIGHTS))
+    inside = _inside(folder, name) or folder / name
+    return inside if inside.is_dir() else locate(name, (*_SMALL_FILES, *_WEIGHTS))
+
+
+def _inside(folder: Path, name: str) -> Path | None:
+    """The tower in a checkpoint whose config names its whole path, which may be that of before.
+
+    LLaVA's own code needs such a path (`cof_lab.original_layout`); it says where, not what.
+    """
+    inside = folder / Path(name).name
+    return inside if Path(name).is_absolute() and inside.is_dir() else None
 
 
 def digest(*folders: Path) -> str:
@@ -143,6 +152,7 @@ def digest(*folders: Path) -> str:
 
     Files of up to `_WHOLE` bytes are read in full; of larger ones the size and blocks at even
     distances, the first and the last included, so that it takes a moment for 13B parameters too.
+    Where a checkpoint lies does not count, though its config may say it (see `_inside`).
     """
     seen = hashlib.sha256()
     for folder in folders:
@@ -150,6 +160,9 @@ def digest(*folders: Path) -> str:
         if image_processor(folder):
             found.add(folder / PROCESSOR)
         for file in sorted(found):
+            if placeless := _placeless(file):
+                seen.update(placeless)
+                continue
             size = file.stat().st_size
             seen.update(f"{file.name}:{size}:".encode())
             with file.open("rb") as stream:
@@ -157,6 +170,14 @@ def digest(*folders: Path) -> str:
                     stream.seek(start)
                     seen.update(stream.read(_BLOCK))
     return f"sha256:{seen.hexdigest()[:16]}"
+
+
+def _placeless(file: Path) -> bytes:
+    """A config.json with a whole path of a tower in its folder, without the path; else nothing."""
+    config = read_json(file) if file.name == "config.json" else {}
+    name = str(config.get("mm_vision_tower", ""))
+    inside = _inside(file.parent, name)
+    return json.dumps({**config, "mm_vision_tower": inside.name}).encode() if inside else b""
 
 
 def image_processor(folder: Path) -> dict[str, Any]:

@@ -110,7 +110,8 @@ class Llava(base.Model):
     """A loaded LLaVA.
 
     Attributes:
-        network: transformers' LlavaForConditionalGeneration, in eval mode.
+        network: transformers' LlavaForConditionalGeneration, in eval mode; with a `decoder` given
+            whatever has its embeddings, `lm_head`, generation config and `generate`.
         inputs: tokenizer, image settings.
         frame: `padded_square`, or `centre_crop` for checkpoints that do not pad.
         positions: most positions that prompt and reply may take together.
@@ -119,7 +120,12 @@ class Llava(base.Model):
     box_form = BOX_FORM
 
     def __init__(
-        self, network: Any, inputs: Inputs, checkpoint: Checkpoint, config: Config
+        self,
+        network: Any,
+        inputs: Inputs,
+        checkpoint: Checkpoint,
+        config: Config,
+        decoder: Any = None,
     ) -> None:
         self.network, self.inputs, self.checkpoint = network, inputs, checkpoint
         self.tokenizer, self.pixels = inputs.tokenizer, inputs.pixels
@@ -129,7 +135,7 @@ class Llava(base.Model):
         self.dtype = str(network.dtype).removeprefix("torch.")
         self.counters = Counters()
         self._grammars: dict[tuple[Frame, int], Grammar] = {}
-        self.decoder = network.model.language_model
+        self.decoder = network.model.language_model if decoder is None else decoder
         text = attach(self.decoder)
         self.layers, self.heads = text.num_hidden_layers, text.num_attention_heads
         self.positions = int(text.max_position_embeddings)
@@ -154,18 +160,21 @@ class Llava(base.Model):
     def look(self, images: Sequence[Image], prepared: Sequence[Tensor] | None = None) -> list[View]:
         """Run the vision tower and projector once over RGB images of any sizes."""
         frames = side_by_side(self.prepare, images) if prepared is None else prepared
-        tower = self.network.model.vision_tower
-        pixels = normalised(stacked(frames, tower.device), self.pixels.mean, self.pixels.std)
-        features = self.network.get_image_features(pixel_values=pixels.to(tower.dtype))
-        features = features.pooler_output
+        features = self.features(frames)
         self.counters.images += len(images)
         self.counters.vision_calls += 1
-        return self._views(torch.stack(list(features)), images)
+        return self._views(features, images)
+
+    def features(self, frames: Sequence[Tensor]) -> Tensor:
+        """Visual tokens of what `prepare` made of B images, float [B, T, D]."""
+        tower = self.network.model.vision_tower
+        pixels = normalised(stacked(frames, tower.device), self.pixels.mean, self.pixels.std)
+        found = self.network.get_image_features(pixel_values=pixels.to(tower.dtype))
+        return torch.stack(list(found.pooler_output))
 
     def _views(self, features: Tensor, images: Sequence[Image]) -> list[View]:
         """Views of the images, which share the keys and values of their prompts' beginnings."""
-        pixels = self.pixels.side
-        side = pixels // self.network.config.vision_config.patch_size
+        pixels, side = self.pixels.side, math.isqrt(features.shape[1])
         before = self.token_ids("")[0]
         opening = self._embed(before).expand(len(images), -1, -1)
         start = torch.cat([opening, features.to(opening)], dim=1)

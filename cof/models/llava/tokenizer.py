@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, LlamaTokenizer
+from transformers import AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerFast
 
 from cof import prompts
 from cof.errors import ModelError
@@ -48,9 +48,13 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
     pieces = (folder / "tokenizer.model").is_file()
     if not pieces and not (folder / "tokenizer.json").is_file():
         raise ModelError(f"{folder}: no tokenizer.model and no tokenizer.json")
-    llama = pieces or str(kind).startswith("LlamaTokenizer")
+    reader: Any = AutoTokenizer
+    if pieces or str(kind).startswith("LlamaTokenizer"):
+        reader = LlamaTokenizer
+    elif checkpoint.layout == "original" and kind == "PreTrainedTokenizerFast":
+        reader = PreTrainedTokenizerFast  # the other one wonders about the model's type
     try:
-        tokenizer = (LlamaTokenizer if llama else AutoTokenizer).from_pretrained(folder)
+        tokenizer = reader.from_pretrained(folder)
     except Exception as error:  # whatever a damaged file makes the tokenizer libraries raise
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ModelError(f"{folder}: the tokenizer cannot be loaded ({reason})") from error

@@ -1,0 +1,3 @@
+"""The id that stands for an image."""
+
+IMAGE_TOKEN_INDEX = -200
