@@ -116,7 +116,14 @@ def main_table(one: SetRecords) -> Table:
         base = one.credits.get(PUBLISHED) if name != PUBLISHED else None
         against = points(difference(base, credits, one.images)) if base else None
         rows.append((coarse, fine, *cells, made.p, p, against))
-    head = ("region", "fine stage", "accuracy, %", "minus plain, points", "gained", "lost")
+    head: tuple[str, ...] = (
+        "region",
+        "fine stage",
+        "accuracy, %",
+        "minus plain, points",
+        "gained",
+        "lost",
+    )
     head += (TESTS, "p (Holm)", "minus CoF, points")
     count = len(set(one.images))
     caption = f"{one.name}: {len(one.images)} questions about {count} images; {INTERVALS}"

@@ -43,7 +43,7 @@ NOT_RUN = {
     r"cof score (?!pope runs/)": "answers of other tools; tests/test_bench_*.py score such",
     r"cof bench": "minutes, or a GPU",
     r"(torchrun|accelerate|sbatch) ": "needs a launcher; tests/test_parallel.py has its own",
-    r"cof tiny (train|export (FOLDER|runs/)|card|lab|methods|overview)": "minutes to hours of training",
+    r"cof tiny (train|export (FOLDER|runs/)|card|lab|methods|overview)": "minutes to hours",
     r"bash examples/eval_scripts/evidence\.sh": "minutes; tests/test_results.py has what it calls",
     r"bash results/tables\.sh": "tests/test_results.py runs all that it calls",
     r"cof .*runs/evidence": "minutes; parts of evidence.sh",
