@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import torch
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -23,6 +25,11 @@ from transformers import (
 )
 from transformers.processing_utils import ProcessorMixin
 
+from cof.config import plugins
+from cof.refine.highlight import Config, plan
+from cof.regions.mask import token_mask
+from cof.types import Box
+
 TEXT = {
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -32,6 +39,9 @@ TEXT = {
     "max_position_embeddings": 4096,
     "initializer_range": 0.2,
 }
+SIZES = ((97, 61), (83, 120))
+TEXTS = ("What is it?", "Where is the red cup?")
+BOX = Box(0.1, 0.3, 0.55, 0.8)
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for c in m.content %}"
     "{% if c.type == 'image' %}IMAGE{% else %}{{ c.text }}{% endif %}{% endfor %}<|im_end|>\n"
@@ -391,3 +401,38 @@ class Stock:
                 processor_kwargs=self.tiny.settings,
             )
         )
+
+
+def maker(tmp_path_factory: Any) -> Callable[[str], Any]:
+    """A function: name -> folder, stock, model; each built once."""
+
+    @cache
+    def make(name: str) -> Any:
+        folder = build(name, tmp_path_factory.mktemp(name))
+        module = plugins.load("models", TINY[name].family)
+        return folder, Stock(name, folder), module.load(module.Config(str(folder), device="cpu"))
+
+    return make
+
+
+def picture(size: tuple[int, int], seed: int = 0) -> Image.Image:
+    """Noise: every pixel matters."""
+    noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    return Image.fromarray(noise)
+
+
+def logits(rows: Any) -> list[torch.Tensor]:
+    """Of each decoded row, double [steps, V]."""
+    return [torch.stack(row.logits).double() for row in rows]
+
+
+def worst(some: Any, others: Any) -> float:
+    """The largest difference."""
+    return max(float((a - b).abs().max()) for a, b in zip(some, others, strict=True))
+
+
+def lit(model: Any, encoded: Any, views: Any, weight: float = 20.0, **narrow: Any) -> Any:
+    """The highlight of `BOX` in every row."""
+    masks = [token_mask([BOX], view.cells) for view in views]
+    assert all(mask.any() and not mask.all() for mask in masks)
+    return plan(encoded, masks, Config(weight, **narrow))

@@ -7,12 +7,11 @@ the plain answer is stock `generate`'s.
 
 import logging
 import math
-from functools import cache
 
 import numpy as np
 import pytest
 import torch
-from families import TINY, Stock, build
+from families import BOX, SIZES, TEXTS, TINY, lit, logits, maker, picture, worst
 from PIL import Image
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
@@ -23,22 +22,13 @@ from cof.config import plugins
 from cof.errors import ModelError
 from cof.locate import prompt
 from cof.models.base import Limits
-from cof.refine.highlight import Config, perturbed, plan
+from cof.refine.highlight import perturbed
 from cof.regions.bias import Highlight
 from cof.regions.mask import token_mask
 from cof.types import Answer, Box, Question
 
 TOLERANCE = 5e-5
-SIZES = ((97, 61), (83, 120))
-TEXTS = ("What is it?", "Where is the red cup?")
-BOX = Box(0.1, 0.3, 0.55, 0.8)
 STEPS = 4
-
-
-def picture(size, seed=0):
-    """Noise: every pixel matters."""
-    noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    return Image.fromarray(noise)
 
 
 @pytest.fixture(scope="module", params=TINY)
@@ -49,14 +39,7 @@ def name(request):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """name -> folder, stock, model; each built once."""
-
-    @cache
-    def make(name):
-        folder = build(name, tmp_path_factory.mktemp(name))
-        module = plugins.load("models", TINY[name].family)
-        return folder, Stock(name, folder), module.load(module.Config(str(folder), device="cpu"))
-
-    return make
+    return maker(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
@@ -122,14 +105,6 @@ def oracle(stock, rows):
     return found
 
 
-def logits(rows):
-    return [torch.stack(row.logits).double() for row in rows]
-
-
-def worst(some, others):
-    return max(float((a - b).abs().max()) for a, b in zip(some, others, strict=True))
-
-
 @torch.no_grad()
 def test_inactive_is_bitwise_stock(stock, model):
     given = stock.inputs(picture(SIZES[0]), TEXTS[0])
@@ -158,12 +133,6 @@ def test_prompts_and_plain_answers_are_stocks(stock, model, views):
         tokens = said.sequences[0, given["input_ids"].shape[1] :].tolist()
         assert rows[row].tokens == tokens
         assert worst(logits([rows[row]]), [torch.cat(said.logits).double()]) <= 1e-5
-
-
-def lit(model, encoded, views, weight=20.0, **narrow):
-    masks = [token_mask([BOX], view.cells) for view in views]
-    assert all(mask.any() and not mask.all() for mask in masks)
-    return plan(encoded, masks, Config(weight, **narrow))
 
 
 def rows_of(encoded, bias, rows):

@@ -17,6 +17,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from cof import prompts
 from cof.models import base
 from cof.models.base import Frame
+from cof.models.common.graphs import Decode
 
 FRAMES = {
     "image": Frame("image"),
@@ -41,9 +42,13 @@ class Config(base.Config):
         dtype: `auto` is the checkpoint's own half precision on CUDA, float32 on the CPU.
         frame: what the coordinates of box replies are, a name of `FRAMES`; "" is what the family's
             authors have documented, or an assumption that is logged and recorded as one.
+        decode: how greedy replies are decoded: `graph` replays a captured CUDA graph of the whole
+            step (on the CPU the same step runs uncaptured), `eager` does not; `auto` is `graph` on
+            CUDA. Beams, sampling and what outgrows a window of attention are always eager.
     """
 
     path: str = ""
+    decode: Decode = "auto"
     frame: Literal[
         "",
         "image",
@@ -162,7 +167,9 @@ class Family(ABC):
         """
         pooled: Any = list(tokens)
         if self.packed:
-            pooled = torch.cat(pooled).unflatten(0, (-1, self.packed))
+            pooled = torch.cat(pooled)
+            whole = len(pooled) % self.packed == 0  # else it is a part of an image
+            pooled = pooled.unflatten(0, (-1, self.packed)) if whole else pooled[None]
         return BaseModelOutputWithPooling(pooler_output=pooled)
 
     def positions(self, network: Any, inputs: Mapping[str, Tensor], mask: Tensor) -> Tensor | None:

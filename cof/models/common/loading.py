@@ -45,6 +45,13 @@ def load_transformers(
     return network
 
 
+def runs_on(module: Any) -> torch.device:
+    """Where a module with a `weight` computes; weights that are offloaded say `meta`."""
+    hook = getattr(module, "_hf_hook", None)
+    where = getattr(hook, "execution_device", None)
+    return module.weight.device if where is None else torch.device(where)  # type: ignore[no-any-return]
+
+
 def pick_device(name: str) -> str:
     """`auto` is CUDA where there is one, else the CPU; `auto` and `cuda` are the current GPU.
 
