@@ -7,6 +7,7 @@ neighbours cover. No request for boxes and no frame of theirs is documented.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from cof.models.common import family, transformers_model
 from cof.models.common.family import Family, Shape
@@ -48,6 +49,15 @@ def load(config: Config) -> transformers_model.Transformers:
         ModelError: see `cof.models.common.transformers_model.load`.
     """
     return transformers_model.load(LlavaOneVision, config)
+
+
+def wrap(network: Any, config: Config) -> transformers_model.Transformers:
+    """Take a network that the caller has loaded.
+
+    Raises:
+        ModelError: see `cof.models.common.transformers_model.wrap`.
+    """
+    return transformers_model.wrap(LlavaOneVision, network, config)
 
 
 def identify(config: Config) -> dict[str, str]:

@@ -18,6 +18,7 @@ from cof import prompts
 from cof.models import base
 from cof.models.base import Frame
 from cof.models.common.graphs import Decode
+from cof.models.common.loading import Quantization
 
 FRAMES = {
     "image": Frame("image"),
@@ -45,10 +46,13 @@ class Config(base.Config):
         decode: how greedy replies are decoded: `graph` replays a captured CUDA graph of the whole
             step (on the CPU the same step runs uncaptured), `eager` does not; `auto` is `graph` on
             CUDA. Beams, sampling and what outgrows a window of attention are always eager.
+        quantization: None, or `bnb4`, `bnb8`: bitsandbytes quantises the weights while they are
+            loaded, to 4 bits (NF4) or 8.
     """
 
     path: str = ""
     decode: Decode = "auto"
+    quantization: Quantization | None = None
     frame: Literal[
         "",
         "image",

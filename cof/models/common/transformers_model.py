@@ -12,20 +12,23 @@ import logging
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForImageTextToText, GenerationConfig, set_seed
+from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig, set_seed
 
 from cof.attention import NAME, attach, highlighted
+from cof.errors import ModelError
 from cof.models.base import Counters, Encoded, Limits, Mix
 from cof.models.common.chat import Chat, chat_template, load_tokenizer
 from cof.models.common.checkpoint import Checkpoint
 from cof.models.common.encoding import Encoding
 from cof.models.common.family import FRAMES, Config, Family
 from cof.models.common.graphs import graphs_for, window_of
-from cof.models.common.loading import load_transformers, pick_device
+from cof.models.common.loaded import as_loaded, check_same, facts, kind_of, origin
+from cof.models.common.loading import load_transformers, pick_device, quantized
 from cof.models.common.outer import Loop, Outer, Prompts, joined
 from cof.models.common.transformers_files import find, half, identify, image_processor
 from cof.regions.bias import Highlight
@@ -38,7 +41,14 @@ IDENTITY = (
 )
 """Of what a model says about itself, what a greedy reply (or its request) depends on."""
 
-__all__ = ["Transformers", "identify", "load"]
+_SAME = (
+    *("model_type", "text_config.vocab_size", "text_config.hidden_size", "image_grid_pinpoints"),
+    *("vision_config.image_size", "vision_config.patch_size", "vision_config.spatial_merge_size"),
+    *("mm_tokens_per_image", "downsample_ratio", "scale_factor", "vision_aspect_ratio"),
+)
+"""What the config of a loaded network and that of its tokenizer's folder have to agree on."""
+
+__all__ = ["Transformers", "identify", "load", "wrap"]
 
 log = logging.getLogger(__name__)
 
@@ -50,19 +60,58 @@ def load(kind: type[Family], config: Config) -> Transformers:
         ModelError: no such checkpoint, another family, an unknown device or dtype, files that are
             missing or damaged, a chat template that shows no image.
     """
-    checkpoint = find(config.path, kind.kinds)
+    checkpoint = quantized(find(config.path, kind.kinds), config.quantization)
     device, dtype = pick_device(config.device), half(checkpoint, config)
-    folder = checkpoint.folder
-    processor = image_processor(folder)
-    tokenizer = load_tokenizer(folder)
-    network = load_transformers(
-        checkpoint, dtype, config.device_map or {"": device}, AutoModelForImageTextToText
-    ).eval()
-    family = kind(network.config, processor, config)
-    chat = Chat(tokenizer, chat_template(folder), family.mark, family.chat)
-    chat.check(folder)
+    parts = _files(checkpoint)
+    where, quantization = config.device_map or {"": device}, config.quantization
+    network = load_transformers(checkpoint, dtype, where, AutoModelForImageTextToText, quantization)
     log.info("loaded %s (%s, %s, %s)", config.path, network.config.model_type, device, dtype)
-    return Transformers(network, family, chat, checkpoint, config)
+    return _assembled(kind, network, parts, checkpoint, config)
+
+
+def wrap(kind: type[Family], network: Any, config: Config) -> Transformers:
+    """Take a loaded network; tokenizer and image settings are those of `config.path`.
+
+    The network is put into eval mode, its decoder's attention is replaced (`cof.attention.attach`)
+    and so is its generation config, as `load` does with a network of its own.
+
+    Args:
+        kind: its family.
+        network: transformers' `...ForConditionalGeneration`, adapters merged.
+        config: `path` "" is where transformers loaded the network from; device, dtype, device_map
+            and quantization are the network's own business.
+
+    Raises:
+        ModelError: something else, no path, or a path that speaks of another network.
+    """
+    said = getattr(getattr(network, "config", None), "model_type", None)
+    whole = hasattr(network, "lm_head") and hasattr(network, "model")
+    if said not in kind.kinds or not whole or hasattr(network, "merge_and_unload"):
+        raise ModelError(
+            f"a loaded network has to be transformers' whole {' or '.join(kind.kinds)}, not "
+            f"{kind_of(network)}"
+        )
+    path = origin(network, config)
+    checkpoint = find(path, kind.kinds)
+    theirs = AutoConfig.from_pretrained(checkpoint.folder)
+    check_same(facts(network.config, _SAME), facts(theirs, _SAME), path)
+    parts, checkpoint = _files(checkpoint), as_loaded(checkpoint, network)
+    return _assembled(kind, network, parts, checkpoint, replace(config, path=path))
+
+
+def _files(checkpoint: Checkpoint) -> tuple[Any, Any]:
+    """Image processor and tokenizer; damaged ones are found before the weights are loaded."""
+    return image_processor(checkpoint.folder), load_tokenizer(checkpoint.folder)
+
+
+def _assembled(
+    kind: type[Family], network: Any, parts: tuple[Any, Any], checkpoint: Checkpoint, config: Config
+) -> Transformers:
+    processor, tokenizer = parts
+    family = kind(network.config, processor, config)
+    chat = Chat(tokenizer, chat_template(checkpoint.folder), family.mark, family.chat)
+    chat.check(checkpoint.folder)
+    return Transformers(network.eval(), family, chat, checkpoint, config)
 
 
 class Transformers(Encoding):
