@@ -105,6 +105,15 @@ _QWEN = ("<|im_end|>", "<|endoftext|>", "<|image_pad|>", "<|video_pad|>", "<|im_
 _QWEN_TEMPLATE = CHATML.replace("IMAGE", "<|vision_start|><|image_pad|><|vision_end|>")
 
 TINY = {
+    "qwen2_vl": Tiny(
+        "qwen_vl",
+        (*_QWEN, "<|vision_start|>", "<|vision_end|>", "<|box_start|>", "<|box_end|>"),
+        _qwen("qwen2_vl", {"embed_dim": 16, "hidden_size": 32, "mlp_ratio": 2}, {}),
+        ("Qwen2VLImageProcessorPil", {"min_pixels": 56 * 56, "max_pixels": 28 * 28 * 24}),
+        ("Qwen2VLProcessor", {"video_processor": None}),
+        _QWEN_TEMPLATE,
+        ("attn.proj",),
+    ),
     "qwen2_5_vl": Tiny(
         "qwen_vl",
         (*_QWEN, "<|vision_start|>", "<|vision_end|>"),
@@ -221,7 +230,10 @@ TINY |= {
     ),
     "internvl": Tiny(
         "internvl",
-        ("<|im_end|>", "<|endoftext|>", "<IMG_CONTEXT>", "<img>", "</img>", "<|im_start|>"),
+        (
+            *("<|im_end|>", "<|endoftext|>", "<IMG_CONTEXT>", "<img>", "</img>", "<|im_start|>"),
+            *("<ref>", "</ref>", "<box>", "</box>"),
+        ),
         lambda token: {
             "model_type": "internvl",
             "text_config": {"model_type": "qwen2", **TEXT},

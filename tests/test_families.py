@@ -329,6 +329,7 @@ def test_an_assumed_frame_is_logged_and_can_be_declared(folder, name, caplog):
 
 
 REPLIES = {
+    "qwen2_vl": "the cup<|box_start|>(250,500),(500,1000)<|box_end|>",
     "qwen2_5_vl": '```json\n[{"bbox_2d": [W/4, H/2, W/2, H], "label": "cup"}]\n```',
     "qwen3_vl": '[{"bbox_2d": [250, 500, 500, 1000], "label": "cup"}]',
     "internvl": "the cup<box>[[250, 500, 500, 1000]]</box>",
@@ -344,6 +345,17 @@ def test_replies_are_read_in_the_family_s_frame(model, name, views):
             reply = reply.replace(letter, str(edge))
         [box] = model.boxes(reply, view)
         assert box.as_tuple() == pytest.approx((0.25, 0.5, 0.5, 1.0), abs=0.01)
+
+
+@pytest.mark.parametrize("name", [*REPLIES, "gemma3"])
+def test_special_tokens_that_mark_boxes_stay_in_a_reply(made, name):
+    """As it comes from the ids; the end and the others go."""
+    model = made(name)[2]
+    reply = REPLIES.get(name, "[0.25, 0.5, 0.5, 1.0]")
+    ids = model.tokenizer(reply, add_special_tokens=False).input_ids
+    begin = model.tokenizer.convert_tokens_to_ids(TINY[name].special[4])
+    assert model.text([begin, *ids, min(model.stops)]) == reply
+    assert model.text([*ids[:3], min(model.stops)]) == reply[:3]
 
 
 def test_a_padded_square_can_be_declared(folder, name):
