@@ -26,6 +26,7 @@ from transformers import (
 from transformers.processing_utils import ProcessorMixin
 
 from cof.config import plugins
+from cof.evaluate.family.stock import asked
 from cof.refine.highlight import Config, plan
 from cof.regions.mask import token_mask
 from cof.types import Box
@@ -61,7 +62,6 @@ class Tiny:
         pixels: the image processor's class and settings.
         processor: transformers' processor class, and its further arguments.
         template: chat template.
-        mixing: parts of names of the vision tower's weights by which patches hear of each other.
         settings: of transformers' processor, at the call.
         bos: the token that prompts begin with.
         blur: cells beyond its own that a token sees of a shrunk grid.
@@ -74,7 +74,6 @@ class Tiny:
     pixels: tuple[str, dict[str, Any]]
     processor: tuple[str, dict[str, Any]]
     template: str
-    mixing: tuple[str, ...]
     settings: dict[str, Any] = field(default_factory=dict)
     bos: str | None = None
     blur: float = 0.0
@@ -112,7 +111,6 @@ TINY = {
         ("Qwen2VLImageProcessorPil", {"min_pixels": 56 * 56, "max_pixels": 28 * 28 * 24}),
         ("Qwen2VLProcessor", {"video_processor": None}),
         _QWEN_TEMPLATE,
-        ("attn.proj",),
     ),
     "qwen2_5_vl": Tiny(
         "qwen_vl",
@@ -121,7 +119,6 @@ TINY = {
         ("Qwen2VLImageProcessorPil", {"min_pixels": 56 * 56, "max_pixels": 28 * 28 * 24}),
         ("Qwen2_5_VLProcessor", {"video_processor": None}),
         _QWEN_TEMPLATE,
-        ("attn.proj",),
     ),
     "qwen3_vl": Tiny(
         "qwen_vl",
@@ -137,7 +134,6 @@ TINY = {
         ),
         ("Qwen3VLProcessor", {"video_processor": None}),
         _QWEN_TEMPLATE,
-        ("attn.proj",),
     ),
 }
 
@@ -195,7 +191,6 @@ TINY |= {
             },
         ),
         _VICUNA,
-        ("self_attn.out_proj",),
         bos="<s>",
     ),
     "llava_onevision": Tiny(
@@ -225,7 +220,6 @@ TINY |= {
             },
         ),
         CHATML.replace("IMAGE", "<image>"),
-        ("self_attn.out_proj",),
         blur=1.0,
     ),
     "internvl": Tiny(
@@ -244,7 +238,6 @@ TINY |= {
         ("GotOcr2ImageProcessorPil", {"size": _SQUARE, "max_patches": 6}),
         ("InternVLProcessor", {"video_processor": None, "image_seq_length": 4}),
         CHATML.replace("IMAGE", "<IMG_CONTEXT>\n"),
-        ("projection_layer",),
         named={
             "start_image_token": "<img>",
             "end_image_token": "</img>",
@@ -271,7 +264,6 @@ TINY |= {
         ),
         ("Idefics3Processor", {"image_seq_len": 4}),
         _SMOL,
-        ("self_attn.out_proj",),
     ),
     "gemma3": Tiny(
         "gemma3",
@@ -305,7 +297,6 @@ TINY |= {
         ("Gemma3ImageProcessorPil", {"size": {"height": 56, "width": 56}}),
         ("Gemma3Processor", {"image_seq_length": 16}),
         _GEMMA,
-        ("self_attn.out_proj",),
         bos="<bos>",
         named={
             "image_token": "<image_soft_token>",
@@ -402,17 +393,7 @@ class Stock:
 
     def inputs(self, image: Image.Image, question: str) -> dict[str, Any]:
         """What transformers' own processor makes of one question, unpadded."""
-        content = [{"type": "image", "image": image}, {"type": "text", "text": question}]
-        return dict(
-            self.processor.apply_chat_template(
-                [{"role": "user", "content": content}],
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=True,
-                return_tensors="pt",
-                processor_kwargs=self.tiny.settings,
-            )
-        )
+        return asked(self.processor, image, question, **self.tiny.settings)
 
 
 def maker(tmp_path_factory: Any) -> Callable[[str], Any]:

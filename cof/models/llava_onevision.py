@@ -29,6 +29,7 @@ class LlavaOneVision(Family):
     kinds = ("llava_onevision",)
     mark = token = "<image>"
     features = ("pixel_values", "image_sizes")
+    blur = 1.0
 
     def shape(self, size: tuple[int, int]) -> Shape:
         """The whole image first, then the tiles, at most N tiles' worth of tokens."""

@@ -112,6 +112,7 @@ class Family(ABC):
         types: name of the argument that marks the visual tokens with 1, "" for none.
         packed: visual tokens of a tile where the network takes one tensor [tiles, tokens, D]; 0
             where it takes a list with a tensor an image.
+        blur: cells beyond its own of which a token may hear a little.
         config: of the network.
         processor: transformers' image processor.
     """
@@ -125,6 +126,7 @@ class Family(ABC):
     kept: tuple[str, ...] = ()
     types: str = ""
     packed: int = 0
+    blur: float = 0.0
 
     def __init__(self, config: Any, processor: Any, settings: Any) -> None:
         self.config, self.processor, self.settings = config, processor, settings
