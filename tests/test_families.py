@@ -11,17 +11,19 @@ import math
 import numpy as np
 import pytest
 import torch
+from committed import ROOT
 from families import BOX, SIZES, TEXTS, TINY, lit, logits, maker, picture, worst
 from PIL import Image
 
 from cof import CoF, prompts
 from cof.batch import Batch
-from cof.config import plugins
+from cof.config import plugins, schema
 from cof.errors import ModelError
 from cof.evaluate.family.moved import apart, misplaced
 from cof.evaluate.family.stock import oracle
 from cof.locate import prompt
 from cof.models.base import Limits
+from cof.models.common.family import Family
 from cof.refine.highlight import perturbed
 from cof.regions.bias import Highlight
 from cof.regions.mask import token_mask
@@ -294,6 +296,39 @@ def test_what_reaches_back_to_the_image_s_start_says_so(model, views):
     bias[0, last] = 3.0
     first = Highlight(bias).untouched(encoded.sees)
     assert first == (last if encoded.sees is None else int(encoded.visual[0][0]))
+
+
+@pytest.mark.parametrize("name", ["internvl"])
+def test_a_suffix_of_ones_own_stands_in_place_of_llavas(made, name):
+    folder, _, usual = made(name)
+    module = plugins.load("models", TINY[name].family)
+    model = module.load(module.Config(str(folder), device="cpu", suffix=" Yes or no?"))
+    [view] = usual.look([picture(SIZES[0])])
+    for line in prompts.SUFFIXES:
+        assert model.ids(view, f"Is it?{line}") == usual.ids(view, "Is it? Yes or no?")
+        assert usual.ids(view, f"Is it?{line}") != usual.ids(view, "Is it? Yes or no?")
+    assert model.ids(view, "Is it?\nWhere?") == usual.ids(view, "Is it?\nWhere?")
+    assert model.identity() != usual.identity()
+
+
+@pytest.mark.parametrize("family", sorted({tiny.family for tiny in TINY.values()}))
+def test_every_family_has_a_config_of_its_own(family):
+    """Its own request where one is documented, a declared frame where none is; and it says so."""
+    file = ROOT / "examples" / "configs" / f"mme_{family}.yaml"
+    config = schema.load(file)
+    module = plugins.load("models", family)
+    assert isinstance(config.model, module.Config)
+    assert config.model.path == module.Config().path
+    [kind] = {
+        one
+        for one in vars(module).values()
+        if isinstance(one, type) and issubclass(one, Family) and one.__module__ == module.__name__
+    }
+    assumed = kind.frame.assumed and family != "qwen_vl"  # whose frame depends on the checkpoint
+    assert bool(config.model.frame) == assumed
+    assert (config.locate.prompt == "") == (not assumed)
+    assert config.model.suffix in (None, " Please answer yes or no.")
+    assert "No real weights were run" in file.read_text(encoding="utf-8")
 
 
 def test_another_family_is_refused(made, name, tmp_path):

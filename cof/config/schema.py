@@ -50,6 +50,7 @@ LATER: dict[str, Any] = {
     "bench.extract": "vlmevalkit",
     "model.decode": "auto",
     "model.quantization": None,
+    "model.suffix": None,
     "locate.decode": "free",
 }
 """Keys that older configs lack -> the value that stands for how those runs were made. At that value

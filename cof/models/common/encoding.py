@@ -29,6 +29,7 @@ from cof.models.common.loading import runs_on
 from cof.models.common.opening import Opening, Side
 from cof.models.common.outer import Prompts, padded
 from cof.models.common.replying import Replying
+from cof.prompts import with_suffix
 from cof.types import View
 
 
@@ -43,6 +44,7 @@ class Encoding(Replying):
         positions: most positions that prompt and reply may take together.
         token_id: of the placeholder.
         windows: some layers see a window of the positions, and count padding.
+        suffix: see `cof.models.common.family.Config`.
     """
 
     family: Family
@@ -52,6 +54,7 @@ class Encoding(Replying):
     positions: int
     token_id: int
     windows: bool
+    suffix: str | None
 
     def look(self, images: Sequence[Image]) -> list[View]:
         """Run the vision tower over RGB images of any sizes, one at a time.
@@ -110,7 +113,8 @@ class Encoding(Replying):
     def ids(self, view: View, question: str) -> list[int]:
         """Ids of one prompt, the placeholder once for each visual token."""
         shown = self.family.image_text(view.size, len(view.features))
-        return self.chat.ids(self.chat.text(question).replace(self.family.mark, shown, 1))
+        asked = self.chat.text(with_suffix(question, self.suffix))
+        return self.chat.ids(asked.replace(self.family.mark, shown, 1))
 
     @torch.inference_mode()
     def encode(self, views: Sequence[View], questions: Sequence[str]) -> Prompts:

@@ -48,11 +48,14 @@ class Config(base.Config):
             CUDA. Beams, sampling and what outgrows a window of attention are always eager.
         quantization: None, or `bnb4`, `bnb8`: bitsandbytes quantises the weights while they are
             loaded, to 4 bits (NF4) or 8.
+        suffix: None asks questions as they come; else this stands in place of the line that
+            benchmarks put behind them for LLaVA (`cof.prompts.SUFFIXES`), where one is there.
     """
 
     path: str = ""
     decode: Decode = "auto"
     quantization: Quantization | None = None
+    suffix: str | None = None
     frame: Literal[
         "",
         "image",

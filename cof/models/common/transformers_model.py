@@ -37,7 +37,7 @@ from cof.types import Quad
 
 IDENTITY = (
     *("family", "revision", "dtype", "quantization", "chat_template", "images"),
-    *("frame", "grounding", "stops"),
+    *("frame", "grounding", "suffix", "stops"),
 )
 """Of what a model says about itself, what a greedy reply (or its request) depends on."""
 
@@ -132,7 +132,7 @@ class Transformers(Encoding):
         self.checkpoint, self.name = checkpoint, config.path
         self.tokenizer = chat.tokenizer
         self.frame = FRAMES[config.frame] if config.frame else family.frame
-        self.grounding = family.grounding
+        self.grounding, self.suffix = family.grounding, config.suffix
         self.dtype = str(network.dtype).removeprefix("torch.")
         self.counters = Counters()
         self.decoder = network.get_decoder()
@@ -144,6 +144,8 @@ class Transformers(Encoding):
         network.generation_config = self._generation_config()
         self.graphs = graphs_for(network, self.decoder, config.decode)
         self.windows = window_of(text) is not None
+        if self.windows:
+            log.info("%s: questions of a batch share an image if equally long", self.name)
         if self.frame.assumed:
             log.warning(
                 "%s: how this family writes boxes, and how to ask it for them, is documented "
@@ -235,6 +237,7 @@ class Transformers(Encoding):
             "attention": f"sdpa ({NAME})",
             "frame": f"{self.frame.name} (assumed)" if self.frame.assumed else self.frame.name,
             "grounding": self.grounding,
+            "suffix": self.suffix,
             "decode": "eager" if self.graphs is None else "graph",
             "quantization": self.checkpoint.quantization,
             "images": json.loads(self.family.processor.to_json_string()),
