@@ -79,12 +79,15 @@ class Checks:
                 f"{model.name}: only families on the shared adapter are checked so; LLaVA-1.5 is "
                 "held against recorded numbers (cof doctor --parity)"
             )
-        made, why = None, ""
+        image = image or _noise()
         try:
             made = processor(model.checkpoint.folder)
+            made.chat_template = made.chat_template or model.chat.template
+            asked(made, image, QUESTION)
         except Exception as error:  # whatever transformers raises where something is missing
             why = f"no stock processor: {cut(str(error), 100)}"
-        return cls(model, image or _noise(), tolerance, made, lacking=why)
+            return cls(model, image, tolerance, lacking=why)
+        return cls(model, image, tolerance, made)
 
     def run(self) -> list[Verdict]:
         """All of them; one that raises has failed."""
