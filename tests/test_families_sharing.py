@@ -13,6 +13,7 @@ from families import SIZES, TEXTS, TINY, lit, logits, maker, picture, worst
 from test_families import TOLERANCE
 
 from cof import CoF
+from cof.config import plugins
 from cof.models.common.graphs import graphs_for
 from cof.models.common.recording import record_attention
 from cof.refine.highlight import perturbed
@@ -191,3 +192,27 @@ def test_the_way_of_decoding_is_a_key(made, name):
     with record_attention() as found:
         cof.answer_batch([Question("0", "", TEXTS[0])], [picture(SIZES[0])])
     assert found
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("scope", SCOPES)
+def test_captured_steps_have_the_eager_loops_tokens(made, name, scope, monkeypatch):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    module = plugins.load("models", TINY[name].family)
+    options = {"device": "cuda", "dtype": "float32", "decode": "eager"}
+    model = module.load(module.Config(str(made(name)[0]), **options))
+    if model.windows:
+        monkeypatch.setattr(model.decoder.config, "sliding_window", 512)
+    first, second = model.look([picture(size, i) for i, size in enumerate(SIZES)])
+    shown = [first, first, second]
+    encoded = model.encode(shown, asked(name))
+    chosen = chosen_of(model, encoded, shown, scope)
+    eager = decode(model, encoded, chosen)
+    model.graphs = graphs_for(model.network, model.decoder, "graph")
+    for _ in range(2):
+        assert [row.tokens for row in decode(model, encoded, chosen)] == [
+            row.tokens for row in eager
+        ]
+    assert not model.graphs.off
+    assert all(step.graph is not None for step in model.graphs.steps.values())
