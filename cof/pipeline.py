@@ -79,11 +79,11 @@ class CoF:
         bit by bit, while nothing is highlighted.
 
         Args:
-            network: transformers' `LlavaForConditionalGeneration`.
+            network: transformers' `LlavaForConditionalGeneration`; with `family=`, that family's.
             path: folder or hub name of its tokenizer and image settings; None is where
                 transformers loaded it from.
             settings: as in `from_pretrained`.
-            options: likewise, but for `device`, `dtype` and `device_map`.
+            options: likewise, but for `device`, `dtype`, `device_map` and `quantization`.
 
         Raises:
             ModelError: another kind of network, or it does not fit what `path` says.

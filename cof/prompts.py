@@ -47,6 +47,19 @@ def check_question(question: str) -> None:
         raise AnswerError(f"the question is empty ({question!r}); say what to ask")
 
 
+def with_suffix(question: str, suffix: str | None) -> str:
+    """A question with another ending than the one of `SUFFIXES` that it has, if any.
+
+    Args:
+        question: as a benchmark asks it; a question without such an ending stays as it is.
+        suffix: None leaves every question alone.
+    """
+    for known in SUFFIXES if suffix is not None else ():
+        if question.endswith(known):
+            return f"{question.removesuffix(known)}{suffix}"
+    return question
+
+
 def grounding_question(question: str, template: str = GROUNDING) -> str:
     """Ask where instead of what, the way the published script does.
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import torch
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -23,6 +25,12 @@ from transformers import (
 )
 from transformers.processing_utils import ProcessorMixin
 
+from cof.config import plugins
+from cof.evaluate.family.stock import asked
+from cof.refine.highlight import Config, plan
+from cof.regions.mask import token_mask
+from cof.types import Box
+
 TEXT = {
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -32,6 +40,9 @@ TEXT = {
     "max_position_embeddings": 4096,
     "initializer_range": 0.2,
 }
+SIZES = ((97, 61), (83, 120))
+TEXTS = ("What is it?", "Where is the red cup?")
+BOX = Box(0.1, 0.3, 0.55, 0.8)
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for c in m.content %}"
     "{% if c.type == 'image' %}IMAGE{% else %}{{ c.text }}{% endif %}{% endfor %}<|im_end|>\n"
@@ -51,7 +62,6 @@ class Tiny:
         pixels: the image processor's class and settings.
         processor: transformers' processor class, and its further arguments.
         template: chat template.
-        mixing: parts of names of the vision tower's weights by which patches hear of each other.
         settings: of transformers' processor, at the call.
         bos: the token that prompts begin with.
         blur: cells beyond its own that a token sees of a shrunk grid.
@@ -64,7 +74,6 @@ class Tiny:
     pixels: tuple[str, dict[str, Any]]
     processor: tuple[str, dict[str, Any]]
     template: str
-    mixing: tuple[str, ...]
     settings: dict[str, Any] = field(default_factory=dict)
     bos: str | None = None
     blur: float = 0.0
@@ -95,6 +104,14 @@ _QWEN = ("<|im_end|>", "<|endoftext|>", "<|image_pad|>", "<|video_pad|>", "<|im_
 _QWEN_TEMPLATE = CHATML.replace("IMAGE", "<|vision_start|><|image_pad|><|vision_end|>")
 
 TINY = {
+    "qwen2_vl": Tiny(
+        "qwen_vl",
+        (*_QWEN, "<|vision_start|>", "<|vision_end|>", "<|box_start|>", "<|box_end|>"),
+        _qwen("qwen2_vl", {"embed_dim": 16, "hidden_size": 32, "mlp_ratio": 2}, {}),
+        ("Qwen2VLImageProcessorPil", {"min_pixels": 56 * 56, "max_pixels": 28 * 28 * 24}),
+        ("Qwen2VLProcessor", {"video_processor": None}),
+        _QWEN_TEMPLATE,
+    ),
     "qwen2_5_vl": Tiny(
         "qwen_vl",
         (*_QWEN, "<|vision_start|>", "<|vision_end|>"),
@@ -102,7 +119,6 @@ TINY = {
         ("Qwen2VLImageProcessorPil", {"min_pixels": 56 * 56, "max_pixels": 28 * 28 * 24}),
         ("Qwen2_5_VLProcessor", {"video_processor": None}),
         _QWEN_TEMPLATE,
-        ("attn.proj",),
     ),
     "qwen3_vl": Tiny(
         "qwen_vl",
@@ -118,7 +134,6 @@ TINY = {
         ),
         ("Qwen3VLProcessor", {"video_processor": None}),
         _QWEN_TEMPLATE,
-        ("attn.proj",),
     ),
 }
 
@@ -176,7 +191,6 @@ TINY |= {
             },
         ),
         _VICUNA,
-        ("self_attn.out_proj",),
         bos="<s>",
     ),
     "llava_onevision": Tiny(
@@ -206,12 +220,14 @@ TINY |= {
             },
         ),
         CHATML.replace("IMAGE", "<image>"),
-        ("self_attn.out_proj",),
         blur=1.0,
     ),
     "internvl": Tiny(
         "internvl",
-        ("<|im_end|>", "<|endoftext|>", "<IMG_CONTEXT>", "<img>", "</img>", "<|im_start|>"),
+        (
+            *("<|im_end|>", "<|endoftext|>", "<IMG_CONTEXT>", "<img>", "</img>", "<|im_start|>"),
+            *("<ref>", "</ref>", "<box>", "</box>"),
+        ),
         lambda token: {
             "model_type": "internvl",
             "text_config": {"model_type": "qwen2", **TEXT},
@@ -222,7 +238,6 @@ TINY |= {
         ("GotOcr2ImageProcessorPil", {"size": _SQUARE, "max_patches": 6}),
         ("InternVLProcessor", {"video_processor": None, "image_seq_length": 4}),
         CHATML.replace("IMAGE", "<IMG_CONTEXT>\n"),
-        ("projection_layer",),
         named={
             "start_image_token": "<img>",
             "end_image_token": "</img>",
@@ -249,7 +264,6 @@ TINY |= {
         ),
         ("Idefics3Processor", {"image_seq_len": 4}),
         _SMOL,
-        ("self_attn.out_proj",),
     ),
     "gemma3": Tiny(
         "gemma3",
@@ -283,7 +297,6 @@ TINY |= {
         ("Gemma3ImageProcessorPil", {"size": {"height": 56, "width": 56}}),
         ("Gemma3Processor", {"image_seq_length": 16}),
         _GEMMA,
-        ("self_attn.out_proj",),
         bos="<bos>",
         named={
             "image_token": "<image_soft_token>",
@@ -380,14 +393,39 @@ class Stock:
 
     def inputs(self, image: Image.Image, question: str) -> dict[str, Any]:
         """What transformers' own processor makes of one question, unpadded."""
-        content = [{"type": "image", "image": image}, {"type": "text", "text": question}]
-        return dict(
-            self.processor.apply_chat_template(
-                [{"role": "user", "content": content}],
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=True,
-                return_tensors="pt",
-                processor_kwargs=self.tiny.settings,
-            )
-        )
+        return asked(self.processor, image, question, **self.tiny.settings)
+
+
+def maker(tmp_path_factory: Any) -> Callable[[str], Any]:
+    """A function: name -> folder, stock, model; each built once."""
+
+    @cache
+    def make(name: str) -> Any:
+        folder = build(name, tmp_path_factory.mktemp(name))
+        module = plugins.load("models", TINY[name].family)
+        return folder, Stock(name, folder), module.load(module.Config(str(folder), device="cpu"))
+
+    return make
+
+
+def picture(size: tuple[int, int], seed: int = 0) -> Image.Image:
+    """Noise: every pixel matters."""
+    noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    return Image.fromarray(noise)
+
+
+def logits(rows: Any) -> list[torch.Tensor]:
+    """Of each decoded row, double [steps, V]."""
+    return [torch.stack(row.logits).double() for row in rows]
+
+
+def worst(some: Any, others: Any) -> float:
+    """The largest difference."""
+    return max(float((a - b).abs().max()) for a, b in zip(some, others, strict=True))
+
+
+def lit(model: Any, encoded: Any, views: Any, weight: float = 20.0, **narrow: Any) -> Any:
+    """The highlight of `BOX` in every row."""
+    masks = [token_mask([BOX], view.cells) for view in views]
+    assert all(mask.any() and not mask.all() for mask in masks)
+    return plan(encoded, masks, Config(weight, **narrow))

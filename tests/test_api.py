@@ -23,8 +23,10 @@ from cof.cli import main
 from cof.cli.ask import KEYS
 from cof.config import schema
 from cof.config.routing import route
+from cof.config.settings import read_setup
 from cof.errors import AnswerError, ConfigError, DataError, ModelError, RunError
 from cof.locate import centre, file, prompt, whole
+from cof.models import llava
 from cof.models.base import Limits
 from cof.models.common.embedded import embedded_model_path
 from cof.models.llava import Config
@@ -150,6 +152,8 @@ class TestConfigFile:
 
     def test_every_committed_config_is_read(self):
         for one in (ROOT / "examples" / "configs").glob("*.yaml"):
+            if read_setup(one).family is not llava:
+                continue
             made = CoF.from_config(one, "model.path=cof-tiny", "model.device=cpu")
             assert made.model.name == "cof-tiny"
 

@@ -7,6 +7,7 @@ import logging
 from copy import deepcopy
 from dataclasses import replace
 from itertools import chain
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -446,11 +447,39 @@ def test_who_decodes_in_steps(llava):
     assert llava.describe()["decode"] == "eager"
 
 
-@pytest.mark.parametrize("change", [{"sliding_window": 64}, {"layer_types": ["sliding_attention"]}])
-def test_attention_in_windows_has_no_steps(llava, change, monkeypatch):
-    for key, value in change.items():
-        monkeypatch.setattr(llava.decoder.config, key, value, raising=False)
+def test_layers_of_another_kind_have_no_steps(llava, monkeypatch, caplog):
+    monkeypatch.setattr(llava.decoder.config, "layer_types", ["chunked_attention"], raising=False)
     assert graphs_for(llava.network, llava.decoder, "graph") is None
+    assert "chunks" in caplog.text
+
+
+def test_what_outgrows_a_window_is_decoded_eagerly(llava, steps, views, monkeypatch, caplog):
+    """And as long as it does not, in steps; it is said once."""
+    encoded = prompts(llava, views, 3)
+    compare(llava, encoded)
+    [(_, expected, *_)] = steps.steps
+    steps.window = expected
+    compare(llava, encoded)
+    steps.drop()
+    steps.window = expected - 1
+    for _ in range(2):
+        check(decode(llava, encoded), eagerly(llava, encoded)[0])
+    assert not steps.steps
+    assert caplog.text.count("outgrow the window") == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "window"),
+    [
+        ({}, None),
+        ({"sliding_window": 64}, 64),
+        ({"sliding_window": 64, "layer_types": ["full_attention"] * 2}, None),
+        ({"sliding_window": 64, "layer_types": ["full_attention", "sliding_attention"]}, 64),
+        ({"layer_types": ["full_attention", "linear_attention"]}, 0),
+    ],
+)
+def test_windows_of_a_config(change, window):
+    assert module.window_of(SimpleNamespace(**change)) == window
 
 
 def test_parity_with_the_published_code(golden, monkeypatch):

@@ -7,38 +7,30 @@ the plain answer is stock `generate`'s.
 
 import logging
 import math
-from functools import cache
 
 import numpy as np
 import pytest
 import torch
-from families import TINY, Stock, build
+from committed import ROOT
+from families import BOX, SIZES, TEXTS, TINY, lit, logits, maker, picture, worst
 from PIL import Image
-from transformers import AttentionInterface
-from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
 from cof import CoF, prompts
 from cof.batch import Batch
-from cof.config import plugins
+from cof.config import plugins, schema
 from cof.errors import ModelError
+from cof.evaluate.family.moved import apart, misplaced
+from cof.evaluate.family.stock import oracle
 from cof.locate import prompt
 from cof.models.base import Limits
-from cof.refine.highlight import Config, perturbed, plan
+from cof.models.common.family import Family
+from cof.refine.highlight import perturbed
 from cof.regions.bias import Highlight
 from cof.regions.mask import token_mask
-from cof.types import Answer, Box, Question
+from cof.types import Answer, Question
 
 TOLERANCE = 5e-5
-SIZES = ((97, 61), (83, 120))
-TEXTS = ("What is it?", "Where is the red cup?")
-BOX = Box(0.1, 0.3, 0.55, 0.8)
 STEPS = 4
-
-
-def picture(size, seed=0):
-    """Noise: every pixel matters."""
-    noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    return Image.fromarray(noise)
 
 
 @pytest.fixture(scope="module", params=TINY)
@@ -49,14 +41,7 @@ def name(request):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """name -> folder, stock, model; each built once."""
-
-    @cache
-    def make(name):
-        folder = build(name, tmp_path_factory.mktemp(name))
-        module = plugins.load("models", TINY[name].family)
-        return folder, Stock(name, folder), module.load(module.Config(str(folder), device="cpu"))
-
-    return make
+    return maker(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
@@ -77,57 +62,6 @@ def model(made, name):
 @pytest.fixture(scope="module")
 def views(model):
     return model.look([picture(size, i) for i, size in enumerate(SIZES)])
-
-
-def oracle(stock, rows):
-    """Logits in double precision behind the prompt and each token but the last of a reply.
-
-    Args:
-        stock: the checkpoint.
-        rows: per row (image, question, bias [S], tokens); each is recomputed whole, by itself.
-    """
-    text = stock.network.get_decoder().config
-    bias = torch.zeros(0)  # of the row that is computed
-
-    def attention(module, query, key, value, mask, scaling=None, **_):
-        groups = query.shape[1] // key.shape[1]
-        key, value = (one.repeat_interleave(groups, dim=1) for one in (key, value))
-        scores = query.double() @ key.double().transpose(2, 3) * scaling + mask.double()
-        scores[..., : len(bias)] += bias
-        return (scores.softmax(-1) @ value.double()).transpose(1, 2).contiguous(), None
-
-    AttentionInterface.register("oracle", attention)
-    AttentionMaskInterface.register("oracle", eager_mask)
-    before, network = text._attn_implementation, stock.network.double()
-    text._attn_implementation = {"": "oracle"}
-    found = []
-    try:
-        for image, question, added_bias, tokens in rows:
-            bias = added_bias.double()
-            given = stock.inputs(image, question)
-            length = given["input_ids"].shape[1]
-            added = torch.tensor([tokens[:-1]], dtype=torch.long)
-            given["input_ids"] = torch.cat([given["input_ids"], added], 1)
-            for key in ("attention_mask", "token_type_ids", "mm_token_type_ids"):
-                if key in given:
-                    tail = torch.full_like(added, int(key == "attention_mask"))
-                    given[key] = torch.cat([given[key], tail], 1)
-            given["pixel_values"] = given["pixel_values"].double()
-            with torch.no_grad():
-                logits = network(**given, use_cache=False).logits[0]
-            found.append(logits[length - 1 :])
-    finally:
-        text._attn_implementation = {"": before}
-        stock.network.float()
-    return found
-
-
-def logits(rows):
-    return [torch.stack(row.logits).double() for row in rows]
-
-
-def worst(some, others):
-    return max(float((a - b).abs().max()) for a, b in zip(some, others, strict=True))
 
 
 @torch.no_grad()
@@ -160,17 +94,11 @@ def test_prompts_and_plain_answers_are_stocks(stock, model, views):
         assert worst(logits([rows[row]]), [torch.cat(said.logits).double()]) <= 1e-5
 
 
-def lit(model, encoded, views, weight=20.0, **narrow):
-    masks = [token_mask([BOX], view.cells) for view in views]
-    assert all(mask.any() and not mask.all() for mask in masks)
-    return plan(encoded, masks, Config(weight, **narrow))
-
-
-def rows_of(encoded, bias, rows):
+def rows_of(stock, encoded, bias, rows):
     """What `oracle` takes, padding cut off."""
     for row, size in enumerate(SIZES):
         real = encoded.attention_mask[row].bool()
-        yield picture(size, row), TEXTS[row], bias[row, real], rows[row].tokens
+        yield stock.inputs(picture(size, row), TEXTS[row]), bias[row, real], rows[row].tokens
 
 
 def test_highlighted_it_is_the_oracle(stock, model, views):
@@ -178,8 +106,9 @@ def test_highlighted_it_is_the_oracle(stock, model, views):
     chosen = lit(model, encoded, views)
     with model.highlighted(chosen):
         rows = model.greedy(encoded, STEPS, keep_logits=True)
-    plain = oracle(stock, rows_of(encoded, chosen.bias * 0, rows))
-    assert worst(logits(rows), oracle(stock, rows_of(encoded, chosen.bias, rows))) <= TOLERANCE
+    lit_up = oracle(stock.network, rows_of(stock, encoded, chosen.bias, rows))
+    plain = oracle(stock.network, rows_of(stock, encoded, chosen.bias * 0, rows))
+    assert worst(logits(rows), lit_up) <= TOLERANCE
     assert worst(logits(rows), plain) > 1e3 * TOLERANCE
 
 
@@ -204,64 +133,12 @@ def test_tokens_are_as_many_as_the_stock_processor_makes(stock, model):
         assert shape.grid is None or math.prod(shape.grid) == count
 
 
-def local(model, mixing):
-    """Switch off what patches of the vision tower hear of each other; returns how to undo it."""
-    tower = model.network.model
-    kept = {}
-    for name, weight in tower.named_parameters():
-        inside = "language_model" not in name and "text_model" not in name
-        if inside and any(part in name for part in mixing):
-            kept[weight] = weight.detach().clone()
-            weight.data.zero_()
-    assert kept
-
-    def undo():
-        for weight, value in kept.items():
-            weight.data.copy_(value)
-
-    return undo
-
-
 @pytest.mark.parametrize("size", [(112, 84), (97, 61), (60, 150), (200, 190)])
 def test_a_block_of_pixels_moves_the_tokens_that_it_touches(model, name, size):
-    """By its rectangle: no token elsewhere moves much, none inside stays as it was.
-
-    Resizing carries a little across edges, so that a token counts when 5 % of it is touched. A
-    grid that was shrunk without a filter (OneVision) skips some and hears a neighbour's.
-    """
-    undo = local(model, TINY[name].mixing)
-    try:
-        grey = Image.new("RGB", size, (90, 120, 60))
-        before = model.look([grey])[0]
-        for number in range(6):
-            place = np.random.default_rng(number)
-            x, y = (float(place.uniform(0, 0.6)) for _ in range(2))
-            box = [round(x * size[0]), round(y * size[1])]
-            box += [box[0] + size[0] // 3, box[1] + size[1] // 3]
-            changed = grey.copy()
-            changed.paste((210, 30, 160), tuple(box))
-            after = model.look([changed])[0]
-            moved = (after.features.tokens - before.features.tokens).abs().amax(1)
-            check_moved(moved / moved.max(), before.cells, box, size, TINY[name].blur)
-    finally:
-        undo()
-
-
-def check_moved(moved, cells, box, size, blur):
-    edges = torch.tensor(box, dtype=torch.float64) / torch.tensor([*size, *size])
-    low, high = torch.maximum(cells[:, :2], edges[:2]), torch.minimum(cells[:, 2:], edges[2:])
-    sides = (cells[:, 2:] - cells[:, :2]).clamp(min=1e-9)
-    share = ((high - low).clamp(min=0) / sides).prod(1)
-    touched = token_mask([Box(*edges.tolist())], cells)
-    reach = 2.5 / torch.tensor(size)  # of a bicubic filter beyond an edge
-    near = token_mask([Box(*widened(edges, reach + blur * sides[cells[:, 0] > -1].amax(0)))], cells)
-    assert not (moved[~near] > 0.05).any()
-    assert (moved[touched & (share > (0.75 if blur else 0.05))] > 0.01).all()
-
-
-def widened(edges, by):
-    x0, y0, x1, y1 = edges.tolist()
-    return max(0.0, x0 - by[0]), max(0.0, y0 - by[1]), min(1.0, x1 + by[0]), min(1.0, y1 + by[1])
+    """By its rectangle: no token elsewhere moves much, none inside stays as it was."""
+    with apart(model.network) as could:
+        assert could
+        assert misplaced(model, size, blur=TINY[name].blur) == []
 
 
 def test_cof_asks_locates_and_answers(folder, name):
@@ -360,6 +237,7 @@ def test_an_assumed_frame_is_logged_and_can_be_declared(folder, name, caplog):
 
 
 REPLIES = {
+    "qwen2_vl": "the cup<|box_start|>(250,500),(500,1000)<|box_end|>",
     "qwen2_5_vl": '```json\n[{"bbox_2d": [W/4, H/2, W/2, H], "label": "cup"}]\n```',
     "qwen3_vl": '[{"bbox_2d": [250, 500, 500, 1000], "label": "cup"}]',
     "internvl": "the cup<box>[[250, 500, 500, 1000]]</box>",
@@ -375,6 +253,17 @@ def test_replies_are_read_in_the_family_s_frame(model, name, views):
             reply = reply.replace(letter, str(edge))
         [box] = model.boxes(reply, view)
         assert box.as_tuple() == pytest.approx((0.25, 0.5, 0.5, 1.0), abs=0.01)
+
+
+@pytest.mark.parametrize("name", [*REPLIES, "gemma3"])
+def test_special_tokens_that_mark_boxes_stay_in_a_reply(made, name):
+    """As it comes from the ids; the end and the others go."""
+    model = made(name)[2]
+    reply = REPLIES.get(name, "[0.25, 0.5, 0.5, 1.0]")
+    ids = model.tokenizer(reply, add_special_tokens=False).input_ids
+    begin = model.tokenizer.convert_tokens_to_ids(TINY[name].special[4])
+    assert model.text([begin, *ids, min(model.stops)]) == reply
+    assert model.text([*ids[:3], min(model.stops)]) == reply[:3]
 
 
 def test_a_padded_square_can_be_declared(folder, name):
@@ -407,6 +296,39 @@ def test_what_reaches_back_to_the_image_s_start_says_so(model, views):
     bias[0, last] = 3.0
     first = Highlight(bias).untouched(encoded.sees)
     assert first == (last if encoded.sees is None else int(encoded.visual[0][0]))
+
+
+@pytest.mark.parametrize("name", ["internvl"])
+def test_a_suffix_of_ones_own_stands_in_place_of_llavas(made, name):
+    folder, _, usual = made(name)
+    module = plugins.load("models", TINY[name].family)
+    model = module.load(module.Config(str(folder), device="cpu", suffix=" Yes or no?"))
+    [view] = usual.look([picture(SIZES[0])])
+    for line in prompts.SUFFIXES:
+        assert model.ids(view, f"Is it?{line}") == usual.ids(view, "Is it? Yes or no?")
+        assert usual.ids(view, f"Is it?{line}") != usual.ids(view, "Is it? Yes or no?")
+    assert model.ids(view, "Is it?\nWhere?") == usual.ids(view, "Is it?\nWhere?")
+    assert model.identity() != usual.identity()
+
+
+@pytest.mark.parametrize("family", sorted({tiny.family for tiny in TINY.values()}))
+def test_every_family_has_a_config_of_its_own(family):
+    """Its own request where one is documented, a declared frame where none is; and it says so."""
+    file = ROOT / "examples" / "configs" / f"mme_{family}.yaml"
+    config = schema.load(file)
+    module = plugins.load("models", family)
+    assert isinstance(config.model, module.Config)
+    assert config.model.path == module.Config().path
+    [kind] = {
+        one
+        for one in vars(module).values()
+        if isinstance(one, type) and issubclass(one, Family) and one.__module__ == module.__name__
+    }
+    assumed = kind.frame.assumed and family != "qwen_vl"  # whose frame depends on the checkpoint
+    assert bool(config.model.frame) == assumed
+    assert (config.locate.prompt == "") == (not assumed)
+    assert config.model.suffix in (None, " Please answer yes or no.")
+    assert "No real weights were run" in file.read_text(encoding="utf-8")
 
 
 def test_another_family_is_refused(made, name, tmp_path):

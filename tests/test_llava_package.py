@@ -212,6 +212,11 @@ def test_another_layout_is_refused(package):
         llava_package.load(config("cof-tiny"))
 
 
+def test_it_is_not_quantised(package, folder):
+    with pytest.raises(ModelError, match="original layout, which is loaded as it is"):
+        llava_package.load(config(folder, quantization="bnb4"))
+
+
 @pytest.mark.parametrize(
     ("file", "gone"),
     [

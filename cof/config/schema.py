@@ -49,6 +49,8 @@ LATER: dict[str, Any] = {
     "bench.unit": "pixels",
     "bench.extract": "vlmevalkit",
     "model.decode": "auto",
+    "model.quantization": None,
+    "model.suffix": None,
     "locate.decode": "free",
 }
 """Keys that older configs lack -> the value that stands for how those runs were made. At that value

@@ -33,7 +33,10 @@ class Contract(Protocol):
 
 
 class MayHave(Protocol):
-    """Nothing so far."""
+    """What a model family may have beside it."""
+
+    def wrap(self, network: Any, config: Any) -> Model:
+        """The model around a network that the caller has loaded (`CoF.from_model`)."""
 
 
 if TYPE_CHECKING:

@@ -79,6 +79,15 @@ def load(config: Config) -> transformers_model.Transformers:
     return transformers_model.load(Idefics3, config)
 
 
+def wrap(network: Any, config: Config) -> transformers_model.Transformers:
+    """Take a network that the caller has loaded.
+
+    Raises:
+        ModelError: see `cof.models.common.transformers_model.wrap`.
+    """
+    return transformers_model.wrap(Idefics3, network, config)
+
+
 def identify(config: Config) -> dict[str, str]:
     """`weights` (a digest of the files), `dtype` and kind of `device` that `load` would give."""
     return transformers_model.identify(Idefics3.kinds, config)

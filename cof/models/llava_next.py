@@ -7,6 +7,7 @@ and not answered (haotian-liu/LLaVA issue 1158): `frame` is an assumption.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from cof.models.common import family, transformers_model
 from cof.models.common.family import Family, Shape
@@ -52,6 +53,15 @@ def load(config: Config) -> transformers_model.Transformers:
         ModelError: see `cof.models.common.transformers_model.load`.
     """
     return transformers_model.load(LlavaNext, config)
+
+
+def wrap(network: Any, config: Config) -> transformers_model.Transformers:
+    """Take a network that the caller has loaded.
+
+    Raises:
+        ModelError: see `cof.models.common.transformers_model.wrap`.
+    """
+    return transformers_model.wrap(LlavaNext, network, config)
 
 
 def identify(config: Config) -> dict[str, str]:

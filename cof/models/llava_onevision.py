@@ -7,6 +7,7 @@ neighbours cover. No request for boxes and no frame of theirs is documented.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from cof.models.common import family, transformers_model
 from cof.models.common.family import Family, Shape
@@ -28,6 +29,7 @@ class LlavaOneVision(Family):
     kinds = ("llava_onevision",)
     mark = token = "<image>"
     features = ("pixel_values", "image_sizes")
+    blur = 1.0
 
     def shape(self, size: tuple[int, int]) -> Shape:
         """The whole image first, then the tiles, at most N tiles' worth of tokens."""
@@ -48,6 +50,15 @@ def load(config: Config) -> transformers_model.Transformers:
         ModelError: see `cof.models.common.transformers_model.load`.
     """
     return transformers_model.load(LlavaOneVision, config)
+
+
+def wrap(network: Any, config: Config) -> transformers_model.Transformers:
+    """Take a network that the caller has loaded.
+
+    Raises:
+        ModelError: see `cof.models.common.transformers_model.wrap`.
+    """
+    return transformers_model.wrap(LlavaOneVision, network, config)
 
 
 def identify(config: Config) -> dict[str, str]:

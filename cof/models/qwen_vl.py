@@ -1,8 +1,9 @@
-"""Qwen2.5-VL and Qwen3-VL: any resolution, one grid of visual tokens, M-RoPE positions.
+"""Qwen2-VL, Qwen2.5-VL, Qwen3-VL: any resolution, one grid of visual tokens, M-RoPE positions.
 
 An image is stretched to multiples of patch x merge pixels, its shape kept as nearly as that allows,
-its area within the image processor's bounds. Qwen2.5-VL writes boxes in pixels of that resized
-image (QwenLM/Qwen3-VL issues 676, 733, 782, 866), Qwen3-VL in thousandths of the image (1427).
+its area within the image processor's bounds. Boxes are in thousandths of the image, Qwen2-VL's
+between special tokens (QwenLM/Qwen3-VL issue 866), Qwen3-VL's as JSON (1427); Qwen2.5-VL's are in
+pixels of the resized image (676, 733, 782, 866).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
+from cof import prompts
 from cof.models.common import family, transformers_model
 from cof.models.common.family import FRAMES, Family, Seen, Shape
 from cof.regions.mask import grid_cells
@@ -26,7 +28,7 @@ GROUNDING = (
     "coordinates in JSON format."
 )
 """The wording of Qwen's grounding cookbook ("Locate X in this image and output ..."), with the
-region of the answer as X, which is ours."""
+region of the answer as X, which is ours. Qwen2-VL has documented none."""
 
 
 @dataclass(frozen=True)
@@ -52,20 +54,20 @@ class Config(family.Config):
 
 
 class QwenVL(Family):
-    """Qwen2.5-VL, Qwen3-VL."""
+    """Qwen2-VL, Qwen2.5-VL, Qwen3-VL."""
 
-    kinds = ("qwen2_5_vl", "qwen3_vl")
+    kinds = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
     mark = token = "<|image_pad|>"
-    grounding = GROUNDING
     features = ("pixel_values", "image_grid_thw")
     kept = ("image_grid_thw",)
     types = "mm_token_type_ids"
 
     def __init__(self, config: Any, processor: Any, settings: Config) -> None:
         super().__init__(config, processor, settings)
-        newer = config.model_type == "qwen3_vl"
-        self.frame = FRAMES["thousandths" if newer else "resized_pixels"]
-        self.system = "" if newer else _SYSTEM
+        kind = config.model_type
+        self.frame = FRAMES["resized_pixels" if kind == "qwen2_5_vl" else "thousandths"]
+        self.grounding = prompts.GROUNDING if kind == "qwen2_vl" else GROUNDING
+        self.system = "" if kind == "qwen3_vl" else _SYSTEM
         for edge, area in (
             ("longest_edge", settings.max_pixels),
             ("shortest_edge", settings.min_pixels),
@@ -83,7 +85,7 @@ class QwenVL(Family):
         return Shape(grid_cells(grid, (0.0, 0.0, 1.0, 1.0)), grid, (width, height))
 
     def chat(self, question: str) -> str:
-        """ChatML; Qwen2.5 has a system prompt, Qwen3 none."""
+        """ChatML; Qwen3 has no system prompt."""
         shown = f"<|vision_start|>{self.mark}<|vision_end|>"
         return (
             f"{self.system}<|im_start|>user\n{shown}{question}<|im_end|>\n<|im_start|>assistant\n"
@@ -121,6 +123,15 @@ def load(config: Config) -> transformers_model.Transformers:
         ModelError: see `cof.models.common.transformers_model.load`.
     """
     return transformers_model.load(QwenVL, config)
+
+
+def wrap(network: Any, config: Config) -> transformers_model.Transformers:
+    """Take a network that the caller has loaded.
+
+    Raises:
+        ModelError: see `cof.models.common.transformers_model.wrap`.
+    """
+    return transformers_model.wrap(QwenVL, network, config)
 
 
 def identify(config: Config) -> dict[str, str]:

@@ -36,6 +36,7 @@ _GROUPS = [
         (r"<(?:b?box|\|box_start\|)>", r"<(?:/b?box|\|box_end\|)>"),
     )
 ]
+_LOCATIONS = re.compile(r"(?<!\d>)((?:<loc\d{4}>){4})(?!<loc)")
 _SIDES = (
     r"(?<!\w)(top|upper|bottom|lower)[\s_-]?+(left|right)\w*+"
     rf"(?:[\s-]++corner(?!\w)|(?![\s-]++corner(?!\w))){_IS}"
@@ -89,8 +90,9 @@ def parse_boxes(
     four, in any order, top_left and bottom_right count), or four named corners (x0 y0 x1 y1, x1 y1
     x2 y2, xmin.., left top right bottom; with width and height it is not said whether x, y is a
     corner or the centre, so that is no box). In a text without any bracket, a line that holds
-    exactly four numbers, in a row and one of them with a decimal point, is a box too. A group that
-    is never closed is unfinished, hence no box.
+    exactly four numbers, in a row and one of them with a decimal point, is a box too. So are four
+    location tokens (`<loc0512>`) in a row. A group that is never closed is unfinished, hence no
+    box.
 
     Reversed corners are put in order. A box is dropped when a number is not finite, when it has no
     area, when nothing of it lies in [0, 1], or when a coordinate is more than `SLACK` outside of
@@ -108,6 +110,7 @@ def parse_boxes(
     plain = text.translate(_PLAIN)
     bracketed = _BRACKET.search(plain) is not None
     found = [*_groups(plain), *_diagonals(plain), *_corners(plain, bracketed)]
+    found += [(run.start(), _quad(run[1])) for run in _LOCATIONS.finditer(plain)]
     found += [] if bracketed else _bare(plain)
     found = sorted(found, key=itemgetter(0))
     quads = (_order(_fraction(quad, unit, order)) for _, quad in found)

@@ -17,6 +17,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from cof import prompts
 from cof.models import base
 from cof.models.base import Frame
+from cof.models.common.graphs import Decode
+from cof.models.common.loading import Quantization
 
 FRAMES = {
     "image": Frame("image"),
@@ -41,9 +43,19 @@ class Config(base.Config):
         dtype: `auto` is the checkpoint's own half precision on CUDA, float32 on the CPU.
         frame: what the coordinates of box replies are, a name of `FRAMES`; "" is what the family's
             authors have documented, or an assumption that is logged and recorded as one.
+        decode: how greedy replies are decoded: `graph` replays a captured CUDA graph of the whole
+            step (on the CPU the same step runs uncaptured), `eager` does not; `auto` is `graph` on
+            CUDA. Beams, sampling and what outgrows a window of attention are always eager.
+        quantization: None, or `bnb4`, `bnb8`: bitsandbytes quantises the weights while they are
+            loaded, to 4 bits (NF4) or 8.
+        suffix: None asks questions as they come; else this stands in place of the line that
+            benchmarks put behind them for LLaVA (`cof.prompts.SUFFIXES`), where one is there.
     """
 
     path: str = ""
+    decode: Decode = "auto"
+    quantization: Quantization | None = None
+    suffix: str | None = None
     frame: Literal[
         "",
         "image",
@@ -103,6 +115,7 @@ class Family(ABC):
         types: name of the argument that marks the visual tokens with 1, "" for none.
         packed: visual tokens of a tile where the network takes one tensor [tiles, tokens, D]; 0
             where it takes a list with a tensor an image.
+        blur: cells beyond its own of which a token may hear a little.
         config: of the network.
         processor: transformers' image processor.
     """
@@ -116,6 +129,7 @@ class Family(ABC):
     kept: tuple[str, ...] = ()
     types: str = ""
     packed: int = 0
+    blur: float = 0.0
 
     def __init__(self, config: Any, processor: Any, settings: Any) -> None:
         self.config, self.processor, self.settings = config, processor, settings
@@ -162,7 +176,9 @@ class Family(ABC):
         """
         pooled: Any = list(tokens)
         if self.packed:
-            pooled = torch.cat(pooled).unflatten(0, (-1, self.packed))
+            pooled = torch.cat(pooled)
+            whole = len(pooled) % self.packed == 0  # else it is a part of an image
+            pooled = pooled.unflatten(0, (-1, self.packed)) if whole else pooled[None]
         return BaseModelOutputWithPooling(pooler_output=pooled)
 
     def positions(self, network: Any, inputs: Mapping[str, Tensor], mask: Tensor) -> Tensor | None:

@@ -64,8 +64,10 @@ class Graphs:
         self.network, self.decoder, self.capture = network, decoder, capture
         self.steps: OrderedDict[Any, Step] = OrderedDict()
         self.off = False
+        self.window = window_of(decoder.config)
         self._memory: list[Tensor] = []
         self._origin: Any = None
+        self._said = False
 
     def begin(self, entry: Entry, left: int) -> Step | None:
         """A step, loaded with an entry; None where the rows are to be decoded eagerly.
@@ -75,6 +77,9 @@ class Graphs:
             left: most tokens that follow.
         """
         if self.off or is_watched() or (self.capture and _hooked(self.network, self.decoder)):
+            return None
+        if self.window is not None and length_for(entry.length, left) > self.window:
+            self._say_once()
             return None
         for _ in range(2):
             try:
@@ -90,6 +95,14 @@ class Graphs:
             log.info("no memory for captured decoding: %d rows go on without", len(entry.tokens))
         self.drop()
         return None
+
+    def _say_once(self) -> None:
+        if not self._said:
+            log.warning(
+                "decoding eagerly what may outgrow the window of %d positions that some layers see",
+                self.window,
+            )
+        self._said = True
 
     @property
     def held(self) -> bool:
@@ -149,19 +162,26 @@ def graphs_for(network: Any, decoder: Any, decode: Decode) -> Graphs | None:
     cuda = network.device.type == "cuda"
     if decode == "eager" or (decode == "auto" and not cuda):
         return None
-    if not _alike(network, decoder):
-        log.warning("decoding eagerly: several devices, or attention in windows")
+    if len({parameter.device for parameter in network.parameters()}) > 1:
+        log.warning("decoding eagerly: the model is on several devices")
+        return None
+    if window_of(decoder.config) == 0:
+        log.warning("decoding eagerly: some layers see chunks, or no keys at all")
         return None
     return Graphs(network, decoder, capture=cuda)
 
 
-def _alike(network: Any, decoder: Any) -> bool:
-    """One device, and attention that looks everywhere in every layer: one mask for all."""
-    config = decoder.config
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    windowed = getattr(config, "sliding_window", None) is not None
-    devices = {parameter.device for parameter in network.parameters()}
-    return kinds == {"full_attention"} and not windowed and len(devices) == 1
+def window_of(config: Any) -> int | None:
+    """How many keys a query sees in the layers that see fewest; None where each sees all.
+
+    One mask serves all layers, and padding does not matter, as long as no more is there. With
+    layers of other kinds (chunks, linear attention) it is 0.
+    """
+    kinds = set(getattr(config, "layer_types", None) or [])
+    window: int | None = getattr(config, "sliding_window", None)
+    if kinds <= {"full_attention"}:
+        return None if kinds else window
+    return (window or 0) if kinds <= {"full_attention", "sliding_attention"} else 0
 
 
 def _hooked(network: Any, decoder: Any) -> bool:

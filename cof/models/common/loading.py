@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -12,12 +14,16 @@ from transformers.utils import logging
 from cof.errors import ModelError
 from cof.models.common.checkpoint import Checkpoint
 
+Quantization = Literal["bnb4", "bnb8"]
+"""How weights are quantised while they are loaded: by bitsandbytes, to 4 bits (NF4) or 8."""
+
 
 def load_transformers(
     checkpoint: Checkpoint,
     dtype: torch.dtype,
     device_map: Any,
     kind: Any = LlavaForConditionalGeneration,
+    quantization: Quantization | None = None,
 ) -> Any:
     """Load the transformers layout; tensors it would make up at random are an error.
 
@@ -26,12 +32,14 @@ def load_transformers(
         dtype: of the weights.
         device_map: where they go.
         kind: transformers' class of the network, or an auto class.
+        quantization: None leaves the weights as they are.
     """
+    more = {} if quantization is None else _quantizing(quantization, dtype)
     folder, bars = checkpoint.folder, logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         loaded: Any = kind.from_pretrained(
-            folder, dtype=dtype, device_map=device_map, output_loading_info=True
+            folder, dtype=dtype, device_map=device_map, output_loading_info=True, **more
         )
         network, said = loaded  # the library's annotation knows the network alone
     except (OSError, RuntimeError, ValueError, ImportError, SafetensorError) as error:
@@ -43,6 +51,47 @@ def load_transformers(
     if wrong:
         raise ModelError(f"{folder}: weights do not fit the config: {wrong}")
     return network
+
+
+def _quantizing(quantization: Quantization, dtype: torch.dtype) -> dict[str, Any]:
+    """What `from_pretrained` is told of it."""
+    from transformers import BitsAndBytesConfig
+
+    four = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype}
+    how = {"load_in_8bit": True} if quantization == "bnb8" else {"load_in_4bit": True, **four}
+    return {"quantization_config": BitsAndBytesConfig(**how)}
+
+
+def quantized(checkpoint: Checkpoint, quantization: Quantization | None) -> Checkpoint:
+    """The checkpoint as it will be loaded: its replies are those of quantised weights.
+
+    Raises:
+        ModelError: it cannot be quantised, or not here.
+    """
+    if quantization is None:
+        return checkpoint
+    asked, already = f"model.quantization: {quantization}", checkpoint.quantization
+    if already:
+        raise ModelError(f"{asked}: {checkpoint.folder} is quantised already ({already})")
+    if checkpoint.layout == "original":
+        raise ModelError(
+            f"{asked}: {checkpoint.folder} is in the original layout, which is loaded as it is; "
+            "use transformers' layout (llava-hf)"
+        )
+    if find_spec("bitsandbytes") is None:
+        raise ModelError(
+            f"{asked} needs bitsandbytes, which is not installed here; pip install bitsandbytes, "
+            "or leave it out"
+        )
+    told = {"quantization_config": {"quant_method": quantization}}
+    return replace(checkpoint, config=checkpoint.config | told)
+
+
+def runs_on(module: Any) -> torch.device:
+    """Where a module with a `weight` computes; weights that are offloaded say `meta`."""
+    hook = getattr(module, "_hf_hook", None)
+    where = getattr(hook, "execution_device", None)
+    return module.weight.device if where is None else torch.device(where)  # type: ignore[no-any-return]
 
 
 def pick_device(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -20,6 +21,9 @@ from cof.models.common.scoring import continuation_logprobs
 from cof.types import Answer
 
 _BYTE_PIECES = {"<0x5D>", "<0x7D>"}
+
+_MARKS = re.compile(r"<\|box_(?:start|end)\|>|</?box>|<loc\d{4}>")
+"""Special tokens that say where a box is: Qwen2-VL's, InternVL's, PaliGemma's."""
 
 
 class Replying(base.Model):
@@ -118,9 +122,24 @@ class Replying(base.Model):
             if piece and ("]" in piece or "}" in piece or piece in _BYTE_PIECES)
         )
 
+    @cached_property
+    def _special(self) -> tuple[frozenset[int], frozenset[int]]:
+        """Ids of special tokens: those that mark boxes, and the others."""
+        known = self.tokenizer.added_tokens_decoder.items()
+        special = {index: one.content for index, one in known if one.special}
+        marks = {index for index, content in special.items() if _MARKS.fullmatch(content)}
+        return frozenset(marks), frozenset(special.keys() - marks)
+
     def text(self, tokens: list[int]) -> str:
-        """Ids of a reply as text, special tokens dropped."""
-        return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
+        """Ids of a reply as text, special tokens dropped, but for those that mark boxes.
+
+        Without its marks Qwen2-VL's box is two points in no bracket, which nobody could read.
+        """
+        marks, others = self._special
+        if marks.isdisjoint(tokens):
+            return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
+        kept = [token for token in tokens if token not in others]
+        return str(self.tokenizer.decode(kept, skip_special_tokens=False))
 
     def _answer(self, encoded: Encoded, row: Row, seconds: float) -> Answer:
         tokens = row.tokens

@@ -1,9 +1,8 @@
 """Any `AutoModelForImageTextToText` whose family is filled in: one adapter for all of them.
 
-Vision once: an image's tokens are computed in `look`, one image at a time, so that they do not
-depend on the company, and given to the network as `mm_encoder_outputs`. Prompts are the
-checkpoint's own chat template, tokenized whole, the placeholder repeated for each visual token.
-Keys and values are not shared between the prompts of an image yet: every prompt is a full pass.
+Vision once, and keys and values of an image once (`common/encoding.py`, `common/opening.py`). Where
+attention slides in windows (Gemma 3), these count padding: there the questions of a batch share if
+they are equally long.
 """
 
 from __future__ import annotations
@@ -11,37 +10,45 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import torch
-from PIL.Image import Image
 from torch import Tensor
-from transformers import AutoModelForImageTextToText, GenerationConfig, set_seed
+from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig, set_seed
 
 from cof.attention import NAME, attach, highlighted
-from cof.errors import DataError, ModelError
+from cof.errors import ModelError
 from cof.models.base import Counters, Encoded, Limits, Mix
 from cof.models.common.chat import Chat, chat_template, load_tokenizer
 from cof.models.common.checkpoint import Checkpoint
-from cof.models.common.checks import refusal
-from cof.models.common.family import FRAMES, Config, Family, Seen
-from cof.models.common.loading import load_transformers, pick_device
-from cof.models.common.outer import Loop, Outer, Prompts, joined, padded
-from cof.models.common.replying import Replying
+from cof.models.common.encoding import Encoding
+from cof.models.common.family import FRAMES, Config, Family
+from cof.models.common.graphs import graphs_for, window_of
+from cof.models.common.loaded import as_loaded, check_same, facts, kind_of, origin
+from cof.models.common.loading import load_transformers, pick_device, quantized
+from cof.models.common.outer import Loop, Outer, Prompts, joined
 from cof.models.common.transformers_files import find, half, identify, image_processor
 from cof.regions.bias import Highlight
 from cof.regions.boxes import padded_square
-from cof.types import Quad, View
+from cof.types import Quad
 
 IDENTITY = (
     *("family", "revision", "dtype", "quantization", "chat_template", "images"),
-    *("frame", "grounding", "stops"),
+    *("frame", "grounding", "suffix", "stops"),
 )
 """Of what a model says about itself, what a greedy reply (or its request) depends on."""
 
-__all__ = ["Transformers", "identify", "load"]
+_SAME = (
+    *("model_type", "text_config.vocab_size", "text_config.hidden_size", "image_grid_pinpoints"),
+    *("vision_config.image_size", "vision_config.patch_size", "vision_config.spatial_merge_size"),
+    *("mm_tokens_per_image", "downsample_ratio", "scale_factor", "vision_aspect_ratio"),
+)
+"""What the config of a loaded network and that of its tokenizer's folder have to agree on."""
+
+__all__ = ["Transformers", "identify", "load", "wrap"]
 
 log = logging.getLogger(__name__)
 
@@ -53,22 +60,61 @@ def load(kind: type[Family], config: Config) -> Transformers:
         ModelError: no such checkpoint, another family, an unknown device or dtype, files that are
             missing or damaged, a chat template that shows no image.
     """
-    checkpoint = find(config.path, kind.kinds)
+    checkpoint = quantized(find(config.path, kind.kinds), config.quantization)
     device, dtype = pick_device(config.device), half(checkpoint, config)
-    folder = checkpoint.folder
-    processor = image_processor(folder)
-    tokenizer = load_tokenizer(folder)
-    network = load_transformers(
-        checkpoint, dtype, config.device_map or {"": device}, AutoModelForImageTextToText
-    ).eval()
-    family = kind(network.config, processor, config)
-    chat = Chat(tokenizer, chat_template(folder), family.mark, family.chat)
-    chat.check(folder)
+    parts = _files(checkpoint)
+    where, quantization = config.device_map or {"": device}, config.quantization
+    network = load_transformers(checkpoint, dtype, where, AutoModelForImageTextToText, quantization)
     log.info("loaded %s (%s, %s, %s)", config.path, network.config.model_type, device, dtype)
-    return Transformers(network, family, chat, checkpoint, config)
+    return _assembled(kind, network, parts, checkpoint, config)
 
 
-class Transformers(Replying):
+def wrap(kind: type[Family], network: Any, config: Config) -> Transformers:
+    """Take a loaded network; tokenizer and image settings are those of `config.path`.
+
+    The network is put into eval mode, its decoder's attention is replaced (`cof.attention.attach`)
+    and so is its generation config, as `load` does with a network of its own.
+
+    Args:
+        kind: its family.
+        network: transformers' `...ForConditionalGeneration`, adapters merged.
+        config: `path` "" is where transformers loaded the network from; device, dtype, device_map
+            and quantization are the network's own business.
+
+    Raises:
+        ModelError: something else, no path, or a path that speaks of another network.
+    """
+    said = getattr(getattr(network, "config", None), "model_type", None)
+    whole = hasattr(network, "lm_head") and hasattr(network, "model")
+    if said not in kind.kinds or not whole or hasattr(network, "merge_and_unload"):
+        raise ModelError(
+            f"a loaded network has to be transformers' whole {' or '.join(kind.kinds)}, not "
+            f"{kind_of(network)}"
+        )
+    path = origin(network, config)
+    checkpoint = find(path, kind.kinds)
+    theirs = AutoConfig.from_pretrained(checkpoint.folder)
+    check_same(facts(network.config, _SAME), facts(theirs, _SAME), path)
+    parts, checkpoint = _files(checkpoint), as_loaded(checkpoint, network)
+    return _assembled(kind, network, parts, checkpoint, replace(config, path=path))
+
+
+def _files(checkpoint: Checkpoint) -> tuple[Any, Any]:
+    """Image processor and tokenizer; damaged ones are found before the weights are loaded."""
+    return image_processor(checkpoint.folder), load_tokenizer(checkpoint.folder)
+
+
+def _assembled(
+    kind: type[Family], network: Any, parts: tuple[Any, Any], checkpoint: Checkpoint, config: Config
+) -> Transformers:
+    processor, tokenizer = parts
+    family = kind(network.config, processor, config)
+    chat = Chat(tokenizer, chat_template(checkpoint.folder), family.mark, family.chat)
+    chat.check(checkpoint.folder)
+    return Transformers(network.eval(), family, chat, checkpoint, config)
+
+
+class Transformers(Encoding):
     """A loaded model of one of the families.
 
     Attributes:
@@ -86,7 +132,7 @@ class Transformers(Replying):
         self.checkpoint, self.name = checkpoint, config.path
         self.tokenizer = chat.tokenizer
         self.frame = FRAMES[config.frame] if config.frame else family.frame
-        self.grounding = family.grounding
+        self.grounding, self.suffix = family.grounding, config.suffix
         self.dtype = str(network.dtype).removeprefix("torch.")
         self.counters = Counters()
         self.decoder = network.get_decoder()
@@ -96,6 +142,10 @@ class Transformers(Replying):
         self.tokenizer.model_max_length = sys.maxsize  # `encode` holds lengths against the model's
         self.token_id = int(self.tokenizer.convert_tokens_to_ids(family.token))
         network.generation_config = self._generation_config()
+        self.graphs = graphs_for(network, self.decoder, config.decode)
+        self.windows = window_of(text) is not None
+        if self.windows:
+            log.info("%s: questions of a batch share an image if equally long", self.name)
         if self.frame.assumed:
             log.warning(
                 "%s: how this family writes boxes, and how to ask it for them, is documented "
@@ -111,90 +161,6 @@ class Transformers(Replying):
         return GenerationConfig(
             bos_token_id=tokens.bos_token_id, eos_token_id=stop, pad_token_id=pad
         )
-
-    def look(self, images: Sequence[Image]) -> list[View]:
-        """Run the vision tower over RGB images of any sizes, one at a time.
-
-        Raises:
-            DataError: an image that the family cannot be shown.
-        """
-        return [self._look(image) for image in images]
-
-    @torch.inference_mode()
-    def _look(self, image: Image) -> View:
-        family = self.family
-        try:
-            shape = family.shape(image.size)
-        except ValueError as error:
-            raise DataError(f"an image of {image.width} x {image.height}: {error}") from error
-        given = family.processor(family.images(image), return_tensors="pt", **family.options()).to(
-            self.network.device
-        )
-        wanted = {name: given[name] for name in family.features}
-        wanted["pixel_values"] = wanted["pixel_values"].to(self.network.dtype)
-        output = self.network.model.get_image_features(**wanted, return_dict=True)
-        tokens, deep = family.split(output)
-        self.counters.images += 1
-        self.counters.vision_calls += 1
-        if len(tokens) != len(shape.cells):
-            raise ModelError(
-                f"{self.name}: {len(tokens)} visual tokens of an image of {image.size}, "
-                f"but {len(shape.cells)} places for them; are its image settings its own?"
-            )
-        seen = Seen(tokens, deep, {name: given[name] for name in family.kept})
-        return View(seen, shape.cells, shape.grid, image.size, shape.shown)
-
-    def ids(self, view: View, question: str) -> list[int]:
-        """Ids of one prompt, the placeholder once for each visual token."""
-        shown = self.family.image_text(view.size, len(view.features))
-        return self.chat.ids(self.chat.text(question).replace(self.family.mark, shown, 1))
-
-    @torch.inference_mode()
-    def encode(self, views: Sequence[View], questions: Sequence[str]) -> Prompts:
-        """Chat prompts, padded on the left; a question that cannot be asked is left empty."""
-        pairs = list(zip(views, questions, strict=True))
-        rows = [self.ids(view, self._safe(question)) for view, question in pairs]
-        whys = {
-            row: self._refusal(question, len(ids))
-            for row, (question, ids) in enumerate(zip(questions, rows, strict=True))
-        }
-        refused = {row: why for row, why in whys.items() if why}
-        for row in refused:
-            rows[row] = self.ids(views[row], "")
-        pad = self.network.generation_config.pad_token_id
-        ids, mask = padded(rows, pad, self.network.get_input_embeddings().weight.device)
-        shown = ids == self.token_id
-        inputs = self._inputs(ids, shown, views)
-        return Prompts(
-            inputs,
-            mask,
-            tuple(row.nonzero()[:, 0].cpu() for row in shown),
-            keys=mask.shape[1],
-            positions=self.family.positions(self.network, inputs, mask),
-            sees=self.family.sees(shown),
-            refused=refused,
-            room=tuple(self.positions - len(row) for row in rows),
-            views=tuple(views),
-        )
-
-    def _inputs(self, ids: Tensor, shown: Tensor, views: Sequence[View]) -> Mapping[str, Tensor]:
-        kept = {
-            name: torch.cat([view.features.extras[name] for view in views]).to(ids.device)
-            for name in self.family.kept
-        }
-        types = {self.family.types: shown.to(ids.dtype)} if self.family.types else {}
-        return {"input_ids": ids, **types, **kept}
-
-    def _safe(self, question: str) -> str:
-        """The question, nothing where it holds what stands for an image."""
-        return "" if self._refusal(question, 0) else question
-
-    def _refusal(self, question: str, length: int) -> str:
-        for mark in (self.family.mark, self.family.token):
-            why = refusal(question, length, self.positions, mark)
-            if why:
-                return why
-        return ""
 
     def highlighted(self, highlight: Highlight | None) -> AbstractContextManager[None]:
         """Highlight the decoder's attention inside the `with` block."""
@@ -219,6 +185,7 @@ class Transformers(Replying):
             done,
             keep_logits,
             mix,
+            self.graphs,
         )
 
     @torch.inference_mode()
@@ -250,9 +217,13 @@ class Transformers(Replying):
         )
 
     def identity(self) -> dict[str, Any]:
-        """Everything of the model that a greedy reply depends on."""
+        """Everything of the model that a greedy reply depends on.
+
+        In half precision that is the way of decoding too: another one's kernels round differently.
+        """
         said = self.describe()
-        return {name: said[name] for name in IDENTITY}
+        rounds = self.graphs is not None and self.dtype != "float32"
+        return {name: said[name] for name in (*IDENTITY, *(["decode"] if rounds else []))}
 
     def describe(self) -> dict[str, Any]:
         """What the manifest records about the model."""
@@ -266,6 +237,8 @@ class Transformers(Replying):
             "attention": f"sdpa ({NAME})",
             "frame": f"{self.frame.name} (assumed)" if self.frame.assumed else self.frame.name,
             "grounding": self.grounding,
+            "suffix": self.suffix,
+            "decode": "eager" if self.graphs is None else "graph",
             "quantization": self.checkpoint.quantization,
             "images": json.loads(self.family.processor.to_json_string()),
             "chat_template": self.chat.source,

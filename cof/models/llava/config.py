@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from cof.models import base
+from cof.models.common.graphs import Decode
+from cof.models.common.loading import Quantization
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,10 @@ class Config(base.Config):
         decode: how greedy replies are decoded: `graph` replays a captured CUDA graph of the whole
             step (on the CPU the same step runs uncaptured), `eager` does not; `auto` is `graph` on
             CUDA. Beams and sampling are always eager.
+        quantization: None, or `bnb4`, `bnb8`: bitsandbytes quantises the weights while they are
+            loaded, to 4 bits (NF4) or 8; transformers' layout only.
     """
 
     conv: str = "vicuna_v1"
-    decode: Literal["auto", "graph", "eager"] = "auto"
+    decode: Decode = "auto"
+    quantization: Quantization | None = None

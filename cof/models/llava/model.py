@@ -36,7 +36,7 @@ from cof.models.common.feeding import side_by_side, stacked
 from cof.models.common.grammar import Grammar, bounds
 from cof.models.common.graphs import graphs_for
 from cof.models.common.kv_cache import Prefix, Start, together
-from cof.models.common.loading import load_transformers, pick_device, pick_dtype
+from cof.models.common.loading import load_transformers, pick_device, pick_dtype, quantized
 from cof.models.common.scoring import continuation_logprobs
 from cof.models.llava.config import Config
 from cof.models.llava.inputs import Inputs, read_inputs
@@ -88,14 +88,15 @@ def load(config: Config) -> Llava:
         ModelError: no such checkpoint, not LLaVA, one that would be measured as another model
             than it is, an unknown device, dtype or chat template.
     """
-    checkpoint = find(config.path)
+    checkpoint = quantized(find(config.path), config.quantization)
     device, dtype = pick_device(config.device), pick_dtype(config.dtype, config.device)
     check_conv(config.conv)
     inputs = read_inputs(checkpoint, config.conv)
     if checkpoint.layout == "original":
         network = load_original(checkpoint, dtype, device, config.device_map)
     else:
-        network = load_transformers(checkpoint, dtype, config.device_map or {"": device})
+        where, quantization = config.device_map or {"": device}, config.quantization
+        network = load_transformers(checkpoint, dtype, where, quantization=quantization)
     log.info("loaded %s (%s layout, %s, %s)", config.path, checkpoint.layout, device, dtype)
     return Llava(network.eval(), inputs, checkpoint, config)
 

@@ -17,7 +17,7 @@ from cof import prompts
 from cof.errors import ModelError
 from cof.models.common.checkpoint import Checkpoint, find
 from cof.models.common.feeding import stacked
-from cof.models.common.loading import pick_device, pick_dtype
+from cof.models.common.loading import pick_device, pick_dtype, quantized
 from cof.models.common.transformers_files import image_processor
 from cof.models.llava.inputs import Inputs, read_inputs
 from cof.models.llava.model import Chunks, Llava, check_conv
@@ -51,7 +51,7 @@ def load(config: Config) -> PackagedLlava:
     """
     with quiet():
         package = installed()
-    checkpoint = _find(config.path, package.label)
+    checkpoint = quantized(_find(config.path, package.label), config.quantization)
     device, dtype = pick_device(config.device), pick_dtype(config.dtype, config.device)
     check_conv(config.conv)
     inputs = read_inputs(checkpoint, config.conv)
