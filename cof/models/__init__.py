@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from cof.models import (
         gemma3,
         idefics3,
+        instructblip,
         internvl,
         llava,
         llava_next,
@@ -43,4 +44,5 @@ if TYPE_CHECKING:
     _HELD: tuple[Contract, ...] = (
         *(llava, llava_package),
         *(qwen_vl, llava_next, llava_onevision, internvl, idefics3, gemma3),
+        *(instructblip,),
     )
