@@ -5,16 +5,16 @@ precision; as many patches as the stock processor makes; a changed block of pixe
 patches whose rectangle it touches; the plain answer is stock `generate`'s.
 """
 
+import json
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_instructblip import PATCH, QUERIES, SIDE, Stock, build
-from transformers import AttentionInterface
-from transformers.masking_utils import AttentionMaskInterface, eager_mask
+from tiny_instructblip import PATCH, QUERIES, SIDE, Stock, build, oracle
 
 from cof.batch import Batch
 from cof.errors import AnswerError, ConfigError, ModelError
@@ -60,10 +60,8 @@ def stock(folder):
 @pytest.fixture(scope="module")
 def models(folder):
     """Place of the highlight -> model."""
-    Config = instructblip.Config
-    return {
-        one: instructblip.load(Config(str(folder), device="cpu", highlight=one)) for one in PLACES
-    }
+    config = instructblip.Config(str(folder), device="cpu")
+    return {one: instructblip.load(replace(config, highlight=one)) for one in PLACES}
 
 
 @pytest.fixture(scope="module")
@@ -80,61 +78,6 @@ def views(model):
 def batch(model):
     asked = [Question(str(i), f"{i}.png", text) for i, text in enumerate(TEXTS)]
     return Batch.of(model, asked, PICTURES, Limits(5))
-
-
-def oracle(stock, place, rows):
-    """Logits in double precision behind the prompt and each token but the last of a reply.
-
-    Args:
-        stock: the checkpoint.
-        place: of the highlight.
-        rows: per row (image, question, bias [K], factors [K], tokens); each is recomputed whole.
-    """
-    whole, shares = stock.network, []
-    configs = whole.qformer.config, whole.language_model.get_decoder().config
-    bias = factors = torch.zeros(0)
-
-    def attention(module, query, key, value, mask, scaling=None, **_):
-        groups = query.shape[1] // key.shape[1]
-        key, value = (one.repeat_interleave(groups, dim=1) for one in (key, value))
-        scores = query.double() @ key.double().transpose(2, 3) * scaling
-        if module.config is configs[1] and place != "qformer":
-            mean = sum(shares) / len(shares)
-            scores[..., :QUERIES] += (mean * bias.exp()).sum(-1).log()
-        elif module.config is configs[0] and module.key.in_features == 16:
-            shares.append(scores.softmax(-1).mean(1)[0])
-            if place != "llm":
-                scores = scores + bias
-        scores = scores if mask is None else scores + mask
-        return (scores.softmax(-1) @ value.double()).transpose(1, 2).contiguous(), None
-
-    def scale(module, given, output):
-        output.last_hidden_state = output.last_hidden_state * factors[:, None]
-
-    AttentionInterface.register("oracle", attention)
-    AttentionMaskInterface.register("oracle", eager_mask)
-    before = [config._attn_implementation for config in configs]
-    hook, found = whole.double().vision_model.register_forward_hook(scale), []
-    try:
-        for config in configs:
-            config._attn_implementation = {"": "oracle"}
-        for image, question, added, multiplied, tokens in rows:
-            bias, factors = added.double(), multiplied.double()
-            shares.clear()
-            given = stock.inputs(image, question)
-            length = given["input_ids"].shape[1]
-            tail = torch.tensor([tokens[:-1]], dtype=torch.long)
-            given["input_ids"] = torch.cat([given["input_ids"], tail], 1)
-            given["attention_mask"] = torch.ones_like(given["input_ids"])
-            given["pixel_values"] = given["pixel_values"].double()
-            with torch.no_grad():
-                found.append(whole(**given, use_cache=False).logits[0, length - 1 :])
-    finally:
-        hook.remove()
-        whole.float()
-        for config, old in zip(configs, before, strict=True):
-            config._attn_implementation = {"": old}
-    return found
 
 
 def logits(rows):
@@ -431,14 +374,11 @@ def test_prompts_are_the_configs(folder, views):
 
 
 def test_other_checkpoints_are_refused(folder, tmp_path):
-    import json
-    import shutil
-
     said = json.loads((folder / "config.json").read_text())
     (tmp_path / "t5").mkdir()
     said["text_config"]["model_type"] = "t5"
     (tmp_path / "t5/config.json").write_text(json.dumps(said))
-    with pytest.raises(ModelError, match="language model is 't5'.*Flan-T5 is not supported"):
+    with pytest.raises(ModelError, match=r"language model is 't5'.*Flan-T5 is not supported"):
         instructblip.load(instructblip.Config(str(tmp_path / "t5")))
     shutil.copytree(folder, tmp_path / "half")
     shutil.rmtree(tmp_path / "half/qformer_tokenizer")

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from cof.attention import watched
 
-
 _FOUND: ContextVar[dict[int, Tensor] | None] = ContextVar("cof_recorded", default=None)
 
 
@@ -62,7 +61,7 @@ def last_query(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float |
 
 
 def scores(query: Tensor, key: Tensor, scaling: float | None) -> Tensor:
-    """q k' scaling, float32 [B, heads, Q, K]; arguments as of `last_query`."""
+    """The products q k' scaling, float32 [B, heads, Q, K]; arguments as of `last_query`."""
     keys = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
     found = (query @ keys.transpose(2, 3)).float()
     found *= query.shape[-1] ** -0.5 if scaling is None else scaling

@@ -161,9 +161,7 @@ class InstructBlip(Replying):
         """
         asked = [self.config.ask(one) for one in questions]
         pairs = [self._ids(text) for text in asked]
-        whys = {
-            row: self._refusal(question, *pairs[row]) for row, question in enumerate(questions)
-        }
+        whys = {row: self._refusal(question, *pairs[row]) for row, question in enumerate(questions)}
         refused = {row: why for row, why in whys.items() if why}
         pairs = [self._ids("") if row in refused else pair for row, pair in enumerate(pairs)]
         pad = self.network.generation_config.pad_token_id
