@@ -9,14 +9,18 @@ import json
 import math
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 from tiny_instructblip import PATCH, QUERIES, SIDE, Stock, build, oracle
 
+from cof import load_run
 from cof.batch import Batch
+from cof.cli import main
 from cof.errors import AnswerError, ConfigError, ModelError
 from cof.locate import attention, iterate, prompt
 from cof.models import instructblip
@@ -35,6 +39,7 @@ TEXTS = ("What is it?", "Where is the red cup?", "Is it?")
 BOX = Box(0.1, 0.3, 0.55, 0.8)
 PATCHES = (SIDE // PATCH) ** 2
 KEYS = 1 + PATCHES
+CONFIGS = Path(__file__).resolve().parents[1] / "examples/configs"
 PLACES = ("qformer", "llm", "hybrid")
 
 
@@ -303,6 +308,10 @@ def test_the_pipeline_answers_with_boxes_of_others(folder):
     cof = CoF.from_pretrained(folder, locate=attention.Config(), rules="reference", **how)
     given = cof(PICTURES[1], TEXTS[1], box=BOX.as_tuple(), plain=True)
     assert given.focus.status == "boxes"
+    mask, shown = given.focus.mask, given.attention()
+    assert shown.plain.shape == (2, PATCHES)
+    assert (shown.plain.sum(1) < 1).all()  # the class token has the rest
+    assert (shown.cof[:, mask].sum(1) > shown.plain[:, mask].sum(1)).all()
     assert cof(PICTURES[0], TEXTS[0]).region.source == "attention"
 
 
@@ -392,3 +401,30 @@ def test_it_says_what_it_is(model, folder):
     assert known == {"weights": said["revision"], "dtype": "float32", "device": "cpu"}
     assert model.identity().items() <= said.items()
     assert BoxConfig().rules == "clean"
+
+
+def test_a_run_takes_the_boxes_of_another_models_run(folder, mini, tmp_path, monkeypatch):
+    """As examples/configs/mme_instructblip.yaml does it; boxes that a run found, guided answers."""
+    monkeypatch.chdir(tmp_path)
+    root = ["bench.name=mme", f"bench.root={mini / 'MiniMME'}", "bench.limit=1"]
+    first = CliRunner().invoke(main, ["eval", str(CONFIGS / "mme_tiny.yaml"), "name=llava", *root])
+    assert first.exit_code == 0, first.output
+    ours = [f"model.path={folder}", "model.dtype=float32", "limits.max_new_tokens=3", *root]
+    where = ["name=blip", "locate.path=runs/llava"]
+    config = str(CONFIGS / "mme_instructblip.yaml")
+    second = CliRunner().invoke(main, ["eval", config, *where, *ours])
+    assert second.exit_code == 0, second.output
+    theirs, found = load_run("runs/llava").results, load_run("runs/blip").results
+    assert [one.region.boxes for one in found] == [one.region.boxes for one in theirs]
+    assert any(one.cells for one in found)
+    assert all(one.region.source == "file" and not one.error for one in found)
+    lit = ["name=lit", "locate.path=runs/llava", "refine.name=highlight"]
+    third = CliRunner().invoke(main, ["eval", config, *lit, *ours])
+    assert third.exit_code == 0, third.output
+    probed = CliRunner().invoke(main, ["probe", "runs/lit"])
+    assert probed.exit_code == 0, probed.output
+    said = Path("runs/lit/attention.md").read_text()
+    assert "Attention of the cross-attention's queries" in said
+    refused = CliRunner().invoke(main, ["eval", config, *ours, "name=asked", "locate.name=prompt"])
+    assert refused.exit_code == 2, refused.output
+    assert "cannot be asked for boxes" in refused.output

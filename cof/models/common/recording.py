@@ -1,4 +1,6 @@
-"""What attention was in the passes of a block: the probabilities of the last query."""
+"""What attention was in the passes of a block: the probabilities of the last query, or, of models
+whose visual tokens are keys of a cross-attention, the mean of its queries.
+"""
 
 from __future__ import annotations
 
