@@ -23,7 +23,8 @@ from transformers import InstructBlipQFormerConfig, InstructBlipQFormerModel
 from cof.errors import DataError
 from cof.models.base import Encoded
 from cof.models.common.checkpoint import read_json
-from cof.models.instructblip.qformer import scaled, states
+from cof.models.common.crossed import scaled
+from cof.models.instructblip.qformer import states
 from cof.refine import guided
 
 if TYPE_CHECKING:

@@ -24,11 +24,12 @@ from PIL.Image import Image
 from torch import Tensor
 from transformers import GenerationConfig, InstructBlipForConditionalGeneration, set_seed
 
-from cof.attention import NAME, attach, current, highlighted, watched
+from cof.attention import NAME, attach, highlighted, watched
 from cof.errors import ModelError
 from cof.models.base import Counters, Encoded, Frame, Limits, Mix
 from cof.models.common.checkpoint import Checkpoint
 from cof.models.common.checks import refusal
+from cof.models.common.crossed import active_bias, check_whole, nobody, scaled
 from cof.models.common.decoding import Greedy, Row
 from cof.models.common.loading import load_transformers, pick_device
 from cof.models.common.outer import Prompts, padded
@@ -38,7 +39,7 @@ from cof.models.common.scoring import padded as padded_right
 from cof.models.common.transformers_files import half, image_processor
 from cof.models.instructblip.config import Config
 from cof.models.instructblip.files import Tokenizers, find, load_tokenizers
-from cof.models.instructblip.qformer import Looks, scaled, states
+from cof.models.instructblip.qformer import Looks, states
 from cof.regions.bias import Highlight
 from cof.regions.mask import grid_cells
 from cof.types import Answer, View
@@ -200,11 +201,7 @@ class InstructBlip(Replying):
         Raises:
             ModelError: a highlight of some queries, layers or heads.
         """
-        if highlight is not None and (highlight.narrowed or highlight.queries is not None):
-            raise ModelError(
-                f"{self.name}: a highlight in the Q-Former is for all of its queries, "
-                "cross-attentions and heads"
-            )
+        check_whole(self.name, highlight)
         return highlighted(self.qformer, highlight)
 
     @contextmanager
@@ -216,7 +213,7 @@ class InstructBlip(Replying):
         """
         embeds, bias = self._embed(encoded)
         ready = replace(encoded, inputs={"inputs_embeds": embeds}, scale=())
-        with watched(_nobody):  # what is recorded are the patches
+        with watched(nobody):  # what is recorded are the patches
             if bias is None:
                 yield ready
             else:
@@ -225,7 +222,7 @@ class InstructBlip(Replying):
 
     def _embed(self, encoded: Encoded) -> tuple[Tensor, Tensor | None]:
         """Input embeddings [B, S, D], and what is added to keys of the decoder, [B, S] or None."""
-        bias, where, keep = self._bias(encoded), self.config.highlight, recorded()
+        bias, where, keep = active_bias(self.qformer, encoded), self.config.highlight, recorded()
         inside = None if where == "llm" else bias
         deeper = None if where == "qformer" else bias
         looks = Looks(self.qformer)
@@ -259,18 +256,6 @@ class InstructBlip(Replying):
             bias,
         )
         return self.whole.language_projection(found[:, : self.queries])  # type: ignore[no-any-return]
-
-    def _bias(self, encoded: Encoded) -> Tensor | None:
-        """What the highlight that is on adds to the patches, float [B, K]."""
-        chosen = current(self.qformer)
-        if chosen is None:
-            return None
-        if chosen.bias.shape != (len(encoded), encoded.keys):
-            raise ValueError(
-                f"a highlight of {tuple(chosen.bias.shape)} for {len(encoded)} prompts over "
-                f"{encoded.keys} patches"
-            )
-        return chosen.bias.to(self.qformer.device)
 
     def loop(
         self,
@@ -344,7 +329,3 @@ class InstructBlip(Replying):
             "images": json.loads(self.processor.to_json_string()),
             "stops": sorted(self.stops),
         }
-
-
-def _nobody(*_: Any) -> None:
-    """Watches nothing."""

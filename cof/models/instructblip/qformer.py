@@ -7,7 +7,6 @@ scores of the image's patches as it is, in every cross-attention, for every quer
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -48,22 +47,6 @@ def states(
         encoder_attention_mask=seen,
     )
     return output.last_hidden_state  # type: ignore[no-any-return]
-
-
-def scaled(images: Tensor, factors: Sequence[Tensor | None], places: Sequence[Tensor]) -> Tensor:
-    """Images [B, K, E], some patches of which are multiplied.
-
-    Args:
-        images: of the vision tower.
-        factors: per row float [T], or None.
-        places: per row int64 [T], which keys the factors are of.
-    """
-    images = images.clone()
-    for row, (factor, where) in enumerate(zip(factors, places, strict=True)):
-        if factor is not None:
-            product = images[row, where] * factor.to(images.device)[:, None]  # in float32
-            images[row, where] = product.to(images.dtype)
-    return images
 
 
 class Looks:
