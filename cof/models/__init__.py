@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         llava_next,
         llava_onevision,
         llava_package,
+        mllama,
         qwen_vl,
     )
     from cof.models.base import Model
@@ -44,5 +45,5 @@ if TYPE_CHECKING:
     _HELD: tuple[Contract, ...] = (
         *(llava, llava_package),
         *(qwen_vl, llava_next, llava_onevision, internvl, idefics3, gemma3),
-        *(instructblip,),
+        *(instructblip, mllama),
     )
