@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from PIL.Image import Image
 from torch import Tensor
-from transformers import GenerationConfig, InstructBlipForConditionalGeneration, set_seed
+from transformers import InstructBlipForConditionalGeneration, set_seed
 
 from cof.attention import NAME, attach, highlighted, watched
 from cof.errors import ModelError
@@ -34,7 +34,7 @@ from cof.models.common.decoding import Greedy, Row
 from cof.models.common.loading import load_transformers, pick_device
 from cof.models.common.outer import Prompts, padded
 from cof.models.common.recording import recorded
-from cof.models.common.replying import Replying
+from cof.models.common.replying import Replying, token_ids_only
 from cof.models.common.scoring import padded as padded_right
 from cof.models.common.transformers_files import half, image_processor
 from cof.models.instructblip.config import Config
@@ -122,16 +122,8 @@ class InstructBlip(Replying):
         side = vision.image_size // vision.patch_size
         self.grid = (side, side)
         self.tokenizer.model_max_length = self.asking.model_max_length = sys.maxsize
-        self.network.generation_config = self._generation_config()
-
-    def _generation_config(self) -> GenerationConfig:
-        """Token ids only: sampling settings that checkpoints ship must not leak in."""
-        tokens, said = self.tokenizer, self.network.generation_config.eos_token_id
-        stops = {tokens.eos_token_id, *(said if isinstance(said, list) else [said])} - {None}
-        pad = tokens.pad_token_id if tokens.pad_token_id is not None else tokens.eos_token_id
-        return GenerationConfig(
-            bos_token_id=tokens.bos_token_id, eos_token_id=sorted(stops), pad_token_id=pad
-        )
+        said = self.network.generation_config.eos_token_id
+        self.network.generation_config = token_ids_only(self.tokenizer, said)
 
     @torch.inference_mode()
     def look(self, images: Sequence[Image]) -> list[View]:

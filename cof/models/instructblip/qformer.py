@@ -83,7 +83,7 @@ class Looks:
         """How much of a highlight each query stands for, float32 [B, Q].
 
         The sum of its attention on each patch, the mean of layers and heads, times the patch's
-        weight exp(bias): 1 + (lambda - 1) x its share of attention inside a region of weight
+        weight exp(bias); attention without a bias in the layer itself. That is 1 + (lambda - 1) x its share of attention inside a region of weight
         lambda. So a query that looks nowhere but there has lambda, one that never does 1.
         """
         share = torch.stack([one.softmax(-1).mean(1) for one in self.found.values()]).mean(0)

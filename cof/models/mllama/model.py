@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from PIL.Image import Image
 from torch import Tensor
-from transformers import AutoModelForImageTextToText, GenerationConfig
+from transformers import AutoModelForImageTextToText
 
 from cof.attention import NAME, attach, highlighted
 from cof.errors import DataError, ModelError
@@ -33,7 +33,7 @@ from cof.models.common.crossed import active_bias, check_whole, scaled
 from cof.models.common.family import ASSUMED, FRAMES
 from cof.models.common.loading import load_transformers, pick_device
 from cof.models.common.outer import Prompts, padded
-from cof.models.common.replying import Replying
+from cof.models.common.replying import Replying, token_ids_only
 from cof.models.common.transformers_files import find, half, image_processor
 from cof.models.common.transformers_files import identify as identify_files
 from cof.models.mllama.config import Config
@@ -128,22 +128,14 @@ class Mllama(Replying):
         self.side, self.tiles = vision.image_size // vision.patch_size, vision.max_num_tiles
         self.tokenizer.model_max_length = sys.maxsize  # `encode` holds lengths against the model's
         self.token_id = int(network.config.image_token_index)
-        network.generation_config = self._generation_config()
+        said = network.generation_config.eos_token_id
+        network.generation_config = token_ids_only(self.tokenizer, said)
         if self.frame.assumed:
             log.warning(
                 "%s: how this family writes boxes, and how to ask it for them, is documented "
                 "nowhere; replies are taken as fractions of the image (model.frame declares it)",
                 self.name,
             )
-
-    def _generation_config(self) -> GenerationConfig:
-        """Token ids only: sampling settings that checkpoints ship must not leak in."""
-        tokens = self.tokenizer
-        stop = self.network.generation_config.eos_token_id or tokens.eos_token_id
-        pad = tokens.pad_token_id if tokens.pad_token_id is not None else tokens.eos_token_id
-        return GenerationConfig(
-            bos_token_id=tokens.bos_token_id, eos_token_id=stop, pad_token_id=pad
-        )
 
     def look(self, images: Sequence[Image]) -> list[View]:
         """Run the vision tower over RGB images of any sizes, one at a time.
