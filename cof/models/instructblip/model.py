@@ -12,7 +12,6 @@ It has been trained to write boxes nowhere that is documented, so it is not aske
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -22,7 +21,7 @@ from typing import Any
 import torch
 from PIL.Image import Image
 from torch import Tensor
-from transformers import InstructBlipForConditionalGeneration, set_seed
+from transformers import set_seed
 
 from cof.attention import NAME, attach, highlighted, watched
 from cof.errors import ModelError
@@ -31,14 +30,12 @@ from cof.models.common.checkpoint import Checkpoint
 from cof.models.common.checks import refusal
 from cof.models.common.crossed import active_bias, check_whole, nobody, scaled
 from cof.models.common.decoding import Greedy, Row
-from cof.models.common.loading import load_transformers, pick_device
 from cof.models.common.outer import Prompts, padded
 from cof.models.common.recording import recorded
 from cof.models.common.replying import Replying, token_ids_only
 from cof.models.common.scoring import padded as padded_right
-from cof.models.common.transformers_files import half, image_processor
 from cof.models.instructblip.config import Config
-from cof.models.instructblip.files import Tokenizers, find, load_tokenizers
+from cof.models.instructblip.files import Tokenizers
 from cof.models.instructblip.qformer import Looks, states
 from cof.regions.bias import Highlight
 from cof.regions.mask import grid_cells
@@ -48,35 +45,6 @@ IDENTITY = ("family", "revision", "dtype", "quantization", "prompt", "images", "
 """Of what a model says about itself, what a greedy reply depends on."""
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
-
-log = logging.getLogger(__name__)
-
-
-def identify(config: Config) -> dict[str, str]:
-    """`weights` (a digest of the files), `dtype` and kind of `device` that `load` would give."""
-    checkpoint, device = find(config.path), pick_device(config.device)
-    return {
-        "weights": checkpoint.revision,
-        "dtype": str(half(checkpoint, config)).removeprefix("torch."),
-        "device": str(device).partition(":")[0],
-    }
-
-
-def load(config: Config) -> InstructBlip:
-    """Load the model that a config names.
-
-    Raises:
-        ModelError: no such checkpoint, another family, a T5 inside, an unknown device or dtype,
-            files that are missing or damaged.
-    """
-    checkpoint = find(config.path)
-    device, dtype = pick_device(config.device), half(checkpoint, config)
-    processor, tokenizers = image_processor(checkpoint.folder), load_tokenizers(checkpoint.folder)
-    network = load_transformers(
-        checkpoint, dtype, config.device_map or {"": device}, InstructBlipForConditionalGeneration
-    ).eval()
-    log.info("loaded %s (instructblip, %s, %s)", config.path, device, dtype)
-    return InstructBlip(network, processor, tokenizers, checkpoint, config)
 
 
 class InstructBlip(Replying):

@@ -82,9 +82,10 @@ class Looks:
     def weigh(self, bias: Tensor) -> Tensor:
         """How much of a highlight each query stands for, float32 [B, Q].
 
-        The sum of its attention on each patch, the mean of layers and heads, times the patch's
-        weight exp(bias); attention without a bias in the layer itself. That is 1 + (lambda - 1) x its share of attention inside a region of weight
-        lambda. So a query that looks nowhere but there has lambda, one that never does 1.
+        The sum of its attention on each patch (mean of layers and heads, no bias in the layer
+        itself) times the patch's weight exp(bias). For a region of weight lambda that is
+        1 + (lambda - 1) x share of attention inside: a query that looks nowhere but there has
+        lambda, one that never does has 1.
         """
         share = torch.stack([one.softmax(-1).mean(1) for one in self.found.values()]).mean(0)
         return (share * bias.exp()[:, None]).sum(-1)
