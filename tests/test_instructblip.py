@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from crossed import BOX, PICTURES, TEXTS, check_block, logits, masks_of, picture, worst
 from PIL import Image
 from tiny_instructblip import PATCH, QUERIES, SIDE, Stock, build, oracle
 
@@ -31,25 +32,13 @@ from cof.refine import guided, highlight
 from cof.regions.bias import Highlight
 from cof.regions.boxes import BoxConfig
 from cof.regions.mask import token_mask
-from cof.types import NOWHERE, Box, Focus, Question
+from cof.types import NOWHERE, Focus, Question
 
 TOLERANCE = 5e-5
-SIZES = ((97, 61), (83, 120), (40, 33))
-TEXTS = ("What is it?", "Where is the red cup?", "Is it?")
-BOX = Box(0.1, 0.3, 0.55, 0.8)
 PATCHES = (SIDE // PATCH) ** 2
 KEYS = 1 + PATCHES
 CONFIGS = Path(__file__).resolve().parents[1] / "examples/configs"
 PLACES = ("qformer", "llm", "hybrid")
-
-
-def picture(size, seed=0):
-    """Noise: every pixel matters."""
-    noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    return Image.fromarray(noise)
-
-
-PICTURES = [picture(size, seed) for seed, size in enumerate(SIZES)]
 
 
 @pytest.fixture(scope="module")
@@ -85,18 +74,8 @@ def batch(model):
     return Batch.of(model, asked, PICTURES, Limits(5))
 
 
-def logits(rows):
-    return [torch.stack(row.logits).double() for row in rows]
-
-
-def worst(some, others):
-    return max(float((a - b).abs().max()) for a, b in zip(some, others, strict=True))
-
-
 def lit(encoded, views, weight=20.0):
-    masks = [token_mask([BOX], view.cells) for view in views]
-    assert all(mask.any() and not mask.all() for mask in masks)
-    return highlight.plan(encoded, masks, highlight.Config(weight))
+    return highlight.plan(encoded, masks_of(views), highlight.Config(weight))
 
 
 @torch.no_grad()
@@ -191,29 +170,9 @@ def test_patches_are_as_many_as_the_stock_processor_makes(stock, model):
 
 @pytest.mark.parametrize("size", [(112, 84), (60, 150)])
 def test_a_block_of_pixels_moves_the_patches_that_it_touches(model, size):
-    """With the tower's attention off; a bicubic filter carries a little across edges."""
-    kept = [layer.self_attn.projection.weight for layer in model.whole.vision_model.encoder.layers]
-    saved = [weight.detach().clone() for weight in kept]
-    for weight in kept:
-        weight.data.zero_()
-    try:
-        grey = Image.new("RGB", size, (90, 120, 60))
-        changed = grey.copy()
-        corners = (size[0] // 3, size[1] // 4, 2 * size[0] // 3, 2 * size[1] // 3)
-        changed.paste((210, 30, 160), corners)
-        [before], [after] = model.look([grey]), model.look([changed])
-    finally:
-        for weight, value in zip(kept, saved, strict=True):
-            weight.data.copy_(value)
-    moved = (after.features - before.features).abs().amax(1)[1:]
-    x0, y0, x1, y1 = (corner / side for corner, side in zip(corners, (*size, *size), strict=True))
-    near = 2.5 / size[0], 2.5 / size[1]
-    touched = token_mask([Box(x0 + near[0], y0 + near[1], x1 - near[0], y1 - near[1])], after.cells)
-    around = token_mask([Box(x0 - near[0], y0 - near[1], x1 + near[0], y1 + near[1])], after.cells)
-    assert (moved[touched] > 0.01 * moved.max()).all()
-    assert (moved[~around] < 0.05 * moved.max()).all()
-    assert touched.any()
-    assert not around.all()
+    layers = model.whole.vision_model.encoder.layers
+    kept = [layer.self_attn.projection.weight for layer in layers]
+    check_block(model, kept, size, lambda view: view.features[1:])
 
 
 @torch.inference_mode()
@@ -317,7 +276,7 @@ def test_the_pipeline_answers_with_boxes_of_others(folder):
 
 def test_scaled_patches_change_the_answer(model, views):
     encoded = model.encode(views, TEXTS)
-    masks = [token_mask([BOX], view.cells) for view in views]
+    masks = masks_of(views)
     plain = model.greedy(encoded, 1, keep_logits=True)
     changed = model.greedy(highlight.perturbed(encoded, masks, 0.01), 1, keep_logits=True)
     assert min((a - b).abs().max() for a, b in zip(logits(plain), logits(changed), strict=True)) > (
@@ -357,7 +316,7 @@ def test_a_highlight_of_some_layers_heads_or_queries_is_refused(model, views, ch
     with pytest.raises(ConfigError, match=r"cannot be narrowed|use scope=all"):
         highlight.check_model(model, highlight.Config(**change))
     encoded = model.encode(views, TEXTS)
-    masks = [token_mask([BOX], view.cells) for view in views]
+    masks = masks_of(views)
     with pytest.raises(ModelError, match="for all of its queries"):
         model.highlighted(highlight.plan(encoded, masks, highlight.Config(**change)))
 

@@ -11,6 +11,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from crossed import BOX, PICTURES, TEXTS, check_block, logits, masks_of, worst
 from PIL import Image
 from tiny_mllama import KEYS, PATCHES, TILES, Stock, build, oracle
 
@@ -24,22 +25,9 @@ from cof.models.mllama.model import chat
 from cof.pipeline import CoF
 from cof.refine import guided, highlight
 from cof.regions.bias import Highlight
-from cof.regions.mask import token_mask
-from cof.types import Box, Focus, Question
+from cof.types import Focus, Question
 
 TOLERANCE = 5e-5
-SIZES = ((97, 61), (83, 120), (20, 23))
-TEXTS = ("What is it?", "Where is the red cup?", "Is it?")
-BOX = Box(0.1, 0.3, 0.55, 0.8)
-
-
-def picture(size, seed=0):
-    """Noise: every pixel matters."""
-    noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    return Image.fromarray(noise)
-
-
-PICTURES = [picture(size, seed) for seed, size in enumerate(SIZES)]
 ONES = torch.ones(KEYS)
 
 
@@ -61,20 +49,6 @@ def model(folder):
 @pytest.fixture(scope="module")
 def views(model):
     return model.look(PICTURES)
-
-
-def logits(rows):
-    return [torch.stack(row.logits).double() for row in rows]
-
-
-def worst(some, others):
-    return max(float((a - b).abs().max()) for a, b in zip(some, others, strict=True))
-
-
-def masks_of(views):
-    masks = [token_mask([BOX], view.cells) for view in views]
-    assert all(mask.any() and not mask.all() for mask in masks)
-    return masks
 
 
 def lit(encoded, views, weight=20.0):
@@ -167,34 +141,11 @@ def test_patches_are_as_many_as_the_stock_processor_makes(stock, model):
 
 @pytest.mark.parametrize("size", [(112, 84), (60, 150), (20, 23)])
 def test_a_block_of_pixels_moves_the_patches_that_it_touches(model, size):
-    """With the tower's attention off; a filter carries a little across edges."""
     tower = model.network.model.vision_model
     kept = [one for name, one in tower.named_parameters() if "self_attn.o_proj" in name]
-    saved = [weight.detach().clone() for weight in kept]
     assert len(kept) == 4
-    for weight in kept:
-        weight.data.zero_()
-    try:
-        grey = Image.new("RGB", size, (90, 120, 60))
-        changed = grey.copy()
-        corners = (size[0] // 3, size[1] // 4, 2 * size[0] // 3, 2 * size[1] // 3)
-        changed.paste((210, 30, 160), corners)
-        [before], [after] = model.look([grey]), model.look([changed])
-    finally:
-        for weight, value in zip(kept, saved, strict=True):
-            weight.data.copy_(value)
-    places = model.encode([after], [""]).visual[0]
-    moved = (after.features.states - before.features.states).abs().amax(1)
-    assert moved[~torch.isin(torch.arange(KEYS), places)].max() == 0  # classes, absent tiles
-    moved = moved[places]
-    x0, y0, x1, y1 = (corner / side for corner, side in zip(corners, (*size, *size), strict=True))
-    near = 2.5 / size[0], 2.5 / size[1]
-    inside = token_mask([Box(x0 + near[0], y0 + near[1], x1 - near[0], y1 - near[1])], after.cells)
-    around = token_mask([Box(x0 - near[0], y0 - near[1], x1 + near[0], y1 + near[1])], after.cells)
-    assert (moved[inside] > 0.01 * moved.max()).all()
-    assert (moved[~around] < 0.05 * moved.max()).all()
-    assert inside.any()
-    assert not around.all()
+    places = model.encode(model.look([Image.new("RGB", size)]), [""]).visual[0]
+    check_block(model, kept, size, lambda view: view.features.states[places])
 
 
 def test_guided_answers_are_those_of_two_passes_by_hand(stock, model):
@@ -287,11 +238,27 @@ def test_a_highlight_of_some_layers_heads_or_queries_is_refused(model, views, ch
         model.highlighted(plan)
 
 
-def test_what_it_cannot_do_is_said(model, views, folder, tmp_path):
+@pytest.mark.parametrize("change", [{"num_beams": 3}, {"temperature": 0.7}])
+def test_beams_and_sampling_can_be_repeated(stock, model, views, change):
     encoded = model.encode(views, TEXTS)
-    for change in ({"num_beams": 2}, {"temperature": 0.5}):
-        with pytest.raises(ModelError, match="decodes greedily"):
-            model.generate(encoded, Limits(3, **change))
+    limits = Limits(5, **change)
+    first, second = (model.generate(encoded, limits) for _ in range(2))
+    assert [one.tokens for one in first] == [one.tokens for one in second]
+    with model.highlighted(lit(encoded, views)):
+        bright = model.generate(encoded, limits)
+        one = model.generate_raw(encoded, Limits(5)).tolist()
+        assert one == [row.tokens for row in model.greedy(encoded, 5)]
+    assert [one.tokens for one in first] != [one.tokens for one in bright]
+    if "num_beams" in change:
+        for row, image in enumerate(PICTURES):
+            given = stock.inputs(image, TEXTS[row])
+            said = stock.network.generate(**given, max_new_tokens=5, do_sample=False, num_beams=3)
+            tokens = said[0, given["input_ids"].shape[1] :].tolist()
+            assert list(first[row].tokens) == tokens[: len(first[row].tokens)]
+
+
+def test_what_does_not_fit_is_said(model, views, folder, tmp_path):
+    encoded = model.encode(views, TEXTS)
     one = lit(encoded, views).take(torch.tensor([0]))
     with model.highlighted(one), pytest.raises(ValueError, match="for 3 prompts"):
         model.generate(encoded, Limits(2))

@@ -7,6 +7,8 @@ have; the whole image, to text before it) and of the bias that is on.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -79,6 +81,32 @@ class Crossing:
         kept, crossing = recorded(), self.config.cross_attention_layers
         if kept is not None and module.layer_idx in crossing:
             kept[crossing.index(module.layer_idx)] = last_query(query, key, mask, scaling)
+
+
+@contextmanager
+def crossed(decoder: Any, bias: Tensor | None) -> Iterator[None]:
+    """Inside the block transformers' own passes of a decoder have the bias [B, K] too.
+
+    Beams and repeats multiply the batch by n: each row's bias is repeated n times. The images are
+    looked at by the first pass alone; `generate` would hand them to every step.
+    """
+
+    def before(module: Any, args: Any, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        mask = given["cross_attention_mask"]
+        cache = given.get("cache", given.get("past_key_values"))  # 5.24 renamed it
+        if bias is not None:
+            rows = bias.repeat_interleave(len(mask) // len(bias), dim=0)
+            given["cross_attention_mask"] = mask + rows.to(mask)[:, None, None]
+        if cache is not None and cache.get_seq_length() > 0:
+            given["cross_attention_states"] = None
+        return args, given
+
+    hook = decoder.register_forward_pre_hook(before, with_kwargs=True)
+    try:
+        with highlighted(decoder, None):
+            yield
+    finally:
+        hook.remove()
 
 
 class CrossingLoop(Greedy):

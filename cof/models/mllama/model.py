@@ -4,8 +4,6 @@ The image is resized into a canvas of up to four tiles, at its top left. Every t
 token and its patches; they are not in the sequence of the prompt, but keys of cross-attentions in
 some layers of the decoder, where text behind the image's mark sees them. A highlight acts there, in
 all of them. No request for boxes and no frame of theirs is documented: `frame` is an assumption.
-
-Decoding is greedy: transformers' `generate`, which beams and sampling need, takes no such mask.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from typing import Any
 import torch
 from PIL.Image import Image
 from torch import Tensor
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText, set_seed
 
 from cof.attention import NAME, attach, highlighted
 from cof.errors import DataError, ModelError
@@ -37,7 +35,7 @@ from cof.models.common.replying import Replying, token_ids_only
 from cof.models.common.transformers_files import find, half, image_processor
 from cof.models.common.transformers_files import identify as identify_files
 from cof.models.mllama.config import Config
-from cof.models.mllama.crossing import Crossing, CrossingLoop
+from cof.models.mllama.crossing import Crossing, CrossingLoop, crossed
 from cof.models.mllama.places import keys_of, shape
 from cof.regions.bias import Highlight
 from cof.regions.boxes import padded_square
@@ -181,7 +179,11 @@ class Mllama(Replying):
         pad = self.network.generation_config.pad_token_id
         ids, mask = padded(rows, pad, embed.weight.device)
         return Prompts(
-            {"inputs_embeds": embed(ids), "opened": (ids == self.token_id).cummax(1).values},
+            {
+                "input_ids": ids,
+                "inputs_embeds": embed(ids),
+                "opened": (ids == self.token_id).cummax(1).values,
+            },
             mask,
             tuple(keys_of(view.features.present, self.side) for view in views),
             keys=self.tiles * (self.side**2 + 1),
@@ -223,16 +225,26 @@ class Mllama(Replying):
         tile = torch.arange(encoded.keys, device=opened.device) // (self.side**2 + 1)
         return Crossing(self.decoder, states, tile < counts[:, None], opened)
 
+    @torch.inference_mode()
     def generate_raw(self, encoded: Encoded, limits: Limits, **options: Any) -> Tensor:
-        """Refuse beams and sampling.
-
-        Raises:
-            ModelError: always.
-        """
-        raise ModelError(
-            f"{self.name}: this family decodes greedily; set limits.num_beams=1 and "
-            "limits.temperature=0"
-        )
+        """Transformers' own `generate`: ids of the replies [B, n]; options go through."""
+        assert isinstance(encoded, Prompts)
+        if limits.temperature > 0:
+            set_seed(limits.seed)
+            options |= {"do_sample": True, "temperature": limits.temperature, "top_k": 0}
+        eyes, ids = self._crossing(encoded), encoded.inputs["input_ids"]
+        shown = eyes.opened[..., None] & eyes.present[:, None, :: self.side**2 + 1]
+        with crossed(self.decoder, active_bias(self.decoder, encoded)):
+            said = self.network.generate(
+                input_ids=ids,
+                attention_mask=encoded.attention_mask,
+                cross_attention_states=eyes.states,
+                cross_attention_mask=shown[:, :, None].long(),
+                max_new_tokens=limits.max_new_tokens,
+                num_beams=limits.num_beams,
+                **options,
+            )
+        return said[:, ids.shape[1] :]  # type: ignore[no-any-return]
 
     def answer_ids(self, text: str) -> list[int]:
         """Ids of a reply as they follow a prompt, the end of reply included."""
