@@ -23,7 +23,7 @@ from cof import load_run
 from cof.batch import Batch
 from cof.cli import main
 from cof.errors import AnswerError, ConfigError, ModelError
-from cof.locate import attention, iterate, prompt
+from cof.locate import attention, centre, iterate, prompt, whole
 from cof.models import instructblip
 from cof.models.base import Limits
 from cof.models.common.recording import record_attention
@@ -272,6 +272,15 @@ def test_the_pipeline_answers_with_boxes_of_others(folder):
     assert (shown.plain.sum(1) < 1).all()  # the class token has the rest
     assert (shown.cof[:, mask].sum(1) > shown.plain[:, mask].sum(1)).all()
     assert cof(PICTURES[0], TEXTS[0]).region.source == "attention"
+
+
+@pytest.mark.parametrize(
+    ("control", "lit_patches"), [(whole.Config(), PATCHES), (centre.Config(), None)]
+)
+def test_controls_work_on_it(model, control, lit_patches):
+    found = CoF(model, Settings(locate=control, limits=Limits(3)))(PICTURES[0], TEXTS[0])
+    assert not found.error
+    assert int(found.focus.mask.sum()) in ([lit_patches] if lit_patches else range(1, PATCHES))
 
 
 def test_scaled_patches_change_the_answer(model, views):
