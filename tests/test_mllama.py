@@ -23,6 +23,7 @@ from cof.models.base import Limits
 from cof.models.common.recording import record_attention
 from cof.models.mllama.model import chat
 from cof.pipeline import CoF
+from cof.prompts import SHORT_ANSWER
 from cof.refine import guided, highlight
 from cof.regions.bias import Highlight
 from cof.types import Focus, Question
@@ -278,5 +279,8 @@ def test_it_says_what_it_is(model, folder, caplog):
     declared = mllama.load(mllama.Config(str(folder), device="cpu", frame="padded_square"))
     assert "documented nowhere" not in caplog.text
     [view] = declared.look([Image.new("RGB", (100, 50))])
+    other = mllama.load(mllama.Config(str(folder), device="cpu", suffix=" Say it."))
+    ids = other.encode([view], ["Is it?" + SHORT_ANSWER]).inputs["input_ids"]
+    assert ids.tolist() == model.encode([view], ["Is it? Say it."]).inputs["input_ids"].tolist()
     [box] = declared.boxes("[0.0, 0.25, 0.5, 0.75]", view)
     assert box.as_tuple() == pytest.approx((0.0, 0.0, 0.5, 1.0))

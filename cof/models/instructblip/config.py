@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from cof import prompts
 from cof.models import base
+from cof.prompts import with_suffix
 
 Place = Literal["qformer", "llm", "hybrid"]
 
@@ -36,8 +36,6 @@ class Config(base.Config):
 
     def ask(self, question: str) -> str:
         """The prompt of a question."""
-        core = question
-        for suffix in prompts.SUFFIXES:
-            core = core.removesuffix(suffix)
+        core = with_suffix(question, "")
         place, text = ("{core}", core) if "{core}" in self.prompt else ("{question}", question)
         return self.prompt.replace(place, text)

@@ -16,7 +16,10 @@ class Config(base.Config):
         dtype: `auto` is the checkpoint's own half precision on CUDA, float32 on the CPU.
         frame: what the coordinates of box replies are; "" assumes fractions of the image, which is
             logged and recorded as an assumption.
+        suffix: None asks questions as they come; else this stands in place of the line that
+            benchmarks put behind them for LLaVA (`cof.prompts.SUFFIXES`).
     """
 
     path: str = "meta-llama/Llama-3.2-11B-Vision-Instruct"
     frame: Literal["", "image", "padded_square", "thousandths"] = ""
+    suffix: str | None = None

@@ -37,13 +37,23 @@ from cof.models.common.transformers_files import identify as identify_files
 from cof.models.mllama.config import Config
 from cof.models.mllama.crossing import Crossing, CrossingLoop, crossed
 from cof.models.mllama.places import keys_of, shape
+from cof.prompts import with_suffix
 from cof.regions.bias import Highlight
 from cof.regions.boxes import padded_square
 from cof.types import Quad, View
 
 KINDS = ("mllama",)
 MARK = "<|image|>"
-IDENTITY = ("family", "revision", "dtype", "quantization", "chat_template", "images", "frame")
+IDENTITY = (
+    "family",
+    "revision",
+    "dtype",
+    "quantization",
+    "chat_template",
+    "images",
+    "frame",
+    "suffix",
+)
 """Of what a model says about itself, what a greedy reply depends on, its stops aside."""
 
 log = logging.getLogger(__name__)
@@ -114,6 +124,7 @@ class Mllama(Replying):
         self.network, self.processor, self.chat = network, processor, prompts
         self.checkpoint, self.name, self.tokenizer = checkpoint, config.path, prompts.tokenizer
         self.frame = FRAMES[config.frame] if config.frame else ASSUMED
+        self.suffix = config.suffix
         self.dtype = str(network.dtype).removeprefix("torch.")
         self.counters = Counters()
         self.decoder = network.model.language_model
@@ -166,7 +177,8 @@ class Mllama(Replying):
     @torch.inference_mode()
     def encode(self, views: Sequence[View], questions: Sequence[str]) -> Prompts:
         """Chat prompts, padded on the left; a question that cannot be asked is left empty."""
-        texts = ["" if MARK in question else question for question in questions]
+        asked = [with_suffix(question, self.suffix) for question in questions]
+        texts = ["" if MARK in question else question for question in asked]
         rows = [self.chat.ids(self.chat.text(text)) for text in texts]
         whys = {
             row: refusal(question, len(rows[row]), self.positions, MARK)
@@ -273,6 +285,7 @@ class Mllama(Replying):
             "dtype": self.dtype,
             "attention": f"sdpa ({NAME}), highlighted: cross-attention",
             "frame": f"{self.frame.name} (assumed)" if self.frame.assumed else self.frame.name,
+            "suffix": self.suffix,
             "quantization": self.checkpoint.quantization,
             "images": json.loads(self.processor.to_json_string()),
             "chat_template": self.chat.source,
