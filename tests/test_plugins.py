@@ -6,6 +6,7 @@ import textwrap
 import pytest
 import yaml
 from click.testing import CliRunner
+from fakes import StubModel
 from PIL import Image
 
 from cof import load_run
@@ -227,7 +228,7 @@ def test_what_is_no_plugin_is_said_in_one_line(lab, name, source, says):
 
 def test_a_config_that_belongs_to_no_plugin_is_refused():
     with pytest.raises(ConfigError, match="no Config of a plug-in"):
-        CoF(None, Settings(refine={"weight": 2}))
+        CoF(StubModel(), Settings(refine={"weight": 2}))
 
 
 def test_a_plugin_of_python_alone(lab):

@@ -35,6 +35,9 @@ class Mass:
     image_after: tuple[float, ...]
 
 
+LAST, QUERIES = "the last prompt position", "the cross-attention's queries, their mean,"
+"""Whose attention it is, of most models and of those whose `space` is `cross`."""
+
 LINES = {
     "before": "region, plain",
     "after": "region, highlighted",
@@ -51,8 +54,8 @@ def estimates(masses: Sequence[Mass]) -> dict[str, list[Estimate]]:
     return {line: [mean(layer, images) for layer in layers] for line, layers in columns.items()}
 
 
-def table(masses: Sequence[Mass]) -> Table:
-    """One row a layer."""
+def table(masses: Sequence[Mass], whose: str = LAST) -> Table:
+    """One row a layer; `whose` attention it is."""
     found, images = estimates(masses), [one.image for one in masses]
     lit = mean([one.lit for one in masses], images)
     rows: list[tuple[Cell, ...]] = []
@@ -62,7 +65,7 @@ def table(masses: Sequence[Mass]) -> Table:
         rows.append((layer, len(masses), *(percent(found[line][layer]) for line in LINES), change))
     head = ("layer", "n", *(f"{name}, %" for name in LINES.values()), "region, change, points")
     caption = (
-        "Attention of the last prompt position on the highlighted region, mean over heads; "
+        f"Attention of {whose} on the highlighted region, mean over heads; "
         f"the region is {percent(lit)} % of the visual tokens; {INTERVALS}"
     )
     return Table("attention", caption, head, tuple(rows))

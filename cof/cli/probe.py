@@ -57,7 +57,8 @@ def probe(run: Path, limit: int, out: Path | None) -> None:
     exif = schema.exif_of(loaded.config)
     found = measure(model, chosen, Path(config.bench.root), config.refine, exif)
     masses = list(tqdm(found, total=len(chosen), unit="question"))
-    table = attention.table(masses)
+    whose = attention.QUERIES if model.space == "cross" else attention.LAST
+    table = attention.table(masses, whose)
     figure = attention.figure(masses, hash_names([run_hash(loaded)]))
     note = f"{len(chosen)} of {len(lit)} questions with a highlight, run {run_hash(loaded)}."
     written = write_page(out or run, "attention", table, figure, [note])

@@ -2,7 +2,8 @@
 
 As ViCrop's relative attention (arXiv 2502.17422): the map of the question over that of a generic
 request about the same image, which takes away what is looked at whatever is asked. Few heads do
-the localising (arXiv 2503.06287); which ones has to be found on other data.
+the localising (arXiv 2503.06287); which ones has to be found on other data. A model whose visual
+tokens are keys of a cross-attention looks through that one, the mean of its queries.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 
 from cof.batch import Batch
 from cof.locate import prompt
-from cof.regions.boxes import around, from_frame, pixels
+from cof.models.base import Model
+from cof.regions.boxes import BoxConfig, around, from_frame, pixels
 from cof.types import Box, Region
 
 
@@ -39,6 +40,11 @@ class Config:
                 f"window={self.window} and times={self.times} must be at least 1, "
                 f"least={self.least} from 0 to 1"
             )
+
+
+def check_model(model: Model, config: Config, boxes: BoxConfig) -> None:
+    """Refuse what `prompt` refuses."""
+    prompt.check_model(model, config.ask, boxes)
 
 
 def locate(batch: Batch, config: Config) -> list[Region]:

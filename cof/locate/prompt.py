@@ -60,12 +60,19 @@ class Config:
 
 
 def check_model(model: Model, config: Config, boxes: BoxConfig) -> None:
-    """Refuse a grammar where the family has none, or where its replies hide from `boxes.rules`.
+    """Refuse a family that cannot be asked for boxes, a grammar where it has none, or where its
+    replies hide from `boxes.rules`.
 
     Raises:
-        ModelError: there is no grammar.
+        ModelError: it cannot be asked, or there is no grammar.
         ConfigError: the published pattern does not find the family's boxes.
     """
+    if not model.grounding:
+        raise ModelError(
+            f"locate.name: {model.name} cannot be asked for boxes (nobody has documented that its "
+            "family writes any); use locate.name=file (boxes of another model's run, path=), "
+            "attention (where it looks itself), or a control (oracle, random, whole)"
+        )
     if config.decode != "grammar":
         return
     if not model.box_form:

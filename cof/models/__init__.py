@@ -8,11 +8,13 @@ if TYPE_CHECKING:
     from cof.models import (
         gemma3,
         idefics3,
+        instructblip,
         internvl,
         llava,
         llava_next,
         llava_onevision,
         llava_package,
+        mllama,
         qwen_vl,
     )
     from cof.models.base import Model
@@ -43,4 +45,5 @@ if TYPE_CHECKING:
     _HELD: tuple[Contract, ...] = (
         *(llava, llava_package),
         *(qwen_vl, llava_next, llava_onevision, internvl, idefics3, gemma3),
+        *(instructblip, mllama),
     )

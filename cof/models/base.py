@@ -162,7 +162,7 @@ class Model(ABC):
     Attributes:
         name: what the user called it (a path or hub name).
         frame: what the coordinates of its box replies are.
-        layers: decoder layers.
+        layers: decoder layers; those of the cross-attention where `space` is `cross`.
         heads: query heads of each.
         dtype: of its weights, as torch names it (`float16`).
         space: which keys are highlighted: the decoder's own (`self`), or those of a
@@ -171,7 +171,7 @@ class Model(ABC):
         box_form: ways in which it writes boxes, for `generate_boxes`; () where it has no grammar.
         counters: what it has computed so far.
         grounding: its own request for the box of an answer, `{question}` in it; the paper's where
-            its family has documented none.
+            its family has documented none, "" where it cannot be asked for boxes at all.
     """
 
     name: str

@@ -35,6 +35,8 @@ def visual_attention(
 ) -> list[Tensor]:
     """Attention of the position that chooses the first answer token, on each visual token.
 
+    Of a model whose visual tokens are keys of a cross-attention, the mean of that one's queries.
+
     Args:
         model: whose decoder is highlightable (see `cof.attention.attach`).
         encoded: B prompts.

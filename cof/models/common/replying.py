@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from torch import Tensor
+from transformers import GenerationConfig
 
 from cof.errors import ModelError
 from cof.models import base
@@ -150,3 +151,18 @@ class Replying(base.Model):
             return Answer("", seconds=seconds, error=error)
         text, logprobs = self.text(tokens[:end]).strip(), tuple(row.logprobs[:end])
         return Answer(text, tuple(tokens[:end]), seconds, logprobs=logprobs)
+
+
+def token_ids_only(tokens: Any, said: int | Sequence[int] | None) -> GenerationConfig:
+    """A generation config of ids: sampling settings that checkpoints ship must not leak in.
+
+    Args:
+        tokens: the tokenizer, whose end of sequence is a stop.
+        said: further stops, the checkpoint's.
+    """
+    stops = {said} if isinstance(said, int) else {*(said or ())}
+    stops |= {tokens.eos_token_id} - {None}
+    pad = tokens.pad_token_id if tokens.pad_token_id is not None else tokens.eos_token_id
+    return GenerationConfig(
+        bos_token_id=tokens.bos_token_id, eos_token_id=sorted(stops), pad_token_id=pad
+    )

@@ -11,8 +11,8 @@ import torch
 from transformers import AutoImageProcessor
 
 from cof.errors import ModelError
+from cof.models.base import Config
 from cof.models.common.checkpoint import Checkpoint, digest, locate, read_json
-from cof.models.common.family import Config
 from cof.models.common.loading import pick_device, pick_dtype
 
 FILES = ("*.json", "*.model", "*.txt", "*.jinja", "*.safetensors", "pytorch_model*.bin")

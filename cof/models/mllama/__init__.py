@@ -1,0 +1,6 @@
+"""Llama 3.2 Vision (Mllama): the decoder looks at tiles of the image through cross-attention."""
+
+from cof.models.mllama.config import Config
+from cof.models.mllama.model import Mllama, identify, load
+
+__all__ = ["Config", "Mllama", "identify", "load"]
