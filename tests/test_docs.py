@@ -205,7 +205,7 @@ def hold(call):
     elif program in ("bash", "sbatch"):
         hold_script(words, call.names)
     elif program == "pip":
-        assert all(re.fullmatch(r"--no-deps|[a-z-]+(==[\w.]+)?", word) for word in words), call
+        assert all(re.fullmatch(r"--no-deps|[a-z0-9-]+(==[\w.]+)?", word) for word in words), call
     elif program == "python":
         assert (ROOT / words[0]).is_file(), call
     else:

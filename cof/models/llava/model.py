@@ -265,6 +265,9 @@ class Llava(base.Model):
     ) -> list[Tensor]:
         """Positions of the tokens that hold some characters of the questions, per row int64 [n]."""
         texts = [prompts.around_image(one, self.conv, self.start_end)[1] for one in questions]
+        for text, question in zip(texts, questions, strict=True):
+            if self.inputs.encode(text) != self.token_ids(question)[1]:
+                raise ModelError(f"{self.name}: its prompt of {question!r} is not {text!r}")
         begins = [text.index("\n") + 1 for text in texts]
         return places(encoded, begins, [self.inputs.offsets(text) for text in texts], spans)
 
