@@ -363,7 +363,8 @@ def test_a_gradient_is_the_norm_of_the_slopes_along_each_axis(model, views):
     width = tokens.shape[1]
     moved = tokens.repeat(2 * width, 1, 1)
     moved[:, peak] += step * torch.cat([torch.eye(width), -torch.eye(width)])
-    seen = [replace(view, features=replace(view.features, tokens=one)) for one in moved]
+    features = [replace(view.features, tokens=one) for one in moved]
+    seen = [replace(view, features=one, shared=None) for one in features]
     rows = model.greedy(model.encode(seen, TEXTS[1:] * len(seen)), 1, keep_logits=True)
     token = int(model.greedy(encoded, 1)[0].tokens[0])
     logs = torch.stack(logits(rows))[:, 0].log_softmax(-1)[:, token]
