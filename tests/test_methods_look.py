@@ -1,6 +1,7 @@
 """Gradients, heads as pairs, detectors, and a crop beside its image; each against an oracle."""
 
 import re
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -118,6 +119,13 @@ class TestHeads:
             for place, (layer, head) in enumerate(pairs):
                 wanted = found[layer][0, head, encoded.visual[0]]
                 assert torch.allclose(maps[row][place], wanted, atol=1e-6)
+
+    def test_layers_that_see_no_image_are_named(self, batch, monkeypatch):
+        seen = {1: torch.zeros(3, 4, batch.encode().keys)}  # as of a model with cross-attention
+        monkeypatch.setattr(attention, "record_attention", lambda: nullcontext(seen))
+        config = attention.Config("", heads=((0, 1), (1, 0)), chosen_on="x")
+        with pytest.raises(ConfigError, match=r"layers \[0\] of .* those that do are \[1\]"):
+            attention.locate(batch, config)
 
     @pytest.mark.parametrize(
         ("keys", "said"),

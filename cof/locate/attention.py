@@ -136,6 +136,11 @@ def attention_maps(
     layers = sorted(found) if config.layers is None else config.layers
     heads: Any = list(range(model.heads) if config.heads is None else config.heads)
     each = config.pairs or [(layer, heads) for layer in layers]
+    if absent := sorted({layer for layer, _ in each} - found.keys()):
+        raise ConfigError(
+            f"locate: layers {absent} of {model.name} do not look at visual tokens; "
+            f"those that do are {sorted(found)}"
+        )
     kept = [found[layer][:, some] for layer, some in each]
     stacked = torch.stack([(one.mean(1) if one.ndim == 3 else one).cpu() for one in kept])
     return [stacked[:, row, places.cpu()] for row, places in enumerate(encoded.visual)], said
