@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 from cof.errors import AnswerError
+
+Span = tuple[int, int]
+"""Characters of a text: the first, and the one behind the last."""
 
 GROUNDING = (
     "{question}\nAccording to the information in the image and the question, \n"
@@ -91,3 +97,28 @@ def full_prompt(question: str, conv: str, start_end: bool = False) -> str:
     """The chat prompt as one string, `<image>` in the image's place."""
     before, after = around_image(question, conv, start_end)
     return before + IMAGE + after
+
+
+def spans_of(text: str, phrases: Sequence[str]) -> list[Span]:
+    """Every place where one of the phrases stands, as whole words, in upper or lower case.
+
+    Any white space stands for any other; an empty phrase stands nowhere.
+    """
+    wanted = [r"\s+".join(map(re.escape, phrase.split())) for phrase in phrases if phrase.strip()]
+    patterns = [rf"(?<!\w){words}(?!\w)" for words in wanted]
+    return [one.span() for pattern in patterns for one in re.finditer(pattern, text, re.IGNORECASE)]
+
+
+def positions_of(spans: Sequence[Span], offsets: Sequence[Span]) -> list[int]:
+    """Positions of the tokens that hold a character of any span, in their order.
+
+    Args:
+        spans: characters of a text.
+        offsets: per token the characters of that text that it stands for, as a tokenizer of
+            transformers gives them (`return_offsets_mapping=True`); (n, n) for a token of none.
+    """
+    return [
+        place
+        for place, (begin, end) in enumerate(offsets)
+        if any(begin < last and first < end for first, last in spans)
+    ]

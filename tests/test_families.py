@@ -7,6 +7,7 @@ the plain answer is stock `generate`'s.
 
 import logging
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from cof.evaluate.family.stock import oracle
 from cof.locate import prompt
 from cof.models.base import Limits
 from cof.models.common.family import Family
+from cof.prompts import spans_of
 from cof.refine.highlight import perturbed
 from cof.regions.bias import Highlight
 from cof.regions.mask import token_mask
@@ -337,3 +339,34 @@ def test_another_family_is_refused(made, name, tmp_path):
         module = plugins.load("models", other)
         with pytest.raises(ModelError, match="this family is of"):
             module.load(module.Config(str(made(name)[0]), device="cpu"))
+
+
+def test_words_of_a_question_are_found(model, views):
+    texts = ["Where is the red cup?", " Red, or is it Red? \n"]
+    encoded = model.encode(views, texts)
+    spans = [spans_of(text, ["red cup", "red"]) for text in texts]
+    found = model.words(encoded, texts, spans)
+    read = [
+        model.tokenizer.decode(encoded.inputs["input_ids"][row, places])
+        for row, places in enumerate(found)
+    ]
+    assert read == ["red cup", "RedRed"]
+
+
+@torch.no_grad()
+def test_a_gradient_is_the_norm_of_the_slopes_along_each_axis(model, views):
+    view, step = views[0], 1e-2
+    encoded = model.encode([view], TEXTS[1:])
+    heat = model.gradient(encoded)
+    assert len(heat) == len(view.cells)
+    peak, tokens = int(heat.argmax()), view.features.tokens
+    width = tokens.shape[1]
+    moved = tokens.repeat(2 * width, 1, 1)
+    moved[:, peak] += step * torch.cat([torch.eye(width), -torch.eye(width)])
+    features = [replace(view.features, tokens=one) for one in moved]
+    seen = [replace(view, features=one, shared=None) for one in features]
+    rows = model.greedy(model.encode(seen, TEXTS[1:] * len(seen)), 1, keep_logits=True)
+    token = int(model.greedy(encoded, 1)[0].tokens[0])
+    logs = torch.stack(logits(rows))[:, 0].log_softmax(-1)[:, token]
+    slopes = (logs[:width] - logs[width:]) / (2 * step)
+    assert float(heat[peak]) == pytest.approx(float(slopes.norm()), rel=0.01)

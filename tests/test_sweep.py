@@ -121,6 +121,8 @@ class TestAxes:
         assert as_file_name({"weight": 1.0, "expand": 1.5}) == "weight=1,expand=1.5"
         assert as_file_name({"layers": None, "x": "a/b c"}) == "layers=all,x=a_b_c"
         assert [show("heads", one) for one in ([0, 1, 2], [1, 5], [3])] == ["0-2", "1+5", "3"]
+        assert show("heads", [[2, 1], [0, 3], [1, 0]]) == "2.1+0.3+1.0"
+        assert show("queries", ["cup", "dog", "hat"]) == "cup+dog+hat"
 
 
 class TestCells:

@@ -41,7 +41,10 @@ def sign(key: str) -> str:
 
 
 def show(key: str, value: Any) -> str:
-    """A value as one word: `4.5`, `0-15` for a run of integers, `0+3+7`; None is `all` layers."""
+    """A value as one word: `4.5`, `0-15` for a run of integers, `0+3+7`, `2.1+0.3` for pairs.
+
+    None is `all` layers or heads, else `none`.
+    """
     if value is None:
         return "all" if short(key) in ("layers", "heads") else "none"
     if isinstance(value, bool):
@@ -49,9 +52,17 @@ def show(key: str, value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, list | tuple):
-        whole = len(value) > 2 and list(value) == list(range(value[0], value[-1] + 1))
-        return f"{value[0]}-{value[-1]}" if whole else "+".join(show(key, one) for one in value)
+        numbers = all(type(one) is int for one in value)
+        if numbers and len(value) > 2 and list(value) == list(range(value[0], value[-1] + 1)):
+            return f"{value[0]}-{value[-1]}"
+        return "+".join(_inner(key, one) for one in value)
     return str(value)
+
+
+def _inner(key: str, value: Any) -> str:
+    """A value in a list; of a pair its parts with a dot between."""
+    inside = value if isinstance(value, list | tuple) else [value]
+    return ".".join(show(key, one) for one in inside)
 
 
 def as_file_name(parts: Mapping[str, Any]) -> str:

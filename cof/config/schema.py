@@ -52,6 +52,9 @@ LATER: dict[str, Any] = {
     "model.quantization": None,
     "model.suffix": None,
     "locate.decode": "free",
+    "locate.chosen_on": "",
+    **{f"refine.{part}text": "" for part in ("", "first.", "second.")},
+    **{f"refine.{part}beside": False for part in ("", "first.", "second.")},
 }
 """Keys that older configs lack -> the value that stands for how those runs were made. At that value
 a key does not count (`cof.config.identity`), so that a new key changes no run's identity; every new

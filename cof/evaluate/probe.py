@@ -65,7 +65,8 @@ def measure(
         encoded = model.encode(views, [result.question.text])
         region, every = torch.zeros(result.tokens, dtype=torch.bool), torch.ones(result.tokens)
         region[list(result.cells)] = True
-        plan: Any = highlight_stage.plan(encoded, [region], config)
+        asked = [result.question.text]
+        plan: Any = highlight_stage.lit(model, encoded, asked, [region], config)
         masses = [
             tuple(attention_mass(model, encoded, [mask], chosen)[0].tolist())
             for mask in (region, every.bool())

@@ -18,7 +18,13 @@ from cof.errors import ConfigError
 from cof.evaluate.answering import RunSetting, answer_all
 from cof.evaluate.prepare import prepare
 from cof.store import manifest, origin
-from cof.store.dataset import described, first_tagged, plan_batches, read_questions
+from cof.store.dataset import (
+    benchmark_hash,
+    described,
+    first_tagged,
+    plan_batches,
+    read_questions,
+)
 from cof.store.folder import ANSWERS, CONFIG, FLIPS, SCORES, Run, RunFolder, load_run
 from cof.store.hashing import PENDING, ImageHash
 from cof.store.launch import Meeting, Ranks
@@ -117,7 +123,18 @@ def _check(config: RunConfig, questions: Sequence[Question]) -> None:
     check_dataset = getattr(stage, "check_dataset", None)
     if check_dataset is not None:
         check_dataset(config.names["bench"], questions, config.locate)
+    _check_chosen(config)
     _check_frame(config, questions)
+
+
+def _check_chosen(config: RunConfig) -> None:
+    """Refuse a coarse stage that these very questions chose."""
+    chosen_on = getattr(config.locate, "chosen_on", "")
+    if chosen_on and chosen_on == benchmark_hash(config):
+        raise ConfigError(
+            f"locate.chosen_on: {config.bench.root} holds the questions that chose this setting; "
+            "its numbers on them would flatter it: report on other questions"
+        )
 
 
 def _check_frame(config: RunConfig, questions: Sequence[Question]) -> None:

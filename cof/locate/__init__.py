@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from cof.locate import (
         attention,
         centre,
+        detector,
         file,
+        gradient,
         iterate,
         oracle,
         prompt,
@@ -61,6 +63,6 @@ class MayHave(Protocol):
 
 if TYPE_CHECKING:
     _HELD: tuple[Contract, ...] = (
-        *(attention, centre, file, iterate, oracle),
-        *(prompt, random, shuffled, whole),
+        *(attention, centre, detector, file, gradient, iterate),
+        *(oracle, prompt, random, shuffled, whole),
     )

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from cof.errors import ModelError
-from cof.prompts import GROUNDING
+from cof.prompts import GROUNDING, Span
 from cof.regions.boxes import from_frame
 from cof.regions.parse import parse_boxes
 from cof.types import Answer, Box, Quad, View
@@ -168,6 +168,9 @@ class Model(ABC):
         space: which keys are highlighted: the decoder's own (`self`), or those of a
             cross-attention (`cross`), where every query is a token of text.
         narrows: whether a highlight can be narrowed to layers or heads.
+        lights_words: whether words of a question can be highlighted: not at all (`no`), their
+            attention (`keys`), or their embeddings can be multiplied too (`inputs`).
+        joins: whether two images can stand in one prompt (`join`).
         box_form: ways in which it writes boxes, for `generate_boxes`; () where it has no grammar.
         counters: what it has computed so far.
         grounding: its own request for the box of an answer, `{question}` in it; the paper's where
@@ -181,6 +184,8 @@ class Model(ABC):
     dtype: str
     space: Literal["self", "cross"] = "self"
     narrows: bool = True
+    lights_words: Literal["no", "keys", "inputs"] = "no"
+    joins: bool = False
     box_form: tuple[BoxForm, ...] = ()
     counters: Counters
     grounding: str = GROUNDING
@@ -268,6 +273,46 @@ class Model(ABC):
                 `max_new_tokens` is too small for a box.
         """
         raise ModelError(f"{self.name}: this model family has no grammar for boxes")
+
+    def words(
+        self, encoded: Encoded, questions: Sequence[str], spans: Sequence[Sequence[Span]]
+    ) -> list[Tensor]:
+        """Positions, in the key space, of the tokens that hold some characters of the questions.
+
+        Args:
+            encoded: prompts of these questions.
+            questions: as `encode` was given them.
+            spans: per row characters of its question, as of `cof.prompts.spans_of`.
+
+        Returns:
+            Per row int64 [n]; none of a row that is refused.
+
+        Raises:
+            ModelError: this family cannot say (`lights_words`).
+        """
+        raise ModelError(f"{self.name}: this model family does not say where words of a prompt are")
+
+    def gradient(self, encoded: Encoded) -> Tensor:
+        """Of one prompt: how much the reply's first token depends on each visual token.
+
+        Returns:
+            float32 [T] on the CPU: the norm of the gradient of the likeliest token's
+            log-probability by the token's embedding, in the plain model; NaN or inf where the pass
+            is not finite.
+
+        Raises:
+            ModelError: this family cannot be differentiated.
+        """
+        raise ModelError(f"{self.name}: this model family has no gradients by visual tokens")
+
+    def join(self, whole: View, part: View, window: Box) -> View:
+        """An image and a window of it, seen apart, as what one prompt shows: first one, then the
+        other; the cells of both are fractions of the image.
+
+        Raises:
+            ModelError: this family shows one image a prompt (`joins`).
+        """
+        raise ModelError(f"{self.name}: this model family shows one image in a prompt")
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:

@@ -70,5 +70,6 @@ def attention(model: Model, image: Image, question: str, mask: Tensor, stage: An
         name = plugins.label(plugins.owner("refine", stage).__name__)
         raise AnswerError(f"refine stage {name} is no highlight, so its attention is not shown")
     changed = highlight.perturbed(encoded, [mask], stage.perturb)
-    after = visual_attention(model, changed, highlight.plan(changed, [mask], stage))[0]
+    chosen = highlight.lit(model, changed, [question], [mask], stage)
+    after = visual_attention(model, changed, chosen)[0]
     return Attention(before, after)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cof.errors import ConfigError
+from cof.prompts import Span
+from cof.refine._words import widened
 from cof.regions.bias import Highlight, Scope
 from cof.regions.mask import key_bias
 from cof.types import Answer
@@ -34,6 +36,7 @@ class Look:
         mask: bool [T] of this view's visual tokens; None lights none.
         weight: lambda of the lit tokens.
         scope: as `highlight.Config`, and so are `layers`, `heads` and `perturb`.
+        words: characters of the question that are lit as well.
         notes: recorded with the answer.
     """
 
@@ -44,13 +47,14 @@ class Look:
     layers: tuple[int, ...] | None = None
     heads: tuple[int, ...] | None = None
     perturb: float = 1.0
+    words: tuple[Span, ...] = ()
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def lights(self) -> bool:
         """Whether anything about the prompt differs from a plain look at this view."""
         changes = self.weight != 1 or self.perturb != 1
-        return changes and self.mask is not None and bool(self.mask.any())
+        return changes and (self.words != () or (self.mask is not None and bool(self.mask.any())))
 
     def same(self, other: Look) -> bool:
         """Whether both ask the same; what is noted aside."""
@@ -58,7 +62,7 @@ class Look:
             return False
         if not self.lights or self.mask is None or other.mask is None:
             return True
-        how = ("weight", "scope", "layers", "heads", "perturb")
+        how = ("weight", "scope", "layers", "heads", "perturb", "words")
         alike = all(getattr(self, name) == getattr(other, name) for name in how)
         return alike and bool(torch.equal(self.mask, other.mask))
 
@@ -131,7 +135,10 @@ def light(batch: Batch, looks: Sequence[Look]) -> tuple[Encoded, Highlight | Non
         torch.zeros(len(places), dtype=torch.bool) if look.mask is None else look.mask
         for look, places in zip(chosen, encoded.visual, strict=True)
     ]
-    bias = key_bias(masks, encoded.visual, encoded.keys, [look.weight for look in chosen])
+    asked = [batch.questions[prompt.row].text for prompt in batch.prompts]
+    spans = [look.words if look.lights else () for look in chosen]
+    wide, masks = widened(batch.model, encoded, asked, masks, spans)
+    bias = key_bias(masks, wide.visual, encoded.keys, [look.weight for look in chosen])
     if any(look.perturb != 1 for look in lit):
         encoded = replace(encoded, scale=tuple(map(_scale, chosen)))
     return encoded, Highlight(bias, _queries(encoded, chosen), *narrow.pop())

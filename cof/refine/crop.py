@@ -1,7 +1,7 @@
-"""The region looked at again alone: a crop of the image, at the model's full resolution.
+"""The region looked at again: a crop of the image, at the model's full resolution.
 
-ViCrop (arXiv 2502.17422) shows such a crop beside the whole image; here it is all that is shown.
-The whole image comes back by averaging with the plain pass, see `cof.refine.mean`.
+Alone, and then the whole image can come back by averaging with the plain pass (`cof.refine.mean`);
+or `beside` the whole image, as ViCrop (arXiv 2502.17422) shows it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cof.batch import Batch
+from cof.errors import ConfigError
+from cof.models.base import Model
 from cof.refine.base import Look, answer
 from cof.regions.boxes import around, pixels
 from cof.types import Answer, Box, Focus
@@ -23,16 +25,31 @@ class Config:
     Attributes:
         window: factor on both sides of the boxes' union; at least 1.
         least: least side of the window, as a share of the image's, from 0 to 1.
+        beside: show it as a second image behind the whole one, in one prompt.
     """
 
     window: float = 6.0
     least: float = 0.6
+    beside: bool = False
 
     def __post_init__(self) -> None:
         if not (self.window >= 1 and math.isfinite(self.window) and 0 <= self.least <= 1):
             raise ValueError(
                 f"window={self.window} must be at least 1 and least={self.least} from 0 to 1"
             )
+
+
+def check_model(model: Model, config: Config) -> None:
+    """Refuse `beside` for a family that shows one image a prompt.
+
+    Raises:
+        ConfigError: it does.
+    """
+    if config.beside and not model.joins:
+        raise ConfigError(
+            f"refine.beside: {model.name} is shown one image a prompt here; use "
+            "refine.beside=false, or refine.name=mean of plain and crop"
+        )
 
 
 def prepare(batch: Batch, focuses: Sequence[Focus], config: Config) -> list[Look]:
@@ -51,13 +68,15 @@ def prepare(batch: Batch, focuses: Sequence[Focus], config: Config) -> list[Look
     looks = [Look(view) for view in batch.views]
     for view, (row, (left, top, right, bottom)) in zip(seen, cuts.items(), strict=True):
         width, height = batch.images[row].size
-        window = [left / width, top / height, right / width, bottom / height]
-        looks[row] = Look(view, notes={"window": [round(value, 6) for value in window]})
+        window = Box(left / width, top / height, right / width, bottom / height)
+        shown = batch.model.join(batch.views[row], view, window) if config.beside else view
+        notes = {"window": [round(value, 6) for value in window.as_tuple()]}
+        looks[row] = Look(shown, notes=notes)
     return looks
 
 
 def refine(batch: Batch, focuses: Sequence[Focus], config: Config) -> list[Answer]:
-    """Answer each question from its window alone; without a region in one plain pass."""
+    """Answer each question from its window, or with it; without a region in one plain pass."""
     return answer(batch, prepare(batch, focuses, config))
 
 

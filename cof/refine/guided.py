@@ -17,8 +17,9 @@ from torch import Tensor
 
 from cof.batch import Batch
 from cof.errors import ModelError
-from cof.models.base import Encoded, Limits, Mix
-from cof.refine.base import check_greedy, whole
+from cof.models.base import Encoded, Limits, Mix, Model
+from cof.refine._words import check_words, widened, word_spans, words_noted
+from cof.refine.base import check_greedy, noted, whole
 from cof.regions.bias import Highlight, log_weight
 from cof.regions.mask import key_bias
 from cof.types import Answer, Focus
@@ -36,12 +37,14 @@ class Config:
         guidance: g; 1 leaves the first pass alone, the published scripts have 1.3 to 2.
         log: the scores are log-probabilities; otherwise probabilities.
         perturb: factor on the embeddings of the second pass's lit tokens (published: 0.01).
+        text: words of the question that are lit as well, as `highlight.Config`.
     """
 
     weight: float = 2.0
     guidance: float = 1.3
     log: bool = False
     perturb: float = 0.01
+    text: str = ""
 
     def __post_init__(self) -> None:
         log_weight(self.weight)
@@ -49,6 +52,15 @@ class Config:
             raise ValueError(
                 f"guidance={self.guidance} and perturb={self.perturb} must be finite numbers"
             )
+
+
+def check_model(model: Model, config: Config) -> None:
+    """Refuse words for a model that does not say where they are, or cannot perturb them.
+
+    Raises:
+        ConfigError: see `check_words`.
+    """
+    check_words(model, config.text, config.perturb)
 
 
 def check_limits(limits: Limits, config: Config) -> None:
@@ -62,9 +74,14 @@ def refine(batch: Batch, focuses: Sequence[Focus], config: Config) -> list[Answe
     Raises:
         ModelError: questions whose options are weighed (`choose`), beams or sampling.
     """
-    lit = [row for row, focus in enumerate(focuses) if focus.mask.any()]
+    texts = [question.text for question in batch.questions]
+    words = [word_spans(config.text, text) for text in texts]
+    lit = [row for row, focus in enumerate(focuses) if focus.mask.any() or words[row]]
     answers = dict(zip(lit, _guided(batch, focuses, lit, config), strict=True))
-    return [answers[row] if row in answers else batch.plain[row] for row in range(len(batch))]
+    return [
+        noted(answers[row], words_noted(text, words[row])) if row in answers else batch.plain[row]
+        for row, text in enumerate(texts)
+    ]
 
 
 def _guided(
@@ -79,7 +96,10 @@ def _guided(
             "refine.name=guided mixes the scores of decoding steps; it cannot answer questions "
             "whose options are weighed (choose)"
         )
-    encoded, highlight = branches(wide.encode(), [focuses[row].mask for row in twice], config)
+    texts = [question.text for question in wide.questions]
+    spans = [word_spans(config.text, text) for text in texts]
+    masks = [focuses[row].mask for row in twice]
+    encoded, highlight = branches(*widened(batch.model, wide.encode(), texts, masks, spans), config)
     with batch.model.highlighted(highlight):
         said = wide.reply(encoded, mix=guide(config))
     return [whole(*said[place : place + 2]) for place in range(0, len(said), 2)]

@@ -12,7 +12,8 @@ from torch import Tensor
 from cof.batch import Batch
 from cof.errors import ConfigError
 from cof.models.base import Encoded, Model
-from cof.refine.base import Look
+from cof.refine._words import check_words, widened, word_spans, words_noted
+from cof.refine.base import Look, noted
 from cof.regions.bias import Highlight, Scope, check_indices, log_weight
 from cof.regions.mask import key_bias
 from cof.types import Answer, Focus
@@ -29,6 +30,8 @@ class Config:
         layers: decoder layers that see it, from 0; None is all of them (the paper).
         heads: query heads that see it, from 0; None is all of them (the paper).
         perturb: multiplies the input embeddings of the highlighted tokens; 1 leaves them alone.
+        text: words of the question that are lit as well, phrases with commas between them, in
+            upper or lower case, wherever they stand as whole words; "" is none (the paper).
     """
 
     weight: float = 4.5
@@ -36,11 +39,16 @@ class Config:
     layers: tuple[int, ...] | None = None
     heads: tuple[int, ...] | None = None
     perturb: float = 1.0
+    text: str = ""
 
     def __post_init__(self) -> None:
         log_weight(self.weight)
         if not math.isfinite(self.perturb):
             raise ValueError(f"perturb must be finite, got {self.perturb}")
+        if self.text and self.perturb != 1:
+            raise ValueError(
+                f"perturb={self.perturb} multiplies visual tokens alone; leave it at 1 with text"
+            )
 
 
 def check_model(model: Model, config: Config) -> None:
@@ -62,6 +70,7 @@ def check_model(model: Model, config: Config) -> None:
             raise ConfigError(
                 f"refine.{name}: this model's highlight cannot be narrowed; leave it out"
             )
+    check_words(model, config.text)
     if config.scope != "all" and model.space == "cross":
         raise ConfigError(
             f"refine.scope={config.scope}: this model's visual tokens are keys of a "
@@ -72,7 +81,11 @@ def check_model(model: Model, config: Config) -> None:
 def prepare(batch: Batch, focuses: Sequence[Focus], config: Config) -> list[Look]:
     """A look at each image with its region lit."""
     how = (config.weight, config.scope, config.layers, config.heads, config.perturb)
-    return [Look(view, one.mask, *how) for view, one in zip(batch.views, focuses, strict=True)]
+    looks = []
+    for question, view, one in zip(batch.questions, batch.views, focuses, strict=True):
+        words = word_spans(config.text, question.text)
+        looks.append(Look(view, one.mask, *how, words, words_noted(question.text, words)))
+    return looks
 
 
 def refine(batch: Batch, focuses: Sequence[Focus], config: Config) -> list[Answer]:
@@ -119,11 +132,38 @@ def _answer(
     rows = [prompt.row for prompt in batch.prompts]
     masks, weights = [masks[row] for row in rows], [weights[row] for row in rows]
     encoded = perturbed(batch.encode(), masks, config.perturb)
-    chosen = plan(encoded, masks, config, weights)
+    asked = [batch.questions[row].text for row in rows]
+    chosen = lit(batch.model, encoded, asked, masks, config, weights)
     if not chosen.bias.any():  # nothing to highlight in any row: the plain model, bit by bit
         return batch.reply(encoded)
     with batch.model.highlighted(chosen):
-        return batch.reply(encoded)
+        said = batch.reply(encoded)
+    texts = [question.text for question in batch.questions]
+    notes = [words_noted(text, word_spans(config.text, text)) for text in texts]
+    return [noted(one, note) for one, note in zip(said, notes, strict=True)]
+
+
+def lit(
+    model: Model,
+    encoded: Encoded,
+    questions: Sequence[str],
+    masks: Sequence[Tensor],
+    config: Config,
+    weights: Sequence[float] | None = None,
+) -> Highlight:
+    """The highlight of a batch: `plan`, and the words of the questions that `config.text` has.
+
+    Args:
+        model: whose prompts they are.
+        encoded: B prompts over K keys.
+        questions: the B questions, as they were encoded.
+        masks: per row bool [T], which visual tokens to highlight.
+        config: as for `plan`, and the words.
+        weights: per row lambda.
+    """
+    spans = [word_spans(config.text, question) for question in questions]
+    wide, more = widened(model, encoded, questions, masks, spans)
+    return replace(plan(wide, more, config, weights), queries=_queries(encoded, config))
 
 
 def plan(
@@ -142,12 +182,17 @@ def plan(
     """
     rows = len(encoded)
     bias = key_bias(masks, encoded.visual, encoded.keys, weights or [config.weight] * rows)
-    queries = None
-    if config.scope == "text":
-        queries = torch.ones(rows, encoded.keys, dtype=torch.bool)
-        for row, positions in enumerate(encoded.visual):
-            queries[row, positions] = False
-    return Highlight(bias, queries, config.layers, config.heads)
+    return Highlight(bias, _queries(encoded, config), config.layers, config.heads)
+
+
+def _queries(encoded: Encoded, config: Config) -> Tensor | None:
+    """Which positions see the bias as queries, bool [B, K]; None is all."""
+    if config.scope == "all":
+        return None
+    queries = torch.ones(len(encoded), encoded.keys, dtype=torch.bool)
+    for row, positions in enumerate(encoded.visual):
+        queries[row, positions] = False
+    return queries
 
 
 def perturbed(encoded: Encoded, masks: Sequence[Tensor], factor: float) -> Encoded:

@@ -56,6 +56,17 @@ def padded_square_cells(grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
     return grid_cells(grid, padded_square(size))
 
 
+def cells_of_part(cells: Tensor, window: Box) -> Tensor:
+    """Cells [T, 4] in fractions of a window, as fractions of its image.
+
+    Clipped to the window, or its padding would cover what lies around it; what is outside, or
+    `NOWHERE`, has no area.
+    """
+    left, top, right, bottom = window.as_tuple()
+    size = cells.new_tensor([right - left, bottom - top] * 2)
+    return cells.clamp(0, 1) * size + cells.new_tensor([left, top] * 2)
+
+
 def centre_crop_cells(
     grid: tuple[int, int], size: tuple[int, int], pixels: int | None = None
 ) -> Tensor:

@@ -112,9 +112,13 @@ class Encoding(Replying):
 
     def ids(self, view: View, question: str) -> list[int]:
         """Ids of one prompt, the placeholder once for each visual token."""
+        return self.chat.ids(self.asked(view, question))
+
+    def asked(self, view: View, question: str) -> str:
+        """The text of one prompt, the placeholder once for each visual token."""
         shown = self.family.image_text(view.size, len(view.features))
-        asked = self.chat.text(with_suffix(question, self.suffix))
-        return self.chat.ids(asked.replace(self.family.mark, shown, 1))
+        text = self.chat.text(with_suffix(question, self.suffix))
+        return text.replace(self.family.mark, shown, 1)
 
     @torch.inference_mode()
     def encode(self, views: Sequence[View], questions: Sequence[str]) -> Prompts:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
@@ -30,7 +30,10 @@ from cof.models.common.graphs import graphs_for, window_of
 from cof.models.common.loaded import as_loaded, check_same, facts, kind_of, origin
 from cof.models.common.loading import load_transformers, pick_device, quantized
 from cof.models.common.outer import Loop, Outer, Prompts, joined
+from cof.models.common.saliency import saliency
 from cof.models.common.transformers_files import find, half, identify, image_processor
+from cof.models.common.words import chat_offsets, places
+from cof.prompts import Span, with_suffix
 from cof.regions.bias import Highlight
 from cof.regions.boxes import padded_square
 from cof.types import Quad
@@ -125,6 +128,8 @@ class Transformers(Encoding):
         positions: most positions that prompt and reply may take together.
     """
 
+    lights_words = "keys"
+
     def __init__(
         self, network: Any, family: Family, chat: Chat, checkpoint: Checkpoint, config: Config
     ) -> None:
@@ -204,6 +209,30 @@ class Transformers(Encoding):
             **options,
         )
         return said[:, encoded.keys :]  # type: ignore[no-any-return]
+
+    def words(
+        self, encoded: Encoded, questions: Sequence[str], spans: Sequence[Sequence[Span]]
+    ) -> list[Tensor]:
+        """Positions of the tokens that hold some characters of the questions, per row int64 [n]."""
+        assert isinstance(encoded, Prompts)
+        begins, offsets, kept = [], [], []
+        for view, asked, wanted in zip(encoded.views, questions, spans, strict=True):
+            question = self._safe(asked)
+            said = with_suffix(question, self.suffix)
+            begin, some = chat_offsets(self.tokenizer, self.asked(view, question), said)
+            begins.append(begin)
+            offsets.append(some)
+            kept.append([one for one in wanted if said[slice(*one)] == question[slice(*one)]])
+        return places(encoded, begins, offsets, kept)
+
+    def gradient(self, encoded: Encoded) -> Tensor:
+        """How much the first token depends on each visual token, see `saliency`."""
+        assert isinstance(encoded, Prompts)
+        [view] = encoded.views
+        tokens = view.features.tokens.clone().requires_grad_(True)
+        seen = replace(view, features=replace(view.features, tokens=tokens))
+        prompt = replace(encoded, views=(seen,), shared=None)
+        return saliency(self.loop(prompt), prompt, tokens)
 
     def answer_ids(self, text: str) -> list[int]:
         """Ids of a reply as they follow a prompt, the end of reply included."""

@@ -13,7 +13,8 @@ from cof.models.llava.original import original_config
 from cof.models.llava.pixels import Pixels, read_pixels
 from cof.models.llava.refuse import refuse
 from cof.models.llava.template import Kind, chat_template
-from cof.models.llava.tokenizer import Encode, check_ids, encoder, load_tokenizer
+from cof.models.llava.tokenizer import Encode, Ids, check_ids, encoder, load_tokenizer
+from cof.prompts import Span
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,13 @@ class Inputs:
     encode: Encode
     pixels: Pixels
     chat_template: Kind | None = None
+
+    def offsets(self, text: str) -> list[Span]:
+        """Characters of a text that each id of `encode` stands for."""
+        if isinstance(self.encode, Ids):
+            return self.encode.offsets(text)
+        said = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return list(said.offset_mapping)
 
 
 def read_inputs(checkpoint: Checkpoint, conv: str) -> Inputs:

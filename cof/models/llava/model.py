@@ -37,14 +37,16 @@ from cof.models.common.grammar import Grammar, bounds
 from cof.models.common.graphs import graphs_for
 from cof.models.common.kv_cache import Prefix, Start, together
 from cof.models.common.loading import load_transformers, pick_device, pick_dtype, quantized
+from cof.models.common.saliency import saliency
 from cof.models.common.scoring import continuation_logprobs
+from cof.models.common.words import places
 from cof.models.llava.config import Config
 from cof.models.llava.inputs import Inputs, read_inputs
 from cof.models.llava.original import load_original
 from cof.regions.bias import Highlight
 from cof.regions.boxes import centre_crop, padded_square
-from cof.regions.mask import grid_cells
-from cof.types import Answer, Quad, View
+from cof.regions.mask import cells_of_part, grid_cells
+from cof.types import Answer, Box, Quad, View
 
 Chunks = tuple[list[int], list[int]]
 """Ids before the image and after it."""
@@ -119,6 +121,8 @@ class Llava(base.Model):
     """
 
     box_form = BOX_FORM
+    lights_words = "inputs"
+    joins = True
 
     def __init__(
         self,
@@ -206,14 +210,16 @@ class Llava(base.Model):
     def encode(self, views: Sequence[View], questions: Sequence[str]) -> Encoded:
         """Chat prompts with the images' features in place.
 
-        All rows begin with a prompt start of the same length (system prompt and image); questions
-        are padded between the image and themselves, so that what the rows share stays aligned. A
+        Rows are padded between the image and the question, so that the prompt starts (system
+        prompt and image) that rows of equal images share stay aligned. A
         question that cannot be asked is left empty: it must not make the others' padding long.
         """
         ids = [self.token_ids(question) for question in questions]
         refused = self._refused(views, questions, ids)
         ids = [self.token_ids("") if row in refused else pair for row, pair in enumerate(ids)]
-        longest = max(len(after) for _, after in ids)
+        longest = max(
+            len(view.features) + len(after) for view, (_, after) in zip(views, ids, strict=True)
+        )
         rows = [self._row(view, *pair, longest) for view, pair in zip(views, ids, strict=True)]
         embeds, mask = (torch.stack(parts) for parts in zip(*rows, strict=True))
         begin = len(ids[0][0])
@@ -242,14 +248,47 @@ class Llava(base.Model):
     def _row(
         self, view: View, before: list[int], after: list[int], longest: int
     ) -> tuple[Tensor, Tensor]:
-        """Embeddings [S, D] and mask [S] of one prompt, its question padded to `longest` tokens."""
+        """Embeddings [S, D] and mask [S] of a prompt, image and question padded to `longest`."""
         text = self._embed([*before, *after])
         opening, question = text[: len(before)], text[len(before) :]
-        padding = text.new_zeros(longest - len(after), text.shape[1])
+        padding = text.new_zeros(longest - len(view.features) - len(after), text.shape[1])
         row = torch.cat([opening, view.features.to(text), padding, question])
         mask = torch.ones(len(row), dtype=torch.long, device=row.device)
-        mask[len(row) - longest : len(row) - len(after)] = 0
+        mask[len(row) - len(after) - len(padding) : len(row) - len(after)] = 0
         return row, mask
+
+    def words(
+        self,
+        encoded: Encoded,
+        questions: Sequence[str],
+        spans: Sequence[Sequence[prompts.Span]],
+    ) -> list[Tensor]:
+        """Positions of the tokens that hold some characters of the questions, per row int64 [n]."""
+        texts = [prompts.around_image(one, self.conv, self.start_end)[1] for one in questions]
+        for text, question in zip(texts, questions, strict=True):
+            if self.inputs.encode(text) != self.token_ids(question)[1]:
+                raise ModelError(f"{self.name}: its prompt of {question!r} is not {text!r}")
+        begins = [text.index("\n") + 1 for text in texts]
+        return places(encoded, begins, [self.inputs.offsets(text) for text in texts], spans)
+
+    def gradient(self, encoded: Encoded) -> Tensor:
+        """How much the first token depends on each visual token, see `saliency`."""
+        embeds = encoded.inputs["inputs_embeds"].clone().requires_grad_(True)
+        prompt = replace(encoded, inputs={"inputs_embeds": embeds}, shared=None)
+        return saliency(self._loop(), prompt, embeds)[0, encoded.visual[0].cpu()]
+
+    def join(self, whole: View, part: View, window: Box) -> View:
+        """Both images' tokens behind each other, nothing between them, in the image's place.
+
+        LLaVA-1.5 was trained on one image a prompt; ViCrop (arXiv 2502.17422) asks it so.
+        """
+        return View(
+            torch.cat([whole.features, part.features.to(whole.features)]),
+            torch.cat([whole.cells, cells_of_part(part.cells, window).to(whole.cells)]),
+            None,
+            whole.size,
+            whole.shown,
+        )
 
     def highlighted(self, highlight: Highlight | None) -> AbstractContextManager[None]:
         """Highlight the decoder's attention inside the `with` block."""

@@ -120,6 +120,23 @@ class Ids:
                 ids += self._part(part, first=number == 0)
         return ids
 
+    def offsets(self, text: str) -> list[prompts.Span]:
+        """Characters of the text that each of its ids stands for."""
+        found: list[prompts.Span] = []
+        place = 0
+        for number, part in enumerate(self._split(text)):
+            place = text.index(part, place)  # blanks beside a token that is never split may be gone
+            if number % 2:
+                found.append((place, place + len(part)))
+            elif part:
+                said = self.tokenizer(
+                    _BLANK + part, add_special_tokens=False, return_offsets_mapping=True
+                ).offset_mapping
+                kept = said[-len(self._part(part, first=number == 0)) :]
+                found += [(place + max(b - 1, 0), place + max(e - 1, 0)) for b, e in kept]
+            place += len(part)
+        return found
+
     def _split(self, text: str) -> list[str]:
         """Plain parts at even indices, tokens of `margins` at odd ones."""
         longest_first = sorted(self.margins, key=len, reverse=True)
