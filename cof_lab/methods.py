@@ -58,10 +58,14 @@ WRITERS: dict[str, tuple[Callable[[Path, MiniConfig], int], int]] = {
 
 HEAD = ("id", "image", "category")
 
+HEADS_FROM = "847c49f37643a3e6928ebfa6d18218e6178a0184a57ab05d9047cf56a3e45550"
+"""Hash of the benchmark on which `cof tune heads` found cof-tiny's heads (docs/methods.md)."""
+
 COARSE: dict[str, dict[str, Any]] = {
     "own": {"name": "prompt"},
     "iterate": {"name": "iterate"},
-    "attention": {"name": "attention", "over": "", "layers": [1, 2]},
+    "attention": {"name": "attention", "heads": [[2, 2], [1, 1], [2, 0]], "chosen_on": HEADS_FROM},
+    "gradient": {"name": "gradient"},
     "truth": {"name": "oracle"},
     "random": {"name": "random"},
     "shuffled": {"name": "shuffled"},
@@ -108,7 +112,7 @@ class BenchConfig:
     questions: int = 1200
     seed: int = 401
     kinds: tuple[str, ...] = YES_NO_KINDS
-    coarse: tuple[str, ...] = ("own", "iterate", "attention", "truth")
+    coarse: tuple[str, ...] = ("own", "iterate", "attention", "gradient", "truth")
     fine: tuple[str, ...] = tuple(FINE)
     controlled: tuple[str, ...] = ("highlight 4.5", "crop", "plain+crop")
     counted: int = 96
