@@ -18,7 +18,13 @@ from cof.errors import ConfigError
 from cof.evaluate.answering import RunSetting, answer_all
 from cof.evaluate.prepare import prepare
 from cof.store import manifest, origin
-from cof.store.dataset import described, first_tagged, plan_batches, read_questions
+from cof.store.dataset import (
+    benchmark_hash,
+    described,
+    first_tagged,
+    plan_batches,
+    read_questions,
+)
 from cof.store.folder import ANSWERS, CONFIG, FLIPS, SCORES, Run, RunFolder, load_run
 from cof.store.hashing import PENDING, ImageHash
 from cof.store.launch import Meeting, Ranks
@@ -118,6 +124,19 @@ def _check(config: RunConfig, questions: Sequence[Question]) -> None:
     if check_dataset is not None:
         check_dataset(config.names["bench"], questions, config.locate)
     _check_frame(config, questions)
+    _check_gate(config)
+
+
+def _check_gate(config: RunConfig) -> None:
+    """Refuse a gate whose threshold these very questions chose, or that keeps no answers."""
+    bench = config.names["bench"]
+    if config.gate and hasattr(plugins.load("bench", bench), "region_answer"):
+        raise ConfigError(f"gate: {bench} scores regions, and a gate keeps plain answers instead")
+    if config.gate and config.gate.chosen_on and config.gate.chosen_on == benchmark_hash(config):
+        raise ConfigError(
+            f"gate.chosen_on: {config.bench.root} holds the questions that chose this threshold; "
+            "its numbers on them would flatter it: report on other questions"
+        )
 
 
 def _check_frame(config: RunConfig, questions: Sequence[Question]) -> None:
@@ -164,7 +183,8 @@ def _together(cells: Sequence[RunSetting]) -> list[list[RunSetting]]:
     groups: dict[tuple[Any, ...], list[RunSetting]] = {}
     for cell in cells:
         one = cell.config
-        key = (one.names["model"], one.model, one.limits, one.general.plain, one.general.batch_size)
+        fed = (one.general.plain, one.general.batch_size)
+        key = (one.names["model"], one.model, one.limits, one.gate, *fed)
         groups.setdefault(key, []).append(cell)
     return list(groups.values())
 

@@ -198,6 +198,11 @@ def questions_hash(questions: Sequence[Question]) -> str:
     return hashlib.sha256(asked.encode()).hexdigest()
 
 
+def benchmark_hash(config: RunConfig) -> str:
+    """`questions_hash` of a whole benchmark, whatever part of it `bench.limit` asks."""
+    return questions_hash(plugins.load("bench", config.names["bench"]).read(config.bench))
+
+
 def _file_hash(path: Path) -> str:
     try:
         with regular(path).open("rb") as file:
