@@ -133,6 +133,9 @@ def _section(runs: Sequence[Run], number: int, options: ReportOptions) -> Sectio
     section.tables.append(sections.coarse_table(runs, names))
     if paired:
         section.tables.append(sections.effect_table(list(paired.values()), list(paired), seed))
+    found, notes = sections.explain(runs, names)
+    section.tables += found
+    section.notes += notes
     section.tables.append(sections.status_table(runs, names))
     flips = sections.flips_table(runs, names)
     section.tables += [flips] if flips else []

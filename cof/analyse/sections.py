@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cof.analyse import localisation
+from cof.analyse import gate, localisation, yes_no
 from cof.analyse.failures import by_pass
 from cof.analyse.gather import IMAGES, PARTS, Wanted, gather, overview
 from cof.analyse.metrics import paired, published
@@ -104,6 +104,12 @@ def status_table(runs: Sequence[Run], names: Sequence[str]) -> Table:
         rows.append((name, run_hash(run), len(run.results), *found, failed))
     head = ("run", "hash", "n", *STATUSES, "failed")
     return Table("status", "How regions became masks: questions", head, tuple(rows))
+
+
+def explain(runs: Sequence[Run], names: Sequence[str]) -> tuple[list[Table], list[str]]:
+    """Where gains and losses come from: the doubt gate, yes or no; and what leaks."""
+    gates = gate.gate_table(runs, names)
+    return [*([gates] if gates else []), *yes_no.tables(runs, names)], yes_no.leaks(runs, names)
 
 
 SHOWN_FLIPS = 8
