@@ -61,6 +61,12 @@ def run(base):
     return replace(base, results=list(results()))
 
 
+def tables(*runs):
+    found, notes = yes_no.tables(runs, [f"r{number}" for number in range(len(runs))])
+    assert not notes
+    return found
+
+
 def by_head(table):
     return [dict(zip(table.head, row, strict=True)) for row in table.rows]
 
@@ -70,7 +76,7 @@ def value(cell):
 
 
 def test_answers_by_hand(run):
-    answers, _ = yes_no.tables([run], ["r"])
+    answers, _ = tables(run)
     plain, cof = by_head(answers)
     assert [plain["answers"], cof["answers"]] == ["plain", "CoF"]
     assert (value(plain["Yes, %"]), value(cof["Yes, %"])) == ((50, 6), (66.6667, 6))
@@ -83,7 +89,7 @@ def test_answers_by_hand(run):
 
 
 def test_confidence_by_hand(run):
-    _, confidence = yes_no.tables([run], ["r"])
+    _, confidence = tables(run)
     plain, cof = by_head(confidence)
     given = (0.9, 0.8, 1 - 0.7, 0.85, 0.75, 1 - 0.65)  # to the true answer
     loss = -sum(map(math.log, given)) / 6
@@ -106,7 +112,7 @@ def test_a_shift_to_yes_moves_the_accuracy_and_not_the_order(run):
         odds = (1 if yes else -1) * math.log(c / (1 - c)) + 2.5
         word = "Yes" if odds > 0 else "No"
         moved.append(replace(one, cof=answer(word, 1 / (1 + math.exp(-abs(odds))))))
-    answers, confidence = map(by_head, yes_no.tables([replace(run, results=moved)], ["r"]))
+    answers, confidence = map(by_head, tables(replace(run, results=moved)))
     assert value(answers[1]["Yes, %"])[0] == 100
     assert value(answers[1]["right where No, %"])[0] == 0
     assert value(confidence[0]["pairs in order, %"]) == value(confidence[1]["pairs in order, %"])
@@ -115,21 +121,25 @@ def test_a_shift_to_yes_moves_the_accuracy_and_not_the_order(run):
 def test_a_tie_is_half_and_an_answer_that_is_neither_is_in_no_pair(run):
     same = [replace(one, cof=answer("Yes", 0.7)) for one in run.results]
     same[0] = replace(same[0], cof=answer("a cup", 0.7))
-    _, confidence = yes_no.tables([replace(run, results=same)], ["r"])
+    _, confidence = tables(replace(run, results=same))
     assert value(by_head(confidence)[1]["pairs in order, %"]) == (50, 2)
 
 
 def test_what_was_not_recorded_is_no_number(base):
     run = replace(base, results=list(results(logprobs=False)))
-    answers, confidence = yes_no.tables([run], ["r"])
+    [answers], [note] = yes_no.tables([run], ["r"])
     assert value(by_head(answers)[0]["Yes, %"]) == (50, 6)
-    for row in by_head(confidence):
-        assert [*row.values()][2:] == ["not recorded"] * 3
+    assert note == "Log loss, calibration, order of pairs: not recorded."
+    half = [replace(one, cof=answer("Yes", 0.7)) for one in run.results]
+    _, confidence = tables(replace(run, results=half))
+    plain, cof = by_head(confidence)
+    assert [*plain.values()][2:] == ["not recorded"] * 3
+    assert cof["ECE, points"] == "20.0"
 
 
 def test_without_any_true_box_nothing_is_called_absent(base):
     bare = [replace(one, question=replace(one.question, boxes=())) for one in results()]
-    answers, _ = yes_no.tables([replace(base, results=bare)], ["r"])
+    answers, _ = tables(replace(base, results=bare))
     assert by_head(answers)[1]["absent with a box, %"] is None
 
 
@@ -137,14 +147,14 @@ def test_failed_answers_are_wrong_and_neither_yes_nor_no(run):
     failed = [
         replace(one, cof=None) if number == 0 else one for number, one in enumerate(run.results)
     ]
-    answers, _ = yes_no.tables([replace(run, results=failed)], ["r"])
+    answers, _ = tables(replace(run, results=failed))
     cof = by_head(answers)[1]
     assert (value(cof["Yes, %"]), value(cof["right where Yes, %"])) == ((50, 6), (33.3333, 3))
 
 
 def test_plain_answers_that_are_the_same_stand_once(run):
-    answers, _ = yes_no.tables([run, run], ["a", "b"])
-    assert [row[:2] for row in answers.rows] == [("a", "plain"), ("a", "CoF"), ("b", "CoF")]
+    answers, _ = tables(run, run)
+    assert [row[:2] for row in answers.rows] == [("r0", "plain"), ("r0", "CoF"), ("r1", "CoF")]
 
 
 def test_ece_of_a_perfectly_calibrated_reader_is_nought():

@@ -109,7 +109,8 @@ def status_table(runs: Sequence[Run], names: Sequence[str]) -> Table:
 def explain(runs: Sequence[Run], names: Sequence[str]) -> tuple[list[Table], list[str]]:
     """Where gains and losses come from: the doubt gate, yes or no; and what leaks."""
     gates = gate.gate_table(runs, names)
-    return [*([gates] if gates else []), *yes_no.tables(runs, names)], yes_no.leaks(runs, names)
+    tables, notes = yes_no.tables(runs, names)
+    return [*([gates] if gates else []), *tables], [*notes, *yes_no.leaks(runs, names)]
 
 
 SHOWN_FLIPS = 8

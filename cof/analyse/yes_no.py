@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -198,32 +198,38 @@ def order(asked: Asked, said: Said) -> Estimate | None:
     return mean_of_known(values, asked.images.take(first), 1.0)
 
 
-def tables(runs: Sequence[Run], names: Sequence[str]) -> list[Table]:
-    """What is answered, and how surely; nothing where a run's benchmark is not yes or no."""
+def tables(runs: Sequence[Run], names: Sequence[str]) -> tuple[list[Table], list[str]]:
+    """What is answered, and how surely, or a note that this was not recorded.
+
+    Nothing where no run's benchmark is one of yes or no.
+    """
     found = [(name, asked_of(run)) for run, name in zip(runs, names, strict=True)]
-    known = [(name, asked) for name, asked in found if asked is not None]
-    rows = list(_passes(known))
+    rows = list(_passes([(name, asked) for name, asked in found if asked is not None]))
     if not rows:
-        return []
-    answers = (
-        "Yes or no: share of answers Yes, accuracy by the true answer, and absent things (no true "
-        f"box, the answer is No) that got a box, with the accuracy on them; {INTERVALS}"
-    )
-    confidence = (
+        return [], []
+    sure = [_confidence(*row) for row in rows]
+    if all(cell == UNKNOWN for row in sure for cell in row[2:]):
+        return [_answers_table(rows)], [f"Log loss, calibration, order of pairs: {UNKNOWN}."]
+    caption = (
         "How sure: log loss in nats and calibration (ECE, ten equal bins) of the probability of "
         "the answer's first token; order: the image's yes-question scores higher for yes than its "
         f"no-question, whatever the bias to yes; {INTERVALS}"
     )
+    head = ("run", "answers", "log loss", "ECE, points", "pairs in order, %")
+    return [_answers_table(rows), Table("confidence", caption, head, tuple(sure))], []
+
+
+def _answers_table(rows: Sequence[tuple[str, Asked, Pass, Said]]) -> Table:
+    caption = (
+        "Yes or no: share of answers Yes, accuracy by the true answer, and absent things (no true "
+        f"box, the answer is No) that got a box, with the accuracy on them; {INTERVALS}"
+    )
     head = ["run", "answers", "n", "Yes, %", "right where Yes, %", "right where No, %"]
     head += ["absent with a box, %", "right on these, %"]
-    sure = ("run", "answers", "log loss", "ECE, points", "pairs in order, %")
-    return [
-        Table("yes-no", answers, tuple(head), tuple(_answers(*row) for row in rows)),
-        Table("confidence", confidence, sure, tuple(_confidence(*row) for row in rows)),
-    ]
+    return Table("yes-no", caption, tuple(head), tuple(_answers(*row) for row in rows))
 
 
-def _passes(known: Sequence[tuple[str, Asked]]) -> Any:
+def _passes(known: Sequence[tuple[str, Asked]]) -> Iterator[tuple[str, Asked, Pass, Said]]:
     """A row a pass; the plain answers of further runs only where they are others."""
     import numpy as np
 
