@@ -101,9 +101,7 @@ NAMED = re.compile(r"# (\S+\.(?:py|yaml))\n")
 """How a block begins that is a file."""
 NAMESPACES: dict[str, dict] = {}
 """Document -> what its Python blocks have defined so far; they are run in their order."""
-FILES = {
-    found[1]: block.text for block in (*PYTHON, *YAML) if (found := NAMED.match(block.text))
-}
+FILES = {found[1]: block.text for block in (*PYTHON, *YAML) if (found := NAMED.match(block.text))}
 
 
 def calls(block, folder):

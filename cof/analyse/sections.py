@@ -171,8 +171,12 @@ class _Seconds:
 
 
 SECONDS: Wanted = {"seconds": _Seconds}
-DETAILS: Wanted = {**localisation.GROUNDING, **SECONDS}
-"""What these tables need beside `tally_of`, to be gathered in one go."""
+
+
+def details(run: Run) -> Wanted:
+    """What these tables need of a run beside `tally_of`, to be gathered in one go."""
+    gates = gate.GATE if run.config.get("gate") else {}
+    return {**localisation.GROUNDING, **SECONDS, **yes_no.wanted(run), **gates}
 
 
 def provenance_table(runs: Sequence[Run], names: Sequence[str]) -> Table:

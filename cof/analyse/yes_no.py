@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from cof.analyse.gather import IMAGES, Pass, gather
+from cof.analyse.gather import IMAGES, Pass, Wanted, gather
 from cof.analyse.localisation import mean_of_known
 from cof.analyse.passes import bench_of
 from cof.analyse.scores import NAMES
@@ -130,13 +130,21 @@ class _Gatherer:
         }
 
 
-def asked_of(run: Run) -> Asked | None:
-    """A run's questions and answers; None where its benchmark asks for other words as well."""
+def wanted(run: Run) -> Wanted:
+    """What to gather of a run; nothing where its benchmark asks for other words as well."""
     bench, config = bench_of(run)
     if not hasattr(bench, "yes_no"):
-        return None
+        return {}
     key = ("yes or no", bench.__name__, repr(config))
-    found, images = gather(run.results, {key: lambda: _Gatherer(bench, config), **IMAGES})
+    return {key: lambda: _Gatherer(bench, config)}
+
+
+def asked_of(run: Run) -> Asked | None:
+    """A run's questions and answers; None where its benchmark asks for other words as well."""
+    needed = wanted(run)
+    if not needed:
+        return None
+    found, images = gather(run.results, {**needed, **IMAGES})
     kept = {which: one for which, one in found["passes"].items() if _was_asked(run, which)}
     return Asked(images=images, **{**found, "passes": kept})
 
