@@ -191,7 +191,7 @@ class Gated:
         asked: whether the question was located and refined; else it kept its plain answer, nothing
             was located, and no time was spent.
         forwards: forward calls of the decoder for the plain answer, and for locating and refining;
-            its share of its batch.
+            its share of its batch (and, of settings that are answered together, of these).
         positions: decoder positions that these computed, likewise.
     """
 
@@ -238,3 +238,8 @@ class Result:
     frame: Quad | None = None
     lit: tuple[Quad, ...] = ()
     gate: Gated | None = None
+
+    @property
+    def kept(self) -> bool:
+        """Whether the gate kept the plain answer, so that neither stage was run."""
+        return self.gate is not None and not self.gate.asked

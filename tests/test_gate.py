@@ -10,6 +10,7 @@ from fake_runs import make_run, right_with
 from fakes import StubModel, make_mme
 from PIL import Image
 
+from cof import load_run
 from cof.analyse.gate import choose, gate_table
 from cof.analyse.statistics import Estimate
 from cof.batch import Batch
@@ -94,6 +95,7 @@ class TestGate:
             else:
                 assert one.cof.tokens == one.plain.tokens
                 assert (one.region, one.cells, one.cof.seconds) == (None, (), 0.0)
+            assert one.kept != one.gate.asked
             assert not one.error
 
     def test_what_is_kept_costs_one_plain_pass(self, llava, asked, pictures):
@@ -266,7 +268,9 @@ class TestTune:
         assert again.strip() in said
         for part in ("bench.limit=6", "bench.limit=1", "bench.limit=null"):
             assert "holds the questions that chose" in _cof(f"eval gated.yaml {part}", 2)
-        _cof("eval gated.yaml bench.root=test/MiniMME name=gated plain=false")
+        said = _cof("eval gated.yaml bench.root=test/MiniMME name=gated plain=false")
+        kept = sum(one.kept for one in load_run("runs/gated").results)
+        assert f"the gate kept {kept} plain answers, for which the first two were not run" in said
         assert "run it with gate.threshold=null" in _cof("tune gate runs/gated", 2)
         said = _cof("compare runs/all")
         assert "none, all are asked" in said

@@ -154,7 +154,7 @@ def seconds_table(runs: Sequence[Run], names: Sequence[str]) -> Table:
 
 
 class _Seconds:
-    """What each question took in each part, NaN where that failed."""
+    """What each question took in each part, NaN where that failed or was not run."""
 
     def __init__(self) -> None:
         self._columns: dict[str, array[float]] = {part: array("d") for part in PARTS}
@@ -162,7 +162,8 @@ class _Seconds:
     def add(self, result: Result) -> None:
         for part, column in self._columns.items():
             said = getattr(result, part)
-            column.append(math.nan if said is None else said.seconds)
+            run = said is not None and not (part == "cof" and result.kept)
+            column.append(said.seconds if run else math.nan)
 
     def found(self) -> dict[str, np.ndarray]:
         import numpy as np
