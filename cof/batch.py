@@ -214,9 +214,10 @@ def likeliest(weighed: Sequence[Answer]) -> Answer:
     if error:
         return Answer("", seconds=seconds, error=error)
     best, *others = sorted(weighed, key=_loss)
-    if others and _loss(others[0]) - _loss(best) <= TIE:
-        return Answer("", seconds=seconds)
-    return replace(best, tokens=(), seconds=seconds)
+    margin = _loss(others[0]) - _loss(best) if others else None
+    if margin is not None and margin <= TIE:
+        return Answer("", seconds=seconds, margin=margin)
+    return replace(best, tokens=(), seconds=seconds, margin=margin)
 
 
 def _loss(answer: Answer) -> float:

@@ -7,6 +7,7 @@ runner calls `answer_batch`, and `answer_many` where several settings share a ba
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -18,8 +19,8 @@ from cof.given import Picture, read
 from cof.models.base import Model
 from cof.outcome import Outcome, result_of
 from cof.regions.mask import focus
-from cof.stages import check_model, locate, refine
-from cof.types import Answer, Focus, Question, Region, Result
+from cof.stages import Step, check_model, gated, locate, refine
+from cof.types import Answer, Question, Region, Result
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -186,14 +187,14 @@ class CoF:
         Returns:
             For each variant the B results.
         """
-        if len({one.limits for one in variants}) != 1:
-            raise ValueError("variants of a batch must have the same limits")
+        if len({(one.limits, one.gate) for one in variants}) != 1:
+            raise ValueError("variants of a batch must have the same limits and the same gate")
         batch = Batch.of(self.model, questions, images, variants[0].limits)
         steps = self._both_stages(batch, variants, rows)
         none: list[Answer | None] = [None] * len(batch)
         plain = batch.plain if any(one.plain for one in variants) else none
         lists = [zip(questions, batch.views, one, plain, strict=True) for one in steps]
-        return [[result_of(ask, see, *step, said) for ask, see, step, said in one] for one in lists]
+        return [[result_of(ask, see, step, said) for ask, see, step, said in one] for one in lists]
 
     def _both_stages(
         self,
@@ -201,8 +202,21 @@ class CoF:
         variants: Sequence[Settings],
         rows: int | None = None,
         known: Sequence[Region | None] = (),
-    ) -> list[list[tuple[Region, Focus, Answer]]]:
-        """Locate, focus, refine: for each variant the B regions, focuses and answers."""
+    ) -> list[list[Step]]:
+        """For each variant the B steps; behind a gate sure answers are kept."""
+        gate, ask = variants[0].gate, partial(self._stages, variants, rows)
+        return gated(batch, gate, known, ask) if gate else ask(batch, known)
+
+    def _stages(
+        self,
+        variants: Sequence[Settings],
+        rows: int | None,
+        batch: Batch,
+        known: Sequence[Region | None],
+    ) -> list[list[Step]]:
+        """Locate, focus, refine: for each variant the B steps."""
+        if not len(batch):
+            return [[] for _ in variants]
         stages = dict.fromkeys(one.locate for one in variants)
         found = {stage: locate(batch, stage, self.cache, known) for stage in stages}
         regions = [found[one.locate] for one in variants]
@@ -212,4 +226,4 @@ class CoF:
         ]
         answers = refine(batch, focuses, [one.refine for one in variants], rows)
         parts = zip(regions, focuses, answers, strict=True)
-        return [list(zip(*part, strict=True)) for part in parts]
+        return [[Step(*row) for row in zip(*part, strict=True)] for part in parts]

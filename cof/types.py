@@ -161,6 +161,11 @@ class Answer:
             option that was weighed, those of its tokens, which are not kept.
         notes: what the stage wants to have recorded beside it, as JSON has it; of a pass that
             failed nothing is recorded but the error.
+        margin: how far the answer was from being another, in nats, at least 0. Of a generated one
+            the log-probability of a token less that of the second best in its place, at the token
+            where this is least: that one decided. (A yes or a no is mostly decided at the first.)
+            Of an option that was weighed the mean token loss of the second best option less its
+            own. None where it was not computed (beams, sampling), or nothing else could be said.
     """
 
     text: str
@@ -169,11 +174,31 @@ class Answer:
     error: str = ""
     logprobs: tuple[float, ...] = ()
     notes: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    margin: float | None = field(default=None, compare=False)
 
     @property
     def logprob(self) -> float | None:
         """Log-probability of the whole answer, in nats; None where it was not computed."""
         return sum(self.logprobs) if self.logprobs else None
+
+
+@dataclass(frozen=True, slots=True)
+class Gated:
+    """What the doubt gate (`cof.config.general.Gate`) made of a question.
+
+    Attributes:
+        margin: of the plain answer, see `Answer.margin`; None where that pass failed.
+        asked: whether the question was located and refined; else it kept its plain answer, nothing
+            was located, and no time was spent.
+        forwards: forward calls of the decoder for the plain answer, and for locating and refining;
+            its share of its batch (and, of settings that are answered together, of these).
+        positions: decoder positions that these computed, likewise.
+    """
+
+    margin: float | None
+    asked: bool
+    forwards: tuple[float, float] = (0.0, 0.0)
+    positions: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +209,7 @@ class Result:
 
     Attributes:
         question: what was asked.
-        region: the coarse stage's output, None where it failed.
+        region: the coarse stage's output, None where it failed or was not asked (`gate`).
         focus_boxes: boxes after expansion, fractions of the original image.
         cells: indices of the highlighted visual tokens, in [0, tokens).
         tokens: number of visual tokens of the image.
@@ -196,6 +221,7 @@ class Result:
         grid: (rows, columns) of the visual tokens where they are one row-major grid, else None.
         frame: the rectangle that the grid covers, in fractions of the image; None without a grid.
         lit: without a grid, the rectangle that each of `cells` covers, in fractions of the image.
+        gate: what the doubt gate made of it, None where there was none.
     """
 
     question: Question
@@ -211,3 +237,9 @@ class Result:
     grid: tuple[int, int] | None = None
     frame: Quad | None = None
     lit: tuple[Quad, ...] = ()
+    gate: Gated | None = None
+
+    @property
+    def kept(self) -> bool:
+        """Whether the gate kept the plain answer, so that neither stage was run."""
+        return self.gate is not None and not self.gate.asked

@@ -199,7 +199,8 @@ class TestCommand:
 
     def test_several_runs_are_one_table(self, runs):
         done = invoke(*(run.path for run in runs))
-        rows = [line.split()[0] for line in done.output.splitlines() if line.startswith("r")]
+        first, *_ = done.output.split("\n\n")
+        rows = [line.split()[0] for line in first.splitlines() if line.startswith("r")]
         assert rows == ["r0", "r1", "r2"]
         assert "p (Holm)" in done.output
 

@@ -54,7 +54,12 @@ NOT_RUN = {
 what it names."""
 
 SHIMS = ("cof", "bash", "python", "torchrun", "accelerate", "sbatch", "pip")
-SMALL = {"data mini": ("--size", "2"), "sweep": ("bench.limit=1",), "controls": ("bench.limit=1",)}
+SMALL = {
+    "data mini": ("--size", "2"),
+    "sweep": ("bench.limit=1",),
+    "controls": ("bench.limit=1",),
+    "eval mine.yaml": ("bench.limit=1",),
+}
 """What is added to a command that is run, so that it takes a second."""
 
 
@@ -93,11 +98,12 @@ def blocks(document):
 BLOCKS = [block for document in DOCUMENTS for block in blocks(document)]
 SHELL = [block for block in BLOCKS if block.language in ("bash", "console", "sh")]
 PYTHON = [block for block in BLOCKS if block.language == "python"]
-NAMED = re.compile(r"# (\S+\.py)\n")
+YAML = [block for block in BLOCKS if block.language == "yaml"]
+NAMED = re.compile(r"# (\S+\.(?:py|yaml))\n")
 """How a block begins that is a file."""
 NAMESPACES: dict[str, dict] = {}
 """Document -> what its Python blocks have defined so far; they are run in their order."""
-FILES = {found[1]: block.text for block in PYTHON if (found := NAMED.match(block.text))}
+FILES = {found[1]: block.text for block in (*PYTHON, *YAML) if (found := NAMED.match(block.text))}
 
 
 def calls(block, folder):
@@ -275,7 +281,14 @@ def test_every_reason_is_needed_and_no_block_is_left_out(tmp_path):
     called = [str(call) for block in SHELL for call in calls(block, tmp_path)]
     for start in NOT_RUN:
         assert any(re.match(start, call) for call in called), start
-    assert {block.language for block in BLOCKS} <= {"bash", "console", "sh", "python", "", "bibtex"}
+    known = {"bash", "console", "sh", "python", "yaml", "", "bibtex"}
+    assert {block.language for block in BLOCKS} <= known
+
+
+@pytest.mark.parametrize("block", YAML, ids=str)
+def test_yaml(block, ready):
+    """A block of YAML is a file, and a config."""
+    schema.load(NAMED.match(block.text)[1])
 
 
 SPANS = [

@@ -75,8 +75,9 @@ class Overview:
         status: of regions, where there was one.
         errors: questions of which some pass failed.
         first: id and error of the first of them.
-        failed: pass -> answers that are not there.
-        seconds: part -> sum, and over how many questions.
+        failed: pass -> answers that are not there, a region that nobody looked for among them.
+        seconds: part -> sum, and over how many questions; a kept answer took none of `cof`.
+        kept: plain answers that a doubt gate kept.
     """
 
     status: Counter[str] = field(default_factory=Counter)
@@ -84,6 +85,7 @@ class Overview:
     first: tuple[str, str] = ("", "")
     failed: Counter[str] = field(default_factory=Counter)
     seconds: dict[str, tuple[float, int]] = field(default_factory=dict)
+    kept: int = 0
 
     def add(self, result: Result) -> None:
         """Take one result."""
@@ -91,11 +93,12 @@ class Overview:
             self.first = (result.question.id, result.error)
         self.errors += bool(result.error)
         self.status.update([result.status] if result.region else [])
+        self.kept += result.kept
         for part in PARTS:
             said = getattr(result, part)
             if said is None:
                 self.failed[part] += 1
-            else:
+            elif part != "cof" or not result.kept:
                 total, count = self.seconds.get(part, (0.0, 0))
                 self.seconds[part] = total + said.seconds, count + 1
 

@@ -129,10 +129,13 @@ def _section(runs: Sequence[Run], number: int, options: ReportOptions) -> Sectio
         table = sections.scores_table(run, name, seed)
         section.tables.append(replace(table, name=f"scores-{_slug(name)}"))
     for run in runs:
-        gather(run.results, sections.DETAILS)
+        gather(run.results, sections.details(run))
     section.tables.append(sections.coarse_table(runs, names))
     if paired:
         section.tables.append(sections.effect_table(list(paired.values()), list(paired), seed))
+    found, notes = sections.explain(runs, names)
+    section.tables += found
+    section.notes += notes
     section.tables.append(sections.status_table(runs, names))
     flips = sections.flips_table(runs, names)
     section.tables += [flips] if flips else []

@@ -173,4 +173,8 @@ def _seconds(seen: Overview) -> str:
     names = {"region": "locating", "cof": "CoF answer", "plain": "plain answer"}
     sums = {name: seen.seconds[part] for part, name in names.items() if part in seen.seconds}
     means = [f"{name} {total / count:.3f}" for name, (total, count) in sums.items()]
-    return f"seconds a question: {', '.join(means)}" if means else "no question was answered"
+    kept = (
+        f"; the gate kept {plural(seen.kept, 'plain answer')}, for which the first two were not run"
+    )
+    told = f"seconds a question: {', '.join(means)}" if means else "no question was answered"
+    return told + (kept if seen.kept else "")

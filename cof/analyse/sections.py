@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cof.analyse import localisation
+from cof.analyse import gate, localisation, yes_no
 from cof.analyse.failures import by_pass
 from cof.analyse.gather import IMAGES, PARTS, Wanted, gather, overview
 from cof.analyse.metrics import paired, published
@@ -106,6 +106,13 @@ def status_table(runs: Sequence[Run], names: Sequence[str]) -> Table:
     return Table("status", "How regions became masks: questions", head, tuple(rows))
 
 
+def explain(runs: Sequence[Run], names: Sequence[str]) -> tuple[list[Table], list[str]]:
+    """Where gains and losses come from: the doubt gate, yes or no; and what leaks."""
+    gates = gate.gate_table(runs, names)
+    tables, notes = yes_no.tables(runs, names)
+    return [*([gates] if gates else []), *tables], [*notes, *yes_no.leaks(runs, names)]
+
+
 SHOWN_FLIPS = 8
 """Most flipped answers that a report shows of each pass; flips.json has all."""
 
@@ -147,7 +154,7 @@ def seconds_table(runs: Sequence[Run], names: Sequence[str]) -> Table:
 
 
 class _Seconds:
-    """What each question took in each part, NaN where that failed."""
+    """What each question took in each part, NaN where that failed or was not run."""
 
     def __init__(self) -> None:
         self._columns: dict[str, array[float]] = {part: array("d") for part in PARTS}
@@ -155,7 +162,8 @@ class _Seconds:
     def add(self, result: Result) -> None:
         for part, column in self._columns.items():
             said = getattr(result, part)
-            column.append(math.nan if said is None else said.seconds)
+            run = said is not None and not (part == "cof" and result.kept)
+            column.append(said.seconds if run else math.nan)
 
     def found(self) -> dict[str, np.ndarray]:
         import numpy as np
@@ -164,8 +172,12 @@ class _Seconds:
 
 
 SECONDS: Wanted = {"seconds": _Seconds}
-DETAILS: Wanted = {**localisation.GROUNDING, **SECONDS}
-"""What these tables need beside `tally_of`, to be gathered in one go."""
+
+
+def details(run: Run) -> Wanted:
+    """What these tables need of a run beside `tally_of`, to be gathered in one go."""
+    gates = gate.GATE if run.config.get("gate") else {}
+    return {**localisation.GROUNDING, **SECONDS, **yes_no.wanted(run), **gates}
 
 
 def provenance_table(runs: Sequence[Run], names: Sequence[str]) -> Table:

@@ -21,6 +21,7 @@ SHORT = {
     "locate": "locate.name",
     "refine": "refine.name",
     "model": "model.path",
+    "gate": "gate.threshold",
 }
 """Short name of a setting -> its dotted key; every other key is written in full."""
 

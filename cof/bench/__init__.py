@@ -86,6 +86,9 @@ class MayHave(Protocol):
     def tally(self, config: Any) -> Tally:
         """What `score` counts with, so that a run of any size is scored in little memory."""
 
+    def yes_no(self, answer: str | None, config: Any = None) -> str:
+        """`yes`, `no` or `other`, where every question wants yes or no; for reports."""
+
     def region_answer(self, region: Region) -> str:
         """What stands for the answer where the coarse stage is scored (RefCOCO)."""
 

@@ -81,6 +81,11 @@ def _region_key(row: Row) -> tuple[str, str]:
     return row.text("image").rpartition("/")[2], row.text("question")
 
 
+def yes_no(answer: Said, config: Config | None = None) -> str:
+    """`yes`, `no` or `other` by the chosen parser."""
+    return _parser(config)(answer)
+
+
 def expected(config: Config) -> dict[str, tuple[int, ...]]:
     """Published numbers of questions a category, "" for all."""
     return {"adversarial": (3000,), "random": (2910, 3000), "popular": (3000,)}

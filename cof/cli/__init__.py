@@ -17,7 +17,7 @@ COMMANDS = {
     "eval": "Plain and CoF over a benchmark, from a YAML config.",
     "sweep": "A grid of settings over the same questions, one table, one figure.",
     "controls": "A setting beside its controls: was it the region?",
-    "tune": "Values that are chosen on a development split: attention heads.",
+    "tune": "Values chosen on a development split: the gate's threshold, attention heads.",
     "compare": "Paired differences between runs, with intervals and tests.",
     "report": "Tables, figures and a gallery of runs, from their records.",
     "pack": "Finished runs made small, to be committed.",

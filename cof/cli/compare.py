@@ -31,10 +31,13 @@ def compare(
     """Compare run folders question by question.
 
     One RUN: its CoF answers against its plain ones. Two: the second against the first. More: each
-    against the first, p-values corrected by Holm's method.
+    against the first, p-values corrected by Holm's method. Below, of yes-or-no benchmarks: which
+    answers were given, and how surely.
     """
     from cof.analyse.compare import compare_with_first, comparison_text, family_text
+    from cof.analyse.naming import folder_names
     from cof.analyse.passes import scored_passes
+    from cof.analyse.sections import explain
     from cof.store.folder import load_run
 
     loaded = [load_run(path) for path in runs]
@@ -44,7 +47,8 @@ def compare(
     found = compare_with_first(scored_passes(passes, allow_missing), seed, allow_missing)
     if as_json:
         click.echo(json.dumps([asdict(one) for one in found], indent=2, default=list))
-    elif len(found) == 1:
-        click.echo(comparison_text(found[0]))
-    else:
-        click.echo(family_text(found))
+        return
+    click.echo(comparison_text(found[0]) if len(found) == 1 else family_text(found))
+    tables, notes = explain(loaded, folder_names(loaded))
+    for text in (*(f"{table.caption}\n\n{table.text()}" for table in tables), *notes):
+        click.echo(f"\n{text}")

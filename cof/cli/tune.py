@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
 import click
 
+from cof.cli._options import place
 from cof.cli.tune_heads import heads
+from cof.errors import ConfigError
 
 
 @click.group()
@@ -13,3 +20,65 @@ def tune() -> None:
 
 
 tune.add_command(heads)
+
+
+@tune.command()
+@click.argument("source", type=click.Path(path_type=Path), metavar="RUN_OR_CONFIG")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option(
+    "--within",
+    type=click.FloatRange(0, 100),
+    default=0.5,
+    show_default=True,
+    help="Points of accuracy given away for asking fewer.",
+)
+@click.option(
+    "--share", type=click.FloatRange(0, 1), help="Ask about this share instead, as 0.2 is a fifth."
+)
+@click.option(
+    "--write",
+    type=click.Path(path_type=Path),
+    callback=place,
+    help="Also write the whole config with the gate in it; then set bench.root to other data.",
+)
+def gate(
+    source: Path,
+    overrides: tuple[str, ...],
+    within: float,
+    share: float | None,
+    write: Path | None,
+) -> None:
+    """Choose the threshold of the doubt gate on the answers of a run.
+
+    RUN is the folder of one made with gate.threshold=null, which asks every question; of a CONFIG
+    such a run is made first. Prints the `gate` section. It names the data that chose it, and a
+    run over those data is refused.
+    """
+    from cof.analyse.gate import choose_on
+    from cof.config import schema
+    from cof.config.general import Gate
+    from cof.config.yaml import dump_yaml
+    from cof.evaluate.runner import Options, run
+    from cof.files import write_whole
+    from cof.store.dataset import benchmark_hash
+    from cof.store.folder import load_run
+
+    if source.is_dir():
+        if overrides:
+            raise ConfigError(f"{source}: a run is what it is; KEY=VALUE goes with a config")
+        done = load_run(source)
+        config = schema.resolve(done.config)
+    else:
+        config = schema.load(source, [*overrides, "gate.threshold=null"])
+        done = run(config, Options(command=shlex.join(["cof", *sys.argv[1:]])))
+    chosen = choose_on(done, within / 100, share)
+    found = Gate(chosen.threshold, benchmark_hash(config))
+    click.echo(dump_yaml({"gate": asdict(found)}), nl=False)
+    click.echo(
+        f"# asks {100 * chosen.asked:.1f} % of {chosen.n} questions; accuracy on them: plain "
+        f"{100 * chosen.plain:.2f}, gated {100 * chosen.gated:.2f}, all asked "
+        f"{100 * chosen.all:.2f} %"
+    )
+    if write:
+        settings = {**config.as_dict(), "gate": asdict(found), "name": None}
+        write_whole(write, dump_yaml(settings))

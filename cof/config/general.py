@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -68,6 +69,30 @@ class Subset:
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit={self.limit} must be at least 1, or null for all images")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """`gate`: only doubtful questions are located and refined; the others keep their plain answer.
+
+    It saves what locating and refining cost; it is no way to more right answers.
+
+    Attributes:
+        threshold: nats; a plain answer whose margin (`cof.types.Answer.margin`) is above it is
+            kept. None asks every question and notes the margins, for `cof tune gate`.
+        chosen_on: hash of the benchmark whose answers chose the threshold, as `cof tune gate`
+            writes it; a run over that benchmark is refused. "" is not known.
+    """
+
+    threshold: float | None = None
+    chosen_on: str = ""
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and not 0 <= self.threshold < math.inf:
+            raise ValueError(
+                f"threshold={self.threshold} must be a finite margin of at least 0 nats, or null, "
+                "which asks every question"
+            )
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from cof.config import plugins
 from cof.config.schema import GONE, LATER
 from cof.errors import shown
 
-NOT_RESULTS = ("name", "out", "cache", "workers", "bench.root")
-"""Keys that tell no two runs apart: where things are, how images are fed."""
+NOT_RESULTS = ("name", "out", "cache", "workers", "bench.root", "gate.chosen_on")
+"""Keys that tell no two runs apart: where things are, how images are fed, who chose a value."""
 
 PLACES = ("model.path", "locate.of", "locate.path", "bench.questions", "bench.images", "bench.file")
 """Keys that name a place with contents. The place does not count; the contents do, by hashes of

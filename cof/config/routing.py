@@ -88,7 +88,8 @@ def route(path: Any, settings: Settings | None, options: Mapping[str, Any]) -> S
         model.given["path"] = str(path)
     if boxes.given.get("rules") == "reference" and "stop" in locate.names:
         locate.given.setdefault("stop", "first")  # the box that these rules read ends the reply
-    chosen = Settings(locate.made, boxes.made, refine.made, limits.made, known.plain)
+    stages = (locate.made, boxes.made, refine.made)
+    chosen = Settings(*stages, limits.made, known.plain, known.gate)
     return Setup(family, model.made, chosen)
 
 

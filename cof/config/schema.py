@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cof.config.build import build, check_values
-from cof.config.general import General, Images, Subset
+from cof.config.general import Gate, General, Images, Subset
 from cof.config.sections import (
     KINDS,
     changed,
@@ -76,6 +76,7 @@ class RunConfig:
         names: section -> plug-in, for `model`, `bench`, `locate` and `refine`.
         limits: how the fine stage and the plain pass decode.
         sources: section -> hash of its plug-in's file, for those from outside this package.
+        gate: which questions are located and refined; None, which is not written down, is all.
     """
 
     general: General
@@ -89,6 +90,7 @@ class RunConfig:
     refine: Any
     limits: base.Limits
     sources: Mapping[str, str] = field(default_factory=dict)
+    gate: Gate | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The resolved config, every default spelled out; `resolve` reads it back unchanged."""
@@ -98,6 +100,7 @@ class RunConfig:
         }
         parts["bench"] |= asdict(self.subset)
         parts |= {key: asdict(getattr(self, key)) for key in ("images", "boxes", "limits")}
+        parts |= {"gate": asdict(self.gate)} if self.gate else {}
         plain: dict[str, Any] = json.loads(json.dumps({**asdict(self.general), **parts}))
         return plain
 
@@ -158,7 +161,7 @@ def resolve(data: Mapping[str, Any]) -> RunConfig:
     for key in data:
         if not isinstance(key, str):
             raise ConfigError(f"config: the key {shown(key)} is no text")
-    sections = [*KINDS, "images", "boxes", "limits"]
+    sections = [*KINDS, "images", "boxes", "limits", "gate"]
     rest = {key: value for key, value in data.items() if key not in sections}
     general = build(General, rest, "", known=sections)
     parts = {key: section_of(data, key) for key in sections}
@@ -170,6 +173,7 @@ def resolve(data: Mapping[str, Any]) -> RunConfig:
     images = build(Images, parts["images"], "images")
     boxes = build(BoxConfig, parts["boxes"], "boxes")
     limits = build(base.Limits, parts["limits"], "limits")
+    gate = None if data.get("gate") is None else build(Gate, parts["gate"], "gate")
     configs = {
         key: build(plugin_config(key, names[key]), parts[key], key, known=("name", *known))
         for key, known in _OTHER_KEYS.items()
@@ -189,6 +193,7 @@ def resolve(data: Mapping[str, Any]) -> RunConfig:
         images=images,
         boxes=boxes,
         limits=limits,
+        gate=gate,
         **configs,
     )
 

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from cof.config import plugins, schema
+from cof.config.general import Gate
 from cof.config.sections import DEFAULT_NAMES, changed, parse_override, plugin_config
 from cof.config.yaml import parse_yaml
 from cof.errors import ModelError
@@ -34,6 +35,7 @@ class Settings:
         refine: the fine stage, as the `Config` of a module in `cof.refine`.
         limits: how answers are decoded, plain and highlighted alike.
         plain: a run also answers without the highlight, for the comparison.
+        gate: which questions are located and refined; None is all.
     """
 
     locate: Any = field(default_factory=partial(_default, "locate"))
@@ -41,12 +43,13 @@ class Settings:
     refine: Any = field(default_factory=partial(_default, "refine"))
     limits: Limits = field(default_factory=Limits)
     plain: bool = True
+    gate: Gate | None = None
 
 
 def settings_of(config: schema.RunConfig) -> Settings:
     """The pipeline's part of a run's config."""
     stages = (config.locate, config.boxes, config.refine)
-    return Settings(*stages, config.limits, config.general.plain)
+    return Settings(*stages, config.limits, config.general.plain, config.gate)
 
 
 class Setup(NamedTuple):

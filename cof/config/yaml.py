@@ -7,7 +7,7 @@ brackets deeper than Python's stack; all of that is refused before anything is b
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,11 @@ def parse_value(text: str, key: str) -> Any:
         return _load(text)
     except ValueError as error:
         raise ConfigError(f"{key}: {shown(text)} is not YAML: {error}") from None
+
+
+def dump_yaml(data: Mapping[str, Any]) -> str:
+    """Plain data as YAML, keys in their order."""
+    return yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True)
 
 
 def _load(text: str) -> Any:

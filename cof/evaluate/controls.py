@@ -32,6 +32,7 @@ from cof.analyse.page import write_page
 from cof.analyse.passes import scored_pass
 from cof.analyse.statistics import Estimate
 from cof.analyse.tables import INTERVALS, Cell, Table, percent, points
+from cof.analyse.yes_no import leaks
 from cof.config import plugins, schema
 from cof.config.schema import RunConfig
 from cof.errors import DataError, RunError
@@ -170,7 +171,7 @@ class ControlsPage:
     def notes(self) -> list[str]:
         """What a reader of the numbers has to know."""
         skipped = [f"Left out: {name} ({why})." for name, why in self.done.skipped.items()]
-        return [*self.grid.notes(), *skipped]
+        return [*self.grid.notes(), *leaks(list(self.runs.values()), list(self.runs)), *skipped]
 
     def write(self) -> list[Path]:
         """Write controls.md, .csv, .tex and .png."""

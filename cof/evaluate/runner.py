@@ -125,16 +125,25 @@ def _check(config: RunConfig, questions: Sequence[Question]) -> None:
         check_dataset(config.names["bench"], questions, config.locate)
     _check_chosen(config)
     _check_frame(config, questions)
+    _check_gate(config)
+
+
+def _check_gate(config: RunConfig) -> None:
+    """Refuse a gate where no answers are kept."""
+    bench = config.names["bench"]
+    if config.gate and hasattr(plugins.load("bench", bench), "region_answer"):
+        raise ConfigError(f"gate: {bench} scores regions, and a gate keeps plain answers instead")
 
 
 def _check_chosen(config: RunConfig) -> None:
-    """Refuse a coarse stage that these very questions chose."""
-    chosen_on = getattr(config.locate, "chosen_on", "")
-    if chosen_on and chosen_on == benchmark_hash(config):
-        raise ConfigError(
-            f"locate.chosen_on: {config.bench.root} holds the questions that chose this setting; "
-            "its numbers on them would flatter it: report on other questions"
-        )
+    """Refuse a part that these very questions chose."""
+    for key, what in (("gate", "threshold"), ("locate", "setting")):
+        chosen_on = getattr(getattr(config, key), "chosen_on", "")
+        if chosen_on and chosen_on == benchmark_hash(config):
+            raise ConfigError(
+                f"{key}.chosen_on: {config.bench.root} holds the questions that chose this {what}; "
+                "its numbers on them would flatter it: report on other questions"
+            )
 
 
 def _check_frame(config: RunConfig, questions: Sequence[Question]) -> None:
@@ -181,7 +190,8 @@ def _together(cells: Sequence[RunSetting]) -> list[list[RunSetting]]:
     groups: dict[tuple[Any, ...], list[RunSetting]] = {}
     for cell in cells:
         one = cell.config
-        key = (one.names["model"], one.model, one.limits, one.general.plain, one.general.batch_size)
+        fed = (one.general.plain, one.general.batch_size)
+        key = (one.names["model"], one.model, one.limits, one.gate, *fed)
         groups.setdefault(key, []).append(cell)
     return list(groups.values())
 

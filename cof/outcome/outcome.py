@@ -15,6 +15,7 @@ from cof.models.base import Model
 from cof.outcome.attention import Attention, attention
 from cof.outcome.results import result_of
 from cof.outcome.weigh import YES_NO, Weighed, YesNo, weigh, yes_no
+from cof.stages import Step
 from cof.types import Answer, Box, Focus, Region, Result, View
 
 if TYPE_CHECKING:
@@ -51,15 +52,15 @@ class Outcome:
         cls,
         batch: Batch,
         row: int,
-        step: tuple[Region, Focus, Answer],
+        step: Step,
         plain: Answer | None,
         stage: Any,
     ) -> Outcome:
         """The outcome of one row of a batch, after both stages."""
-        (region, focus, answer), view = step, batch.views[row]
-        result = result_of(batch.questions[row], view, region, focus, answer, plain)
+        view = batch.views[row]
+        result = result_of(batch.questions[row], view, step, plain)
         seen = replace(view, features=None, shared=None)
-        return cls(batch.images[row], seen, region, focus, result, batch.model, stage)
+        return cls(batch.images[row], seen, step.region, step.focus, result, batch.model, stage)
 
     @property
     def question(self) -> str:

@@ -5,17 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cof.regions.mask import token_mask
-from cof.types import Answer, Focus, Quad, Question, Region, Result, View
+from cof.stages import Step
+from cof.types import Answer, Quad, Question, Region, Result, View
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def result_of(
-    question: Question, view: View, region: Region, focus: Focus, cof: Answer, plain: Answer | None
-) -> Result:
-    """A question's result; a pass that failed leaves only its error, the other one stays."""
-    located = not region.error
+def result_of(question: Question, view: View, step: Step, plain: Answer | None) -> Result:
+    """A question's result; a pass that failed leaves only its error, the other one stays.
+
+    Of an answer that the gate kept there is no region: nobody looked for one.
+    """
+    region, focus, cof, gate = step
+    located = not region.error and (gate is None or gate.asked)
     cells = _indices(focus.mask) if located else ()
     return Result(
         question=question,
@@ -24,13 +27,14 @@ def result_of(
         cells=cells,
         tokens=len(focus.mask),
         status=focus.status,
-        cof=cof if located and not cof.error else None,
+        cof=cof if not (region.error or cof.error) else None,
         plain=plain if plain and not plain.error else None,
         error=_error(region, cof, plain),
         target=_indices(token_mask(question.boxes, view.cells)),
         grid=view.grid,
         frame=_frame(view),
         lit=() if view.grid else tuple(_quad(view.cells[cell]) for cell in cells),
+        gate=gate,
     )
 
 

@@ -24,10 +24,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-import yaml
-
 from cof.config.schema import check_saved
-from cof.config.yaml import parse_yaml
+from cof.config.yaml import dump_yaml, parse_yaml
 from cof.errors import ConfigError, RunError
 from cof.files import blamed, reason, regular, write_whole
 from cof.store import locks, manifest_check, origin, record_files
@@ -235,7 +233,7 @@ class RunFolder:
 
     def write_config(self, resolved: Mapping[str, Any]) -> None:
         """Write config.yaml, whole or not at all."""
-        text = yaml.safe_dump(dict(resolved), sort_keys=False, allow_unicode=True)
+        text = dump_yaml(resolved)
         write_whole(self.path / CONFIG, text)
 
     def manifest(self, begun: bool) -> dict[str, Any]:

@@ -54,6 +54,14 @@ class _Answer(TypedDict):
 
 
 @with_config(_STRICT)
+class _Gate(TypedDict):
+    margin: Annotated[float, Field(ge=0)] | None
+    asked: bool
+    forwards: Annotated[list[float], Field(min_length=2, max_length=2)]
+    positions: Annotated[list[float], Field(min_length=2, max_length=2)]
+
+
+@with_config(_STRICT)
 class _Record(TypedDict):
     index: Annotated[int, Field(ge=0)]
     id: _Text
@@ -72,6 +80,7 @@ class _Record(TypedDict):
     error: _Text
     logprobs: NotRequired[dict[str, list[float]]]
     seconds: dict[str, Annotated[float, Field(ge=0)]]
+    gate: NotRequired[_Gate]
     made: NotRequired[dict[str, str]]
 
 

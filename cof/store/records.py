@@ -8,6 +8,7 @@
     logprobs {plain, cof}                                               of their tokens, in nats
     error                                                               which passes failed, why
     seconds {region, plain, cof}                                        differ from run to run
+    gate {margin, asked, forwards, positions}                           of a gated run, see `Gated`
     made {config, weights, dataset}                                     see `cof.store.origin`
 
 Boxes are [x0, y0, x1, y1] in fractions of the original image. What did not happen is null.
@@ -23,7 +24,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cof.errors import RunError
-from cof.types import Answer, Box, Quad, Question, Region, Result
+from cof.types import Answer, Box, Gated, Quad, Question, Region, Result
 
 LOGPROB_DIGITS = 6
 
@@ -61,6 +62,7 @@ def to_record(index: int, result: Result, made: Mapping[str, str] | None = None)
             if said and said.logprobs
         },
         "seconds": {key: round(part.seconds, 4) for key, part in parts.items() if part},
+        **({"gate": _gate(result.gate)} if result.gate else {}),
         **({"made": dict(made)} if made else {}),
     }
 
@@ -97,6 +99,7 @@ def from_record(record: Mapping[str, Any]) -> Result:
         grid=_pair(focus.get("grid")),
         frame=_quad(focus["frame"]) if focus.get("frame") else None,
         lit=tuple(_quad(four) for four in focus.get("lit", ())),
+        gate=_read_gate(record["gate"]) if "gate" in record else None,
     )
 
 
@@ -105,7 +108,8 @@ def comparable(record: Mapping[str, Any]) -> dict[str, Any]:
 
     Log-probabilities move in their last digits with the company of a batch and with the machine.
     """
-    return {key: value for key, value in record.items() if key not in ("seconds", "logprobs")}
+    kept = {key: value for key, value in record.items() if key not in ("seconds", "logprobs")}
+    return kept | ({"gate": record["gate"]["asked"]} if "gate" in record else {})
 
 
 def _corners(boxes: Iterable[Box]) -> list[list[float]]:
@@ -121,6 +125,23 @@ def _places(result: Result) -> dict[str, Any]:
     if result.grid is None:
         return {"lit": [list(four) for four in result.lit]} if result.lit else {}
     return {"grid": list(result.grid), "frame": list(result.frame or ())}
+
+
+def _gate(gate: Gated) -> dict[str, Any]:
+    margin = None if gate.margin is None else round(gate.margin, LOGPROB_DIGITS)
+    work = {"forwards": gate.forwards, "positions": gate.positions}
+    shares = {key: [round(value, 4) for value in pair] for key, pair in work.items()}
+    return {"margin": margin, "asked": gate.asked, **shares}
+
+
+def _read_gate(data: Mapping[str, Any]) -> Gated:
+    forwards, positions = (_two(data[key]) for key in ("forwards", "positions"))
+    return Gated(data["margin"], data["asked"], forwards, positions)
+
+
+def _two(values: Sequence[float]) -> tuple[float, float]:
+    first, second = values
+    return (first, second)
 
 
 def _quad(four: Sequence[float]) -> Quad:

@@ -58,6 +58,7 @@ def _row(result: Result) -> dict[str, Any]:
         "region_seconds": region.seconds if region else None,
         **{f"{name}_seconds": said.seconds if said else None for name, said in passes.items()},
         **{f"{name}_logprob": said.logprob if said else None for name, said in passes.items()},
+        **({"margin": result.gate.margin, "asked": result.gate.asked} if result.gate else {}),
     }
 
 

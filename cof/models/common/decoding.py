@@ -33,6 +33,7 @@ class Row:
         tokens: ids so far.
         logits: of each step, where they are kept.
         logprobs: of each token.
+        margins: by how much each is above that of the second best token.
         closed: a bracket has been closed.
         sound: no logits held NaN or inf; a row where they did ends there, and is no reply.
         ended: it needs no further token.
@@ -42,6 +43,7 @@ class Row:
     tokens: list[int] = field(default_factory=list)
     logits: list[Tensor] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    margins: list[float] = field(default_factory=list)
     closed: bool = False
     sound: bool = True
     ended: bool = False
@@ -248,12 +250,15 @@ class Greedy:
             read: `choose` of them, as lists.
         """
         state.left -= 1
-        for row, token, sound, logprob, kept in zip(state.rows, *read, logits, strict=False):
+        for row, token, sound, logprob, margin, kept in zip(
+            state.rows, *read, logits, strict=False
+        ):
             if row.ended:
                 continue
             row.sound = bool(sound)
             row.tokens.append(int(token))
             row.logprobs.append(logprob)
+            row.margins.append(margin)
             row.logits += [kept.to("cpu", torch.float32, copy=True)] if self.keep_logits else []
             row.closed |= row.tokens[-1] in self.closing
             row.ended = self._ended(row)

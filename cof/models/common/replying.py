@@ -150,7 +150,8 @@ class Replying(base.Model):
         if error:
             return Answer("", seconds=seconds, error=error)
         text, logprobs = self.text(tokens[:end]).strip(), tuple(row.logprobs[:end])
-        return Answer(text, tuple(tokens[:end]), seconds, logprobs=logprobs)
+        margin = min(row.margins[:end], default=None)
+        return Answer(text, tuple(tokens[:end]), seconds, logprobs=logprobs, margin=margin)
 
 
 def token_ids_only(tokens: Any, said: int | Sequence[int] | None) -> GenerationConfig:

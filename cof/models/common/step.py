@@ -25,9 +25,10 @@ _WARM_UPS = 2
 
 
 def choose(logits: Tensor, given: Tensor | None = None) -> Tensor:
-    """What the host wants to know of logits [B, V], float64 [3, B]: read back in one copy.
+    """What the host wants to know of logits [B, V], float64 [4, B]: read back in one copy.
 
-    The best token, whether the numbers are sound, and the token's log-probability.
+    The best token, whether the numbers are sound, the token's log-probability, and by how much that
+    is above the second best's.
 
     Args:
         logits: to choose from.
@@ -35,9 +36,11 @@ def choose(logits: Tensor, given: Tensor | None = None) -> Tensor:
             ones may rule tokens out with -inf, but not all of them.
     """
     best, scores = logits.argmax(-1), logits.float()
-    weight = scores.gather(-1, best[:, None])[:, 0] - scores.logsumexp(-1)
+    highest = scores.gather(-1, best[:, None])[:, 0]
+    second = scores.scatter(-1, best[:, None], -torch.inf).amax(-1)
     sound = finite(logits) if given is None else finite(given) & scores.amax(-1).isfinite()
-    return torch.stack([best.double(), sound.double(), weight.double()])
+    parts = (best, sound, highest - scores.logsumexp(-1), highest - second)
+    return torch.stack([part.double() for part in parts])
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ class Step:
         self.cache = fixed(memories, self.at)
         usual, lit = (_like(part, self.size, self.length) for part in _both(entry.masks))
         self.masks = StepMasks(usual, lit, entry.masks.layers)
-        self.read = torch.zeros(3, self.size, dtype=torch.float64, device=self.tokens.device)
+        self.read = torch.zeros(4, self.size, dtype=torch.float64, device=self.tokens.device)
         self.logits: Any = None  # as wide as the first step says
         self.graph: Any = None
         self.room = self.filled = 0

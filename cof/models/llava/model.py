@@ -451,7 +451,8 @@ class Llava(base.Model):
         if error:
             return Answer("", seconds=seconds, error=error)
         text, logprobs = self._text(tokens[:end]).strip(), tuple(row.logprobs[:end])
-        return Answer(text, tuple(tokens[:end]), seconds, logprobs=logprobs)
+        margin = min(row.margins[:end], default=None)
+        return Answer(text, tuple(tokens[:end]), seconds, logprobs=logprobs, margin=margin)
 
     def rectangle(self, size: tuple[int, int]) -> Quad:
         """The rectangle that the model sees of an image, in fractions of it."""
