@@ -97,7 +97,7 @@ def answer_all(
         RunError: with `strict`, a question failed; a batch does not fit into memory.
     """
     config, folder = cells[0].config, cells[0].folder
-    load = partial(_open, pipeline, config.images.exif)
+    load = partial(open_image, pipeline, config.images.exif)
     known = [cell.folder.indexes() for cell in cells]
     done = set.intersection(*known)
     own = folder.ranks.deal(batches)
@@ -140,7 +140,7 @@ def _asker(pipeline: CoF, cells: Sequence[RunSetting], rows: int | None) -> Ask:
     return Fitted(ask, limit, size == "auto", changed)
 
 
-def _open(pipeline: CoF, exif: Exif, path: Path) -> Prepared:
+def open_image(pipeline: CoF, exif: Exif, path: Path) -> Prepared:
     """An image file, ready for the pipeline; done ahead, in a worker.
 
     Raises:

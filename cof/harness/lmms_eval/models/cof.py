@@ -90,7 +90,7 @@ class CofModel(lmms):  # type: ignore[misc]
         """Of each continuation (mean loss, whether it is the answer that would be given).
 
         The loss is in nats a token, end of reply included, under the highlight: lmms-eval takes the
-        lowest, as of its own LLaVA. A question that failed has an infinite loss for every continuation.
+        lowest, as of its own LLaVA. Where a question failed every continuation has an infinite one.
         """
         documents, default = self.task_dict, self.session.config.limits
         extra = {"asks": "loglikelihood"}
