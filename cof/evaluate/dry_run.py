@@ -152,9 +152,12 @@ def trial(config: RunConfig, batches: Sequence[PlannedBatch], questions: int) ->
     load = partial(open_image, pipeline, config.images.exif)
     started = time.perf_counter()
     for batch, images in feed(chosen, Path(config.bench.root), config.general.workers, load):
-        rows = [row for row, image in enumerate(images) if not isinstance(image, DataError)]
-        asked, shown = ([some[row] for row in rows] for some in ([q for _, q in batch], images))
-        results += pipeline.answer_batch(asked, shown)
+        pairs = [
+            (question, image)
+            for (_, question), image in zip(batch, images, strict=True)
+            if not isinstance(image, DataError)
+        ]
+        results += pipeline.answer_batch([one for one, _ in pairs], [image for _, image in pairs])
         now = time.perf_counter()
         times.append((now - started, len(batch)))
         started = now

@@ -85,18 +85,24 @@ class Session:
         folder: of the records; must not hold any.
         command: for the manifest.
         strict: stop at the first question that fails.
+        ranks: which process of a launch this is; None reads it from the launcher.
 
     Attributes:
         notes: what became of how many questions, other than asked for.
     """
 
     def __init__(
-        self, config: RunConfig, folder: Path, command: str = "", strict: bool = False
+        self,
+        config: RunConfig,
+        folder: Path,
+        command: str = "",
+        strict: bool = False,
+        ranks: Ranks | None = None,
     ) -> None:
         if config.limits.temperature:
             raise ConfigError(f"limits.temperature={config.limits.temperature}: {NO_SAMPLING}")
         self.config, self.strict, self.notes = config, strict, Counter[str]()
-        self.folder = RunFolder(folder, Ranks.here())
+        self.folder = RunFolder(folder, ranks or Ranks.here())
         if self.folder.ranks.leads and any(self.folder.records()):
             raise RunError(f"{folder}: holds records already; choose another name= or out=")
         self.identity = origin.identify(config)
@@ -117,15 +123,19 @@ class Session:
             self.folder.write_config(resolved)
             self.folder.write_json(MANIFEST, {**kept, "config_hash": found})
 
-    def ask(self, asked: Sequence[Asked]) -> list[Result]:
+    def ask(self, asked: Sequence[Asked], shown: bool = True) -> list[Result]:
         """Answer questions, with a record of each; in the order in which they were asked.
+
+        Args:
+            asked: the questions.
+            shown: show progress; not where another tool asks one by one.
 
         Raises:
             RunError: with `strict`, a question failed; or not even one fits into memory.
         """
         results: dict[int, Result] = {}
-        leads = self.folder.ranks.leads
-        with progress(len(asked), "question", "CoF", shown=leads) as bar:
+        shown = shown and self.folder.ranks.leads
+        with progress(len(asked), "question", "CoF", shown=shown) as bar:
             for rows in self._batches(asked):
                 told = [Told.of(asked[row]) for row in rows]
                 found = self._answer(told, asked[rows[0]].limits)
