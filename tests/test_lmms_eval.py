@@ -140,6 +140,19 @@ def test_repeated_and_padding_requests_are_asked_once_and_answered_in_order(
     assert [record["doc_id"] for record in records(tmp_path)] == [1, 0]
 
 
+def test_the_plain_model_is_asked_once(plugin, asked):
+    questions, root, requests = asked
+    model = made(plugin, refine="plain", locate="whole", batch_size=6)
+    said = model.generate_until(requests(model))
+    counters = model.session.pipeline.model.counters
+    cof = CoF.from_pretrained("cof-tiny", max_new_tokens=16, device="cpu")
+    names, texts = [root / one.image for one in questions], [one.text for one in questions]
+    before = cof.model.counters.forwards
+    plain = [one.plain for one in cof(names, texts, box=(0, 0, 1, 1), plain=True)]
+    assert said == plain
+    assert counters.forwards < cof.model.counters.forwards - before
+
+
 def test_an_answer_ends_before_the_first_text_of_until(plugin, asked, tmp_path):
     model = made(plugin)
     full = model.generate_until(asked[2](model))
