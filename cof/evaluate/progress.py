@@ -28,6 +28,11 @@ def quiet() -> Iterator[None]:
         _QUIET.reset(token)
 
 
+def drawn() -> bool:
+    """Whether bars are drawn here and now."""
+    return sys.stderr.isatty() and not _QUIET.get()
+
+
 @contextmanager
 def progress(
     total: int | None, unit: str, name: str, done: int = 0, shown: bool = True
@@ -46,7 +51,7 @@ def progress(
     """
     if not shown or _QUIET.get():
         yield _Lines(total, unit, name, done, every=float("inf"))
-    elif sys.stderr.isatty():
+    elif drawn():
         from tqdm import tqdm
 
         with tqdm(total=total, initial=done, unit=f" {unit}", desc=name, mininterval=0.5) as bar:

@@ -47,7 +47,7 @@ class CofModel(lmms):  # type: ignore[misc]
         super().__init__()
         options = {**given, "batch_size": _batch_size(batch_size)}
         config = read_arguments({**options, "device": device} if device else options)
-        if not {"out"} & given.keys():
+        if "out" not in given:
             config = config.with_({"out": _output_path() or config.general.out})
         self.accelerator = Accelerator(cpu=config.model.device == "cpu")
         self._rank, self._world_size = (
