@@ -200,6 +200,8 @@ def test_what_cannot_be_done_is_said(plugin, asked, caplog):
         model.generate_until(requests(model, visual=lambda doc: None))
     with pytest.raises(DataError, match=r"this has 1 \(str"):
         model.generate_until(requests(model, visual=lambda doc: ["film.mp4"]))
+    with pytest.raises(DataError, match=r"a request of 2 parts.*acc_mutual_info"):
+        model.loglikelihood([Request(("", "Yes"))])
     with pytest.raises(ConfigError, match="several rounds"):
         model.generate_until_multi_round([])
     model.generate_until(requests(model, {**GREEDY, "repetition_penalty": 1.2})[:2])
@@ -221,6 +223,9 @@ def test_a_question_that_fails_is_empty_and_counted_or_stops_a_strict_run(plugin
             assert said[1] == ""
             assert "mini/test/1" in caplog.text
             assert "; 1 failed" in model.session.close()
+            asked_of = Request((bad.args[0], "Yes", *bad.args[2:]))
+            with pytest.raises(AnswerError, match="mini/test/1"):
+                model.loglikelihood([asked_of])
 
 
 def test_the_place_of_the_picture_at_the_head_of_a_context_is_the_pictures_own(

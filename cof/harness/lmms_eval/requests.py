@@ -24,6 +24,9 @@ _LIMITS = ("max_new_tokens", "num_beams")
 _GREEDY = ("do_sample", "temperature", "top_p", "top_k")
 """Without effect on a greedy answer."""
 
+PARTS = 6
+"""Arguments of a request about a document."""
+
 Documents = Mapping[str, Any]
 """lmms-eval's `task_dict`: task -> split -> documents."""
 
@@ -78,7 +81,15 @@ def question(
     """The question of a request; its picture is opened later.
 
     `<image>` at the head of the context is the picture's own place, and left out.
+
+    Raises:
+        DataError: a request without a document, as `acc_mutual_info` makes.
     """
+    if len(arguments) != PARTS:
+        raise DataError(
+            f"a request of {len(arguments)} parts, {shown(arguments)}: CoF asks about a picture, "
+            "and this names no document; leave acc_mutual_info out of the task"
+        )
     context, _, visual, document, task, split = arguments
     text = context.removeprefix(IMAGE).removeprefix("\n") if context.startswith(IMAGE) else context
     name = f"{task}/{split}/{document}"

@@ -15,11 +15,10 @@ from lmms_eval.api import instance
 from lmms_eval.api.model import lmms
 from loguru import logger
 
-from cof.errors import ConfigError
+from cof.errors import AnswerError, ConfigError
 from cof.harness.arguments import read_arguments
 from cof.harness.lmms_eval import requests as read
 from cof.harness.session import Asked, Session
-from cof.types import Answer
 
 
 class CofModel(lmms):  # type: ignore[misc]
@@ -90,7 +89,10 @@ class CofModel(lmms):  # type: ignore[misc]
         """Of each continuation (mean loss, whether it is the answer that would be given).
 
         The loss is in nats a token, end of reply included, under the highlight: lmms-eval takes the
-        lowest, as of its own LLaVA. Where a question failed every continuation has an infinite one.
+        lowest, as of its own LLaVA.
+
+        Raises:
+            AnswerError: a question failed: of losses that are all the same the first would win.
         """
         documents, default = self.task_dict, self.session.config.limits
         extra = {"asks": "loglikelihood"}
@@ -104,8 +106,10 @@ class CofModel(lmms):  # type: ignore[misc]
             result, weighed = self.session.weigh(asked[rows[0]], [texts[row] for row in rows])
             said = result.cof.text if result.cof else None
             for row, answer in zip(rows, weighed, strict=True):
-                self._warn(f"{asked[row].id}: {answer.error}" if answer.error else "")
-                found[row] = _pair(_loss(answer), texts[row] == said)
+                if answer.error:
+                    raise AnswerError(f"{asked[row].id}: {answer.error}")
+                loss = -sum(answer.logprobs) / len(answer.logprobs)
+                found[row] = _pair(loss, texts[row] == said)
         return [found[row] for row in range(len(requests))]
 
     def generate_until_multi_round(self, requests: Sequence[Any]) -> list[str]:
@@ -132,12 +136,6 @@ class CofModel(lmms):  # type: ignore[misc]
         if text and text not in self._told:
             self._told.add(text)
             logger.warning(f"CoF: {text}")
-
-
-def _loss(answer: Answer) -> float:
-    if answer.error or not answer.logprobs:
-        return float("inf")
-    return -sum(answer.logprobs) / len(answer.logprobs)
 
 
 def _pair(loss: float, greedy: bool) -> Any:
