@@ -215,13 +215,12 @@ def hold(call):
         hold_script(words, call.names)
     elif program == "lmms-eval":
         hold_options(words[words.index("--model_args") + 1].split(","))
-    elif program == "python":
-        assert (ROOT / words[0]).is_file(), call
-        hold_options(words[2 : next(row for row, word in enumerate(words) if word[:2] == "--")])
     elif program == "pip":
         assert all(re.fullmatch(r"--no-deps|[a-z0-9-]+(==[\w.]+)?", word) for word in words), call
     elif program == "python":
         assert (ROOT / words[0]).is_file(), call
+        ends = [row for row, word in enumerate(words) if word[:2] == "--"]
+        hold_options(words[2 : min(ends, default=2)])
     else:
         pytest.fail(f"{call}: no rule for {program}")
 
