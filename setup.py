@@ -42,6 +42,10 @@ setup(
     extras_require={
         "hub": ["datasets>=4.2"],  # cof data fetch
         "pandas": ["pandas>=2.2"],  # load_run(...).to_pandas()
+        "lmms-eval": ["lmms-eval>=0.5"],  # lmms-eval --model cof
     },
-    entry_points={"console_scripts": ["cof = cof.cli:main"]},
+    entry_points={
+        "console_scripts": ["cof = cof.cli:main"],
+        "lmms_eval.models": ["cof = cof.harness.lmms_eval:manifest"],
+    },
 )

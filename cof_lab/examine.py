@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cof.analyse.statistics import Estimate, mean
+from cof.evaluate.progress import progress
 from cof.prompts import IMAGE
 from cof.regions.boxes import clip, iou
 from cof.regions.parse import parse_boxes
@@ -96,29 +97,29 @@ def replies(
     split: str = "test",
 ) -> list[str]:
     """Greedy replies, in order; prompts of like length share a batch, padded on the left."""
-    from tqdm import tqdm
-
     side = model.config.vision_config.image_size
     pixels = render(describe(range(max(c.scene for c in asked) + 1), difficulty, split, side=side))
     opening = wording.OPENING + IMAGE * model.config.image_seq_length
     order = sorted(range(len(asked)), key=lambda k: (asked[k].answer is None, len(asked[k].prompt)))
     result = [""] * len(asked)
-    for start in tqdm(range(0, len(order), batch), desc=difficulty, mininterval=5):
-        rows = order[start : start + batch]
-        texts = [opening + asked[k].prompt for k in rows]
-        tokens = tokenizer(texts, padding=True, return_tensors="pt")
-        output = model.generate(
-            input_ids=tokens["input_ids"],
-            attention_mask=tokens["attention_mask"],
-            pixel_values=normalise_pixels(pixels[[asked[k].scene for k in rows]]),
-            max_new_tokens=8 if asked[rows[-1]].answer is not None else 64,
-            do_sample=False,
-        )
-        new = output[:, tokens["input_ids"].shape[1] :]
-        for k, text in zip(
-            rows, tokenizer.batch_decode(new, skip_special_tokens=True), strict=True
-        ):
-            result[k] = text.strip()
+    with progress(len(order), "question", difficulty) as bar:
+        for start in range(0, len(order), batch):
+            rows = order[start : start + batch]
+            texts = [opening + asked[k].prompt for k in rows]
+            tokens = tokenizer(texts, padding=True, return_tensors="pt")
+            output = model.generate(
+                input_ids=tokens["input_ids"],
+                attention_mask=tokens["attention_mask"],
+                pixel_values=normalise_pixels(pixels[[asked[k].scene for k in rows]]),
+                max_new_tokens=8 if asked[rows[-1]].answer is not None else 64,
+                do_sample=False,
+            )
+            new = output[:, tokens["input_ids"].shape[1] :]
+            for k, text in zip(
+                rows, tokenizer.batch_decode(new, skip_special_tokens=True), strict=True
+            ):
+                result[k] = text.strip()
+            bar.update(len(rows))
     return result
 
 

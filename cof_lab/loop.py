@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from cof.evaluate.progress import progress
 from cof.files import blamed, whole
 from cof_lab.optim import OptimConfig, Optimizer
 
@@ -89,14 +91,12 @@ def fit(
         dev_every: steps between two dev evaluations, and at the end.
         stop_at: leave after this many steps in all, with a checkpoint (a sitting).
     """
-    from tqdm import tqdm
-
     path = folder / f"{stage.name}.pt"
     optimizer = Optimizer(stage.modules, optim, stage.scales)
     start = _resume(path, stage, optimizer)
     end = min(stage.schedule.steps, stop_at or stage.schedule.steps)
     saved = time.monotonic()
-    for step in tqdm(range(start, end), initial=start, total=end, desc=stage.name, mininterval=10):
+    for step in _shown(stage.name, start, end):
         loss, report = stage.loss(step)
         loss.backward()
         norm = optimizer.step(stage.schedule.factor(step))
@@ -110,6 +110,14 @@ def fit(
         if time.monotonic() - saved > 60 * minutes or step + 1 == end:
             save_checkpoint(path, _state(stage, optimizer, step + 1))
             saved = time.monotonic()
+
+
+def _shown(name: str, start: int, end: int) -> Iterator[int]:
+    """The steps, with progress on stderr."""
+    with progress(end, "step", name, done=start) as bar:
+        for step in range(start, end):
+            yield step
+            bar.update()
 
 
 def _state(stage: Stage, optimizer: Optimizer, step: int) -> dict[str, Any]:

@@ -49,7 +49,9 @@ class StubPipeline:
     """
 
     model = SimpleNamespace(
-        describe=lambda: {"name": "stub"}, layers=2, heads=2, narrows=True, space="self"
+        describe=lambda: {"name": "stub"},
+        **{"layers": 2, "heads": 2, "narrows": True, "space": "self"},
+        grounding="{question} where?",
     )
 
     def __init__(self, plain: bool = True, delay: float = 0.0) -> None:

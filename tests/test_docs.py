@@ -25,6 +25,7 @@ from cof.cli import main
 from cof.cli._config import bench_config
 from cof.config import plugins, schema
 from cof.evaluate.sweep import parse_settings
+from cof.harness.arguments import read_arguments
 from cof_lab.mini.common import MiniConfig, write_hashes
 from cof_lab.mini.write import write_all
 
@@ -42,6 +43,8 @@ NOT_RUN = {
     r"bash base_models/llava/mme\.sh": "needs LLaVA's package; tests/test_llava_package.py runs it",
     r"cof score (?!pope runs/)": "answers of other tools; tests/test_bench_*.py score such",
     r"cof bench": "minutes, or a GPU",
+    r"lmms-eval ": "tests/test_lmms_eval_cli.py calls it where it is installed",
+    r"python examples/vlmevalkit\.py": "needs VLMEvalKit; tests/test_vlmevalkit.py has a stand-in",
     r"(torchrun|accelerate|sbatch) ": "needs a launcher; tests/test_parallel.py has its own",
     r"cof tiny (train|export (FOLDER|runs/)|card|lab|methods|overview)": "minutes to hours",
     r"bash examples/eval_scripts/evidence\.sh": "minutes; tests/test_results.py has what it calls",
@@ -53,7 +56,7 @@ NOT_RUN = {
 """How a command begins, with the variables that are set for it -> why it is only held against
 what it names."""
 
-SHIMS = ("cof", "bash", "python", "torchrun", "accelerate", "sbatch", "pip")
+SHIMS = ("cof", "bash", "python", "torchrun", "accelerate", "sbatch", "pip", "lmms-eval")
 SMALL = {
     "data mini": ("--size", "2"),
     "sweep": ("bench.limit=1",),
@@ -204,16 +207,20 @@ def hold(call):
     program, *words = call.words
     if program in ("torchrun", "accelerate"):
         place = words.index("-m")
-        assert words[place + 1] == "cof.cli", call
-        program, words = "cof", words[place + 2 :]
+        program = {"cof.cli": "cof", "lmms_eval": "lmms-eval"}[words[place + 1]]
+        words = words[place + 2 :]
     if program == "cof":
         hold_command(words)
     elif program in ("bash", "sbatch"):
         hold_script(words, call.names)
+    elif program == "lmms-eval":
+        hold_options(words[words.index("--model_args") + 1].split(","))
     elif program == "pip":
         assert all(re.fullmatch(r"--no-deps|[a-z0-9-]+(==[\w.]+)?", word) for word in words), call
     elif program == "python":
         assert (ROOT / words[0]).is_file(), call
+        ends = [row for row, word in enumerate(words) if word[:2] == "--"]
+        hold_options(words[2 : min(ends, default=2)])
     else:
         pytest.fail(f"{call}: no rule for {program}")
 
@@ -239,6 +246,11 @@ def hold_command(words):
         bench = plugins.load("bench", given["benchmark"])
         named = {"root": given["root"] or "", "questions": given["questions"]}
         bench_config(bench, given["benchmark"], named, given["options"])
+
+
+def hold_options(pairs):
+    """Read the options of another tool's model."""
+    read_arguments(dict(pair.partition("=")[::2] for pair in pairs))
 
 
 def hold_script(words, names):

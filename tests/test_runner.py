@@ -298,7 +298,8 @@ class TestRefusal:
     def test_other_weights_are_refused_half_way(self, settings, pipelines, monkeypatch):
         path = run(settings()).path
         (path / "records.jsonl").write_text(json.dumps(lines(path)[0]) + "\n")
-        other = SimpleNamespace(describe=lambda: {"name": "stub", "revision": "2"})
+        said = {"name": "stub", "revision": "2"}
+        other = SimpleNamespace(**vars(StubPipeline.model) | {"describe": lambda: said})
         monkeypatch.setattr(StubPipeline, "model", other)
         with pytest.raises(RunError, match="cof-tiny: its files changed while it was loaded"):
             run(settings())

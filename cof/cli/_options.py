@@ -34,6 +34,20 @@ class Positive(click.FloatRange):
         return number
 
 
+def _quiet(ctx: click.Context, _option: click.Parameter, given: bool) -> None:
+    """Keep progress away until the command ends."""
+    if given:
+        from cof.evaluate.progress import quiet as no_progress
+
+        ctx.with_resource(no_progress())
+
+
+quiet = click.option(
+    "--quiet", is_flag=True, expose_value=False, callback=_quiet, help="No progress on stderr."
+)
+"""Decorator: an option of commands that show how far they are."""
+
+
 def place(_ctx: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
     """A callback for a file or folder that is written at the end.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from cof.cli._options import COUNT
+from cof.cli._options import COUNT, quiet
 
 
 @click.command()
@@ -20,6 +20,7 @@ from cof.cli._options import COUNT
 @click.option("--strict", is_flag=True, help="Stop at the first question that fails.")
 @click.option("--overwrite", is_flag=True, help="Start anew where the run folders exist.")
 @click.option("--retry-failed", is_flag=True, help="Ask the questions again that failed.")
+@quiet
 def controls(
     config: Path,
     overrides: tuple[str, ...],

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cof.cli._options import COUNT, SEED, folder
+from cof.cli._options import COUNT, SEED, folder, quiet
 from cof.cli.data_check import check
 from cof.cli.data_fetch import fetch
 
@@ -39,6 +39,7 @@ data.add_command(fetch)
     type=click.Choice(["MiniMME", "MiniPOPE", "MiniMMBench", "MiniVStar", "grounding"]),
     help="This one alone, or several: --only MiniMME --only MiniPOPE. Default: all.",
 )
+@quiet
 def mini(out: Path, seed: int, size: int, difficulty: str, only: tuple[str, ...]) -> None:
     """Draw MiniMME, MiniPOPE, MiniMMBench, MiniVStar and a grounding set into OUT.
 

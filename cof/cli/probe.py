@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cof.cli._options import COUNT, folder
+from cof.cli._options import COUNT, folder, quiet
 from cof.errors import ConfigError, RunError
 
 
@@ -21,18 +21,18 @@ from cof.errors import ConfigError, RunError
     callback=folder,
     help="Folder; default: that of the run.",
 )
+@quiet
 def probe(run: Path, limit: int, out: Path | None) -> None:
     """Load the model of RUN again and measure attention on the tokens that it highlighted.
 
     Writes attention.md, .csv, .tex and .png.
     """
-    from tqdm import tqdm
-
     from cof.analyse import attention
     from cof.analyse.naming import hash_names
     from cof.analyse.page import write_page
     from cof.config import plugins, schema
     from cof.evaluate.probe import measure
+    from cof.evaluate.progress import progress
     from cof.store.folder import load_run, run_hash
     from cof.store.origin import identify, identity_of
 
@@ -56,7 +56,11 @@ def probe(run: Path, limit: int, out: Path | None) -> None:
     model = plugins.load("models", config.names["model"]).load(config.model)
     exif = schema.exif_of(loaded.config)
     found = measure(model, chosen, Path(config.bench.root), config.refine, exif)
-    masses = list(tqdm(found, total=len(chosen), unit="question"))
+    masses = []
+    with progress(len(chosen), "question", run.name) as bar:
+        for mass in found:
+            masses.append(mass)
+            bar.update()
     whose = attention.QUERIES if model.space == "cross" else attention.LAST
     table = attention.table(masses, whose)
     figure = attention.figure(masses, hash_names([run_hash(loaded)]))

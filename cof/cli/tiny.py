@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import click
 
-from cof.cli._options import COUNT, SEED, place
+from cof.cli._options import COUNT, SEED, place, quiet
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -37,6 +37,7 @@ def tiny() -> None:
 )
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.")
 @click.option("--stop-at", type=click.IntRange(1), help="Leave after this language step.")
+@quiet
 def train(
     folder: Path,
     preset: str,
@@ -99,6 +100,7 @@ def size(folder: Path) -> float:
     help="Model card; CHECKPOINT/README.md.",
 )
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.")
+@quiet
 def card(checkpoint: Path, scenes: int, out: Path | None, threads: int | None) -> None:
     """Examine CHECKPOINT on the test split, print the release gates, write the model card."""
     import torch
@@ -128,6 +130,7 @@ def card(checkpoint: Path, scenes: int, out: Path | None, threads: int | None) -
 )
 @click.option("--pages-only", is_flag=True, help="Tables and figures again, from OUT's records.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.")
+@quiet
 def lab(
     checkpoint: Path,
     out: Path,

@@ -19,6 +19,7 @@ from cof.config.settings import settings_of
 from cof.errors import DataError, RunError, cut
 from cof.evaluate.memory import Ask, Fitted
 from cof.evaluate.prefetch import feed
+from cof.evaluate.progress import progress
 from cof.images import load_image
 from cof.store import manifest, origin
 from cof.store.dataset import PlannedBatch, batch_limit
@@ -95,10 +96,8 @@ def answer_all(
     Raises:
         RunError: with `strict`, a question failed; a batch does not fit into memory.
     """
-    from tqdm import tqdm
-
     config, folder = cells[0].config, cells[0].folder
-    load = partial(_open, pipeline, config.images.exif)
+    load = partial(open_image, pipeline, config.images.exif)
     known = [cell.folder.indexes() for cell in cells]
     done = set.intersection(*known)
     own = folder.ranks.deal(batches)
@@ -106,9 +105,8 @@ def answer_all(
     ask = _asker(pipeline, cells, rows)
     name = folder.path.name if len(cells) == 1 else f"{len(cells)} settings"
     total, left = (sum(map(len, some)) for some in (own, todo))
-    hidden = not folder.ranks.leads
     with (
-        tqdm(total=total, initial=total - left, unit="question", desc=name, disable=hidden) as bar,
+        progress(total, "question", name, total - left, folder.ranks.leads) as bar,
         contextlib.closing(
             feed(todo, Path(config.bench.root), config.general.workers, load)
         ) as fed,
@@ -142,7 +140,7 @@ def _asker(pipeline: CoF, cells: Sequence[RunSetting], rows: int | None) -> Ask:
     return Fitted(ask, limit, size == "auto", changed)
 
 
-def _open(pipeline: CoF, exif: Exif, path: Path) -> Prepared:
+def open_image(pipeline: CoF, exif: Exif, path: Path) -> Prepared:
     """An image file, ready for the pipeline; done ahead, in a worker.
 
     Raises:

@@ -82,7 +82,7 @@ def run_cells(settings: Sequence[RunConfig], options: Options | None = None) -> 
         raise ConfigError("bench: settings that are compared must ask the same questions")
     questions = read_questions(first)
     for one in settings:
-        _check(one, questions)
+        check(one, questions)
     ranks = Ranks.here()
     with (
         contextlib.closing(ImageHash(questions, Path(first.bench.root))) as images,
@@ -117,7 +117,7 @@ def _asks(config: RunConfig) -> tuple[Any, ...]:
     return config.names["bench"], config.bench, config.subset
 
 
-def _check(config: RunConfig, questions: Sequence[Question]) -> None:
+def check(config: RunConfig, questions: Sequence[Question]) -> None:
     """Let the coarse stage refuse the benchmark, before anything is loaded or written."""
     stage = plugins.load("locate", config.names["locate"])
     check_dataset = getattr(stage, "check_dataset", None)
@@ -179,8 +179,7 @@ def _open(
 ) -> RunSetting:
     """The setting's folder, locked."""
     made = origin.made(config.as_dict(), identity, asked)
-    path = Path(config.general.out) / (config.general.name or _name(config, made))
-    folder = RunFolder(path, ranks)
+    folder = RunFolder(run_path(config, made), ranks)
     locks.enter_context(folder.locked())
     return RunSetting(config, folder, asked, images, identity)
 
@@ -286,5 +285,7 @@ def _score(
     folder.write_json(SCORES, scores)
 
 
-def _name(config: RunConfig, made: origin.Made) -> str:
-    return origin.run_name(config, config.names["refine"], origin.digest(made))
+def run_path(config: RunConfig, made: origin.Made) -> Path:
+    """The folder of a run: named, or after what it is made of."""
+    named = origin.run_name(config, config.names["refine"], origin.digest(made))
+    return Path(config.general.out) / (config.general.name or named)

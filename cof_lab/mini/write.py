@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cof.errors import DataError
+from cof.evaluate.progress import progress as show
 from cof.files import write_whole
 from cof_lab.mini.common import DRAWN, MiniConfig, write_hashes
 
@@ -48,17 +49,15 @@ def write_all(
         out: the folder.
         config: how they are drawn.
         only: names of `PARTS`.
-        progress: show a bar on stderr.
+        progress: show on stderr how far it is.
 
     Returns: the number of questions of each benchmark of `only`.
 
     Raises:
         DataError: `out` holds other files, or benchmarks drawn with other settings.
     """
-    from tqdm import tqdm
-
     counts = _there(out, config)
-    with tqdm(unit=" scenes", disable=not progress) as bar:
+    with show(None, "scene", "drawing", shown=progress) as bar:
         token = DRAWN.set(bar.update)
         try:
             for name in only:

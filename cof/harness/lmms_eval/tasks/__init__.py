@@ -1,0 +1,1 @@
+"""No tasks of our own: LMMS_EVAL_PLUGINS wants the folder."""
