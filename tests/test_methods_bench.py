@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from cof.store.folder import load_run
 from cof_lab import methods, methods_page
 from cof_lab.methods import BenchConfig, run
 
-CHECKPOINT = Path(__file__).parents[1] / "base_models" / "cof-tiny"
+ROOT = Path(__file__).parents[1]
+CHECKPOINT = ROOT / "base_models" / "cof-tiny"
 SMALL = BenchConfig(
     sets=("fine", "vstar"),
     questions=4,
@@ -95,6 +97,15 @@ def test_tables_by_hand(tmp_path):
     place = methods_page.localisation_table([one]).rows[0]
     assert place[:3] == ("fine", "own", 40)
     assert [cell.estimate.value for cell in place[3:]] == [37.5, 50.0]
+
+
+@pytest.mark.parametrize(
+    "folder", sorted((ROOT / "results" / "methods").iterdir()), ids=lambda path: path.name
+)
+def test_committed_tables_are_their_records(folder, tmp_path):
+    for path in folder.glob("*.csv*"):
+        shutil.copy(path, tmp_path)
+    assert methods_page.write(tmp_path).read_bytes() == (folder / "methods.md").read_bytes()
 
 
 def test_what_it_refuses(done):

@@ -43,6 +43,7 @@ def commands():
     """The arguments of every `cof report` of tables.sh; runs as `unpacked` has them."""
     with tempfile.TemporaryDirectory() as folder:
         found = called("results/tables.sh", Path(folder), TMPDIR=folder)
+        found = [command for command in found if command[0] == "report"]
         place = re.compile(re.escape(folder) + r"/[^/]+")  # where the script unpacked them
         return [[place.sub(str(unpacked()), part) for part in command] for command in found]
 
