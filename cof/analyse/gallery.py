@@ -12,13 +12,14 @@ from cof.analyse.compare import changes
 from cof.analyse.figures import save, stamp
 from cof.analyse.naming import hash_names
 from cof.analyse.passes import bench_of, scored_pass
+from cof.analyse.passes import bench_of, scored_pass
+from cof.bench.common.containers import places
 from cof.config import plugins
 from cof.config.schema import exif_of
 from cof.errors import DataError
 from cof.files import Folder, write_whole
 from cof.images import load_image
 from cof.regions.boxes import centre_crop, padded_square
-from cof.store.dataset import pictures_of
 from cof.store.folder import Run, run_hash
 from cof.store.manifest import latest
 from cof.types import NOWHERE, Focus, Quad, Result
@@ -50,7 +51,7 @@ def write_gallery(
     lines = ["# Questions gained and lost", ""]
     for run, name in zip(runs, names, strict=True):
         lines += [f"## {escape.markdown(name)}", ""]
-        lines += _run(run, out, count, images or pictures_of(*bench_of(run)))
+        lines += _run(run, out, count, images or places(*bench_of(run)))
     return write_whole(out / PAGE, "\n".join(lines) + "\n")
 
 

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from cof import prompts
+from cof.bench.common.containers import folder_of, places
 from cof.config import plugins
 from cof.config.build import build
 from cof.config.general import SUBSET
@@ -78,13 +79,7 @@ def pictures(config: RunConfig) -> Folder:
     Raises:
         DataError: such a file is gone or damaged.
     """
-    return pictures_of(plugins.load("bench", config.names["bench"]), config.bench)
-
-
-def pictures_of(bench: ModuleType, config: Any) -> Folder:
-    """As `pictures`, of a benchmark's module and its Config."""
-    found: Folder = bench.pictures(config) if hasattr(bench, "pictures") else Path(config.root)
-    return found
+    return places(plugins.load("bench", config.names["bench"]), config.bench)
 
 
 def _check_images(config: RunConfig, root: Folder, names: Sequence[str]) -> None:
@@ -99,7 +94,7 @@ def _check_images(config: RunConfig, root: Folder, names: Sequence[str]) -> None
 
 def _elsewhere(config: RunConfig, name: str) -> str:
     """Where an image is, one folder above or below its place, and which key says so."""
-    root, folder = Path(config.bench.root), getattr(config.bench, "images", "")
+    root, folder = folder_of(config.bench.root), getattr(config.bench, "images", "")
     below = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
     inner = name.removeprefix(f"{folder}/") if folder else name
     for base in (root, root.parent, *below):
