@@ -14,7 +14,7 @@ from PIL import Image
 
 from cof.bench import mme, pope
 from cof.bench.common import containers
-from cof.bench.common.tables import entries
+from cof.bench.common.containers import entries
 from cof.cli import main
 from cof.config import plugins, schema
 from cof.errors import DataError

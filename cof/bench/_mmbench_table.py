@@ -8,9 +8,10 @@ from pathlib import Path
 
 from cof.bench.common.answers import unique
 from cof.bench.common.choice import LETTERS
+from cof.bench.common.containers import entries
 from cof.bench.common.files import file_of
 from cof.bench.common.rows import whole_number
-from cof.bench.common.tables import Entry, entries
+from cof.bench.common.tables import Entry
 from cof.errors import DataError, cut
 from cof.files import Member, whole
 

@@ -1,8 +1,11 @@
 """Which files of `bench.root` hold a benchmark, and the questions and pictures of tables.
 
-A benchmark's own layout comes first. Where it is not, tables are looked for: `held` reads them, and
-what it says of a question is what the benchmark's own files say, so that a dataset has one hash in
-whatever container it lies.
+A benchmark's own layout comes first. Where it is not, tables are looked for: TSV as VLMEvalKit has
+them, parquet as on the Hugging Face Hub. `held` reads them, and what it says of a question is what
+the benchmark's own files say, so that a dataset has one hash in whatever container it lies.
+
+Questions are read at once, pictures one by one when they are wanted, out of the table itself:
+nothing is unpacked, and a parquet file takes the memory of two of its row groups.
 """
 
 from __future__ import annotations
@@ -15,7 +18,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from cof.bench.common.tables import Entry, entries
+from cof.bench.common._parquet import parquet_entries
+from cof.bench.common._tsv import tsv_entries
+from cof.bench.common.tables import Entry
 from cof.errors import DataError, cut
 from cof.files import Folder, Member, Packed
 from cof.types import Question
@@ -55,7 +60,8 @@ def held(ask: Ask, config: Any, files: Sequence[Path], look: bool = False) -> He
 
 @lru_cache(maxsize=4)
 def _held(ask: Ask, config: Any, files: tuple[tuple[Path, int, int], ...], look: bool) -> Held:
-    questions, members = [], {}
+    questions: list[Question] = []
+    members: dict[str, Member] = {}
     for question, picture in ask(rows_of([file for file, *_ in files], look), config):
         questions.append(question)
         if picture is not None:
@@ -63,6 +69,19 @@ def _held(ask: Ask, config: Any, files: tuple[tuple[Path, int, int], ...], look:
     if not questions:
         raise DataError(f"{files[0][0]}: no questions")
     return Held(tuple(questions), Packed(folder_of(config.root), members))
+
+
+def entries(path: Path, look: bool = False) -> Iterator[Entry]:
+    """The rows of a table in their order.
+
+    Args:
+        path: a .tsv or .parquet file.
+        look: say of each picture its mark and format, for which a parquet file is read through.
+
+    Raises:
+        DataError: not such a file, or one that is damaged; a .parquet without pyarrow installed.
+    """
+    return parquet_entries(path, look) if path.suffix == ".parquet" else tsv_entries(path)
 
 
 def rows_of(files: Iterable[Path], look: bool = False) -> Iterator[Entry]:
@@ -89,7 +108,9 @@ def places(bench: ModuleType, config: Any) -> Folder:
     Raises:
         DataError: a table that holds them is gone or damaged.
     """
-    found: Folder = bench.pictures(config) if hasattr(bench, "pictures") else Path(config.root)
+    if not hasattr(bench, "pictures") or not Path(config.root).exists():
+        return Path(config.root)
+    found: Folder = bench.pictures(config)
     return found
 
 

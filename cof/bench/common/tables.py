@@ -1,14 +1,9 @@
-"""Tables that hold a benchmark: TSV as VLMEvalKit has them, parquet as on the Hugging Face Hub.
-
-Questions are read at once, pictures one by one when they are wanted, out of the table itself:
-nothing is unpacked, and a table of any size takes the memory of one row group.
-"""
+"""A row of a table that holds a benchmark, whatever the table's format."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from cof.bench.common.rows import Row
@@ -42,26 +37,6 @@ class Entry:
         """The first of some columns that has a value, as text; "" where none has."""
         values = (self.cells.get(name) for name in names)
         return next((str(value) for value in values if value not in (None, "")), "")
-
-
-def entries(path: Path, look: bool = False) -> Iterator[Entry]:
-    """The rows of a table in their order.
-
-    Args:
-        path: a .tsv or .parquet file.
-        look: say of each picture its mark and format, for which a parquet file is read through.
-
-    Raises:
-        DataError: not such a file, or one that is damaged; a .parquet without pyarrow installed.
-    """
-    if path.suffix == ".parquet":
-        from cof.bench.common._parquet import parquet_entries
-
-        yield from parquet_entries(path, look)
-    else:
-        from cof.bench.common._tsv import tsv_entries
-
-        yield from tsv_entries(path)
 
 
 def suffix_of(head: bytes) -> str:
