@@ -18,7 +18,6 @@ from cof.bench.common.answers import (
     Answers,
     Given,
     Said,
-    add_up,
     llava_answer,
     match_answers,
     reworded,
@@ -28,7 +27,7 @@ from cof.bench.common.files import read_json, read_json_rows, read_jsonl, write_
 from cof.bench.common.rows import Row, inside
 from cof.bench.common.tables import Entry
 from cof.bench.common.tally import Mark, Part, Tally, added, scored
-from cof.bench.common.vqa_words import normalise
+from cof.bench.common.vqa_words import soft_accuracy
 from cof.errors import DataError, shown
 from cof.files import Folder
 from cof.prompts import SHORT_ANSWER
@@ -112,13 +111,7 @@ def credit(question: Question, answer: Said, config: Config | None = None) -> fl
     """The soft accuracy of one answer, in [0, 1]."""
     if not question.reference or answer is None:
         return 0.0
-    truths = [normalise(text) for text in json.loads(question.reference)]
-    said = normalise(answer)
-    if said not in truths:
-        return 0.0
-    count = truths.count(said)
-    shares = [min(1.0, float(count - (truth == said)) / 3) for truth in truths]
-    return add_up(shares) / len(shares)
+    return soft_accuracy(answer, json.loads(question.reference))
 
 
 def score(

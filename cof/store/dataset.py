@@ -102,7 +102,8 @@ def _elsewhere(config: RunConfig, name: str) -> str:
             if _is_file(base / part):
                 place = (base / part).parents[len(PurePosixPath(inner).parts) - 1]
                 here = Path(os.path.relpath(place, root)).as_posix()
-                say = f"bench.images={here}" if folder else f"bench.root={place}"
+                named = hasattr(config.bench, "images")
+                say = f"bench.images={here}" if named else f"bench.root={place}"
                 return f"; {base / part} is there: set {say}"
     return "; bench.root has to name the folder that holds them"
 
