@@ -27,7 +27,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from cof.bench import gqa, jsonl, mmbench, mme, pope, refcoco, textvqa, vstar
+    from cof.bench import (
+        cvbench,
+        gqa,
+        hallusionbench,
+        hrbench,
+        jsonl,
+        mmbench,
+        mme,
+        mmvp,
+        pope,
+        refcoco,
+        scienceqa,
+        seedbench,
+        textvqa,
+        vstar,
+    )
     from cof.bench.common.answers import Answers
     from cof.bench.common.tally import Tally
     from cof.files import Folder
@@ -103,4 +118,7 @@ class MayHave(Protocol):
 
 
 if TYPE_CHECKING:
-    _HELD: tuple[Contract, ...] = (gqa, jsonl, mmbench, mme, pope, refcoco, textvqa, vstar)
+    _HELD: tuple[Contract, ...] = (
+        *(cvbench, gqa, hallusionbench, hrbench, jsonl, mmbench, mme, mmvp, pope, refcoco),
+        *(scienceqa, seedbench, textvqa, vstar),
+    )

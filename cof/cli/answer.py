@@ -84,7 +84,7 @@ def _data(
     if not images.is_dir():
         raise ConfigError(f"{images}: no such folder; IMAGES is the folder of the images")
     asked = {"name": "jsonl", "root": str(questions), "images": str(images.resolve())}
-    data = {"images": {"exif": "apply"}, "batch_size": "auto"}
+    data: dict[str, Any] = {"images": {"exif": "apply"}, "batch_size": "auto"}
     data |= parse_yaml(config) if config else {}
     data |= {"bench": {**asked, "suffix": "none"}, "plain": plain}
     data |= {"out": str(out.parent), "name": f"{out.stem}.run"}

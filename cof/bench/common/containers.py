@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from cof.bench.common._parquet import parquet_entries
 from cof.bench.common._tsv import tsv_entries
+from cof.bench.common.answers import with_boxes
 from cof.bench.common.tables import Entry
 from cof.errors import DataError, cut
 from cof.files import Folder, Member, Packed
@@ -112,6 +113,16 @@ def places(bench: ModuleType, config: Any) -> Folder:
         return Path(config.root)
     found: Folder = bench.pictures(config)
     return found
+
+
+def id_boxes(questions: Sequence[Question], root: str) -> list[Question]:
+    """The questions with the boxes of a regions.jsonl (`id`, `boxes`), where there is one.
+
+    Raises:
+        DataError: as `with_boxes`.
+    """
+    ids = [question.id for question in questions]
+    return with_boxes(questions, folder_of(root), ids, lambda row: row.key("id"))
 
 
 def shards(root: str, *wanted: str) -> list[Path]:
