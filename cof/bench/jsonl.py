@@ -199,7 +199,8 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
         raise DataError(f"{config.root}: its questions have no answers, so none can be scored")
     rows = read_jsonl(path)
     name = "question_id" if "question_id" in rows[0].values else "id"
-    given = [Given(row.key(name), row.text("text"), row.where) for row in rows]
+    said = [row for row in rows if row.value("text") is not None]  # None: the question failed
+    given = [Given(row.key(name), row.text("text"), row.where) for row in said]
     return match_answers(questions, [one.id for one in questions], given, path, allow_missing)
 
 
