@@ -12,7 +12,6 @@ from cof.analyse.compare import changes
 from cof.analyse.figures import save, stamp
 from cof.analyse.naming import hash_names
 from cof.analyse.passes import bench_of, scored_pass
-from cof.analyse.passes import bench_of, scored_pass
 from cof.bench.common.containers import places
 from cof.config import plugins
 from cof.config.schema import exif_of
