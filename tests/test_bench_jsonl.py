@@ -201,10 +201,10 @@ def test_a_failing_image_is_said_and_asked_again(tmp_path, asked):
     failed = [line for line in lines_of(out) if "error" in line]
     assert [(line["id"], line["text"]) for line in failed] == [("2", None), ("3", None)]
     assert "b.jpg" in failed[0]["error"]
-    truth = make(tmp_path / "truth")
-    scored = cof("score", "jsonl", out, "--ground-truth", truth)
-    assert scored.exit_code == 2
-    assert "is not among the questions" in scored.stderr  # `s` has a name of its own there
+    truth = make(tmp_path / "truth", [{**row, "id": str(n)} for n, row in enumerate(ROWS, 1)])
+    scored = ("score", "jsonl", out, "--ground-truth", truth, "--json")
+    assert "2 of 4 questions have no answer, the first is 2" in cof(*scored).stderr
+    assert json.loads(cof(*scored, "--allow-missing").stdout)["unanswered"] == 2
     Image.new("RGB", (8, 6)).save(tmp_path / "pictures" / "b.jpg")
     assert cof(*call, "--retry-failed").exit_code == 0
     assert not any("error" in line for line in lines_of(out))
