@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+import sys
 
 import pytest
 import tables
@@ -88,6 +89,33 @@ def test_the_same_questions_give_the_same_hash_and_records(made, mini, tmp_path,
     checked = CliRunner().invoke(main, ["data", "check", name, str(root), "--open"])
     assert "images are missing" not in checked.output
     assert "cannot be read" not in checked.output
+
+
+def test_a_run_goes_on_in_another_container(mini, tmp_path, monkeypatch):
+    asked = []
+
+    class Stub(StubPipeline):
+        def answer_batch(self, questions, images):
+            asked.extend(question.id for question in questions)
+            return super().answer_batch(questions, images)
+
+    monkeypatch.setattr(runner, "build_pipeline", lambda settings: Stub(True))
+    copy = into("tsv", "mme", mini / "MiniMME", tmp_path / "copy")
+    same = {"out": str(tmp_path), "name": "same"}
+    done = runner.run(settings_of("mme", mini / "MiniMME").with_(same))
+    records = done.path / "records.jsonl"
+    lines = records.read_bytes().splitlines(keepends=True)
+    records.write_bytes(b"".join(lines[:-4]))
+    runner.run(settings_of("mme", copy).with_(same))
+    assert len(asked) == len(lines) + 4
+    assert records.read_bytes().count(b"\n") == len(lines)
+
+
+def test_without_pyarrow_it_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "test.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"test.parquet: needs .* pip install pyarrow"):
+        mme.read(mme.Config(str(tmp_path)))
 
 
 def test_a_question_of_several_settings_may_be_one_row(mini, tmp_path):

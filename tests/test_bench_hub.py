@@ -119,6 +119,21 @@ def test_parquet_files_in_the_lmms_lab_form(tmp_path):
     assert len(bench.read(bench.Config(str(tmp_path / "out")))) == 6
 
 
+@pytest.mark.parametrize(
+    ("name", "wanted"), [("hrbench", None), ("scienceqa", "ScienceQA-IMG/test-*"), ("vstar", None)]
+)
+def test_some_are_kept_as_the_hub_has_them(name, wanted, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *a, **k: asked.append((a, k)))
+    assert hub.fetch_benchmark(name, tmp_path / "out") == tmp_path / "out"
+    (repository,), options = asked[0]
+    assert repository == hub.RECIPES[name][0]
+    assert options == {
+        **{"repo_type": "dataset", "local_dir": tmp_path / "out"},
+        "allow_patterns": wanted,
+    }
+
+
 def test_a_missing_package_is_named_with_the_way_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(DataError, match=r"lmms-lab/POPE: .* pip install 'cof\[hub\]'"):
