@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import tables
@@ -14,7 +15,7 @@ from mme_folders import write_jsonl
 from PIL import Image
 
 from cof.bench import mme, pope
-from cof.bench.common import containers
+from cof.bench.common import _parquet, containers
 from cof.bench.common.containers import entries
 from cof.cli import main
 from cof.config import plugins, schema
@@ -109,6 +110,21 @@ def test_a_run_goes_on_in_another_container(mini, tmp_path, monkeypatch):
     runner.run(settings_of("mme", copy).with_(same))
     assert len(asked) == len(lines) + 4
     assert records.read_bytes().count(b"\n") == len(lines)
+
+
+def test_few_row_groups_are_in_memory_and_threads_may_share_them(tmp_path):
+    pytest.importorskip("pyarrow")
+    rows = [{"image": bytes([k]) * 100, "n": k} for k in range(20)]
+    files = [
+        tables.write_parquet(tmp_path / f"{k}.parquet", rows[k * 10 : k * 10 + 10]) for k in (0, 1)
+    ]
+    found = [entry for file in files for entry in entries(file)]
+    order = [k for k in range(20) for _ in range(3)]
+    random.Random(0).shuffle(order)
+    with ThreadPoolExecutor(4) as pool:
+        read = list(pool.map(lambda k: found[k].picture.read(), order))
+    assert read == [rows[k]["image"] for k in order]
+    assert len(_parquet._HELD) <= _parquet._KEPT
 
 
 def test_without_pyarrow_it_says_what_to_install(tmp_path, monkeypatch):

@@ -19,8 +19,15 @@ from cof.files import Member
 _COLUMNS = ("image", "images", "decoded_image", "bytes")
 """Where copies of benchmarks keep their pictures."""
 
-_KEPT = 2
-"""Row groups in memory: one that the model is fed from, one that is being hashed."""
+_KEPT = 3
+"""Row groups in memory, of all files together: one that the model is fed from and the next, and one
+that is being hashed."""
+
+_HELD: OrderedDict[tuple[_Table, int], Any] = OrderedDict()
+"""Pictures of the row groups that were asked for last."""
+
+_LOCK = threading.Lock()
+"""Of `_HELD`."""
 
 
 def parquet_entries(path: Path, look: bool) -> Iterator[Entry]:
@@ -45,7 +52,6 @@ class _Table:
 
     def __init__(self, path: Path) -> None:
         self._path, self._lock = path, threading.Lock()
-        self._held: OrderedDict[int, Any] = OrderedDict()
         try:
             import pyarrow.parquet
         except ImportError as error:
@@ -79,13 +85,16 @@ class _Table:
     def column(self, group: int) -> Any:
         """The pictures of a group, by row."""
         with self._lock, _blamed(self._path):
-            if group not in self._held:
-                table = self._file.read_row_group(group, columns=[self.picture])
-                self._held[group] = table.column(0)
-            self._held.move_to_end(group)
-            while len(self._held) > _KEPT:
-                self._held.popitem(last=False)
-            return self._held[group]
+            with _LOCK:
+                found = _HELD.get((self, group))
+            if found is None:
+                found = self._file.read_row_group(group, columns=[self.picture]).column(0)
+        with _LOCK:
+            _HELD[self, group] = found
+            _HELD.move_to_end((self, group))
+            while len(_HELD) > _KEPT:
+                _HELD.popitem(last=False)
+        return found
 
     def read(self, group: int, row: int) -> bytes:
         """One picture."""

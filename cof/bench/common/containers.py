@@ -5,7 +5,7 @@ them, parquet as on the Hugging Face Hub. `held` reads them, and what it says of
 the benchmark's own files say, so that a dataset has one hash in whatever container it lies.
 
 Questions are read at once, pictures one by one when they are wanted, out of the table itself:
-nothing is unpacked, and a parquet file takes the memory of two of its row groups.
+nothing is unpacked, and parquet files take the memory of three of their row groups.
 """
 
 from __future__ import annotations
