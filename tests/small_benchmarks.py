@@ -14,7 +14,7 @@ KINDS = {
     "hallusionbench": ("release", "parquet", "tsv"),
     "mmvp": ("release", "parquet", "tsv"),
     "hrbench": ("tsv", "parquet"),
-    "seedbench": ("release", "parquet"),
+    "seedbench": ("release", "parquet", "tsv"),
     "scienceqa": ("release", "parquet", "tsv"),
     "cvbench": ("parquet",),
 }
@@ -156,6 +156,17 @@ def seedbench(kind, folder):
         for number in (0, 1, 3):
             save(folder / "SEED-Bench-image" / f"{number}.jpg", number)
         return folder
+    if kind == "tsv":
+        tabled = [
+            {
+                **{"question": "What?", "answer": row["answer"], "category": "Spatial Relation"},
+                **{letter: row[f"choice_{letter.lower()}"] for letter in "ABCD"},
+                "image": picture(number),
+            }
+            for number, row in enumerate(rows)
+            if row["data_type"] == "image"
+        ]
+        return tables.write_tsv(folder / "SEEDBench_IMG.tsv", tabled)
     packed = [{**row, "image": picture(number)} for number, row in enumerate(rows)]
     return tables.write_parquet(folder / "data/test-00000-of-00001.parquet", packed)
 
