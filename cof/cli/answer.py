@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cof.cli._options import place
+from cof.cli._options import place, quiet
 from cof.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 @click.option("--plain", is_flag=True, help="Also answer without the highlight.")
 @click.option("--overwrite", is_flag=True, help="Ask everything anew.")
 @click.option("--retry-failed", is_flag=True, help="Ask the questions again that failed.")
+@quiet
 def answer(
     questions: Path,
     images: Path,
