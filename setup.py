@@ -38,6 +38,7 @@ setup(
         "tqdm>=4.66",
         "huggingface_hub>=1.0",
         "openpyxl>=3.1",
+        "pyarrow>=17",
     ],
     extras_require={
         "hub": ["datasets>=4.2"],  # cof data fetch

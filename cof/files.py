@@ -8,17 +8,64 @@ the system refuses becomes a `DiskError`: one line with file and reason.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from cof.errors import CofError
 
 
 class DiskError(CofError):
     """A file or folder cannot be read or written: disk full, read-only, gone, no file at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A file inside another one, such as a picture in a table; stands where a Path may.
+
+    Attributes:
+        name: the outer file and the place in it, for messages.
+        read: its bytes; raises a CofError where the outer file is damaged or gone.
+    """
+
+    name: str
+    read: Callable[[], bytes] = field(repr=False)
+
+    def is_file(self) -> bool:
+        """It is: nobody has a Member of what is not there."""
+        return True
+
+    def open(self, mode: str = "rb") -> io.BytesIO:
+        """Its bytes as a file."""
+        return io.BytesIO(self.read())
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A folder of which some files lie inside other ones; `/` finds either.
+
+    Attributes:
+        folder: where the outer files are.
+        members: name -> file.
+    """
+
+    folder: Path
+    members: Mapping[str, Member] = field(repr=False)
+
+    def __truediv__(self, name: str) -> Path | Member:
+        return self.members.get(name) or self.folder / name
+
+
+Folder = Path | Packed
+"""Where pictures are found by their names."""
 
 
 def write_whole(path: Path, content: str | bytes) -> Path:
@@ -101,7 +148,10 @@ def _settle(fresh: Path, target: Path) -> None:
     fresh.replace(target)
 
 
-def regular(path: Path) -> Path:
+_File = TypeVar("_File", Path, Path | Member)
+
+
+def regular(path: _File) -> _File:
     """The path, if it is a file (or a link to one): no folder, device, socket or pipe.
 
     Opening one of those may hang for ever, or do something.
@@ -109,6 +159,8 @@ def regular(path: Path) -> Path:
     Raises:
         DiskError: it is something else, does not exist, or cannot be looked at.
     """
+    if isinstance(path, Member):
+        return path
     with blamed(path, "read"):
         mode = path.stat().st_mode
     refuse_kind(path, mode)

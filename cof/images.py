@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from cof.errors import DataError, cut
 from cof.exif import Exif, as_stored, orientation, stored_size, upright
-from cof.files import DiskError, regular
+from cof.files import DiskError, Member, regular
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +46,7 @@ _DEEP_RANGES = {"I;16": (65535,), "I": (255, 65535), "F": (1, 255, 65535)}
 
 
 def load_image(
-    path: str | Path,
+    path: str | Path | Member,
     *,
     exif: Exif = "apply",
     allow_url: bool = False,
@@ -58,7 +58,7 @@ def load_image(
     composited (as published), 16-bit and float greys are scaled to 8 bit.
 
     Args:
-        path: a file, or with `allow_url` an http(s) address.
+        path: a file, one inside another, or with `allow_url` an http(s) address.
         exif: `apply` turns the picture upright, as people see it; `ignore` leaves it as it is
             stored, as the published code does and as benchmarks annotate it.
         allow_url: fetch a URL; refused otherwise.
@@ -70,7 +70,7 @@ def load_image(
         DiskError: the machine has no more open files to give; the image may be whole.
         MemoryError: it does not fit into memory; likewise.
     """
-    url = _URL.match(str(path))
+    url = None if isinstance(path, Member) else _URL.match(str(path))
     if url and not allow_url:
         raise DataError(
             f"image {str(path)!r} is a URL and is not fetched unless asked; "
@@ -85,7 +85,7 @@ def load_image(
         raise _blame(path, error) from error
 
 
-def header(path: str | Path) -> tuple[tuple[int, int], int]:
+def header(path: str | Path | Member) -> tuple[tuple[int, int], int]:
     """Size (width, height) in pixels as stored, and EXIF orientation (1 to 8); nothing is decoded.
 
     Raises:
@@ -100,8 +100,10 @@ def header(path: str | Path) -> tuple[tuple[int, int], int]:
         raise _blame(path, error) from error
 
 
-def _file(path: str | Path) -> Path:
-    """The path, if it is a file that can hold an image."""
+def _file(path: str | Path | Member) -> Path | BinaryIO:
+    """The file, if it can hold an image."""
+    if isinstance(path, Member):
+        return path.open()
     try:
         file = regular(Path(path))
         if file.stat().st_size:
@@ -142,7 +144,7 @@ _FULL = (errno.EMFILE, errno.ENFILE)
 """The system's own limits: the next image would fail as well."""
 
 
-def _blame(path: str | Path, error: Exception) -> Exception:
+def _blame(path: str | Path | Member, error: Exception) -> Exception:
     """What a failure while an image is opened and decoded is to be reported as.
 
     Decoders raise whatever a damaged file makes them trip over, so what is left when the machine's

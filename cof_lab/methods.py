@@ -36,7 +36,7 @@ from cof.images import load_image
 from cof.models.base import Counters
 from cof.models.common.checkpoint import digest
 from cof.pipeline import CoF
-from cof.store.dataset import read_questions
+from cof.store.dataset import pictures, read_questions
 from cof.store.folder import Run
 from cof.types import Question, Result
 from cof_lab.mini import mme, pope, vstar
@@ -275,7 +275,7 @@ def _batches(base: RunConfig, count: int) -> list[Asked]:
     questions = read_questions(base)
     count = min(count, len(questions))
     chosen = [questions[k * len(questions) // count] for k in range(count)]
-    root = Path(base.bench.root)
+    root = pictures(base)
     images = {one.image: load_image(root / one.image) for one in chosen}
     parts = [chosen[k : k + BATCH] for k in range(0, count, BATCH)]
     return [(part, [images[one.image] for one in part]) for part in parts]

@@ -29,6 +29,7 @@ from cof.evaluate.probe import measure
 from cof.evaluate.runner import run_cells
 from cof.files import write_whole
 from cof.models.common.checkpoint import digest
+from cof.store.dataset import pictures
 from cof.store.folder import Run
 from cof_lab.mini import mme
 from cof_lab.mini.common import MiniConfig
@@ -176,7 +177,7 @@ def _write_attention(run: Run, path: Path, limit: int) -> None:
     model = plugins.load("models", config.names["model"]).load(config.model)
     rows = []
     exif = schema.exif_of(run.config)
-    masses = measure(model, chosen, Path(config.bench.root), config.refine, exif)
+    masses = measure(model, chosen, pictures(config), config.refine, exif)
     for result, mass in zip(chosen, masses, strict=True):
         lines = zip(mass.before, mass.after, mass.image_before, mass.image_after, strict=True)
         for layer, line in enumerate(lines):

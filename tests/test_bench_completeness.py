@@ -103,7 +103,7 @@ def test_known_hashes(tmp_path, monkeypatch):
 def test_what_cannot_be_read_is_a_problem(tmp_path):
     result = check("textvqa", tmp_path)
     assert result.exit_code == 1
-    assert "cannot be read" in result.stdout
+    assert "holds nothing; looked for TextVQA_0.5.1_val.json" in result.stdout
     assert "textvqa.org" in result.stdout
     assert check("nonsense", tmp_path).exit_code == 2
     assert check("mme", tmp_path, "colour=red").exit_code == 2

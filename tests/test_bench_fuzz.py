@@ -14,9 +14,28 @@ from mme_folders import write_jsonl
 from openpyxl import Workbook
 from PIL import Image
 
-from cof.bench import gqa, mmbench, mme, pope, refcoco, textvqa, vstar
+from cof.bench import _mme_files as mme_files
+from cof.bench import _pope_files as pope_files
+from cof.bench import (
+    cvbench,
+    gqa,
+    hallusionbench,
+    hrbench,
+    jsonl,
+    mmbench,
+    mme,
+    mmvp,
+    pope,
+    refcoco,
+    scienceqa,
+    seedbench,
+    textvqa,
+    vstar,
+)
 from cof.bench.common.completeness import check_folder
+from cof.bench.common.tables import Entry
 from cof.errors import DataError
+from cof.files import Member
 from cof.locate._boxes_file import read_boxes
 
 FAST = limits(
@@ -128,7 +147,22 @@ def said(key, text="Yes", **more):
     return [{"question_id": key, "prompt": "Is it?", "text": text, **more}]
 
 
+HALLUSION = {"category": "VD", "subcategory": "figure", "visual_input": "1", "set_id": "0"}
+HALLUSION |= {"figure_id": "1", "question_id": "2", "question": "Is it?", "gt_answer": "1"}
+HALLUSION |= {"filename": "./hallusion_bench/VD/figure/0_1.png"}
+SEED = {"question_id": "1", "question": "?", "answer": "A", "choice_a": "a", "choice_b": "b"}
+SEED |= {"data_type": "image", "data_id": "1.jpg", "question_type_id": 1}
+SCIENCE = {"question": "?", "choices": ["a", "b"], "answer": 1, "image": "image.png", "hint": "h"}
+OWN = [
+    {"image": "a.jpg", "question": "Is it?", "answer": "yes", "boxes": [[0, 0, 1, 1]]},
+    {"image": "a.jpg", "question": "?", "answer": "B", "options": ["a", "b"], "id": "q"},
+]
 CASES = {
+    "hallusionbench": ([HALLUSION], dump, "hallusionbench/HallusionBench.json", hallusionbench),
+    "seedbench": ({"questions": [SEED]}, dump, "seedbench/SEED-Bench.json", seedbench),
+    "scienceqa": ({"3": SCIENCE}, dump, "scienceqa/problems.json", scienceqa),
+    "scienceqa splits": ({"test": ["3"]}, dump, "scienceqa/pid_splits.json", scienceqa),
+    "jsonl": (OWN, dump_lines, "jsonl/questions.jsonl", jsonl),
     "pope labels": (POPE_ROWS, dump, "pope/coco_pope_random.json", pope),
     "pope lines": (POPE_ROWS, dump_lines, "pope/coco_pope_random.json", pope),
     "pope questions": (POPE_LLAVA, dump_lines, "pope/llava.jsonl", pope),
@@ -272,6 +306,68 @@ def test_a_damaged_value_is_read_or_refused_by_name(root, name):
             assert "nested too deeply" in attempt(file, bench)
     finally:
         file.unlink(missing_ok=True) if kept is None else file.write_bytes(kept)
+
+
+ENTRIES = {
+    "mme": (
+        *(mme, mme_files.from_rows),
+        [
+            {"question_id": "color/1.jpg", "question": "Is it?", "answer": word}
+            for word in ("Yes", "No")
+        ],
+    ),
+    "pope": (
+        *(pope, pope_files.from_rows),
+        [{"image_source": "a", "question": "Is it?", "answer": "yes", "category": "random"}],
+    ),
+    "textvqa": (textvqa, textvqa._from_rows, TEXTVQA["data"]),
+    "gqa": (gqa, gqa._from_rows, [{"id": "n1"}, {"id": "07", **GQA["07"]}]),
+    "mmbench": (
+        *(mmbench, mmbench._from_rows),
+        [{"index": 7, "question": "?", "A": "a", "B": "b", "answer": "A", "image": ""}],
+    ),
+    "hallusionbench": (hallusionbench, hallusionbench._from_rows, [HALLUSION]),
+    "mmvp": (
+        *(mmvp, mmvp._from_rows),
+        [{"Index": 1, "Question": "?", "Options": "(a) x (b) y", "Correct Answer": "(a)"}],
+    ),
+    "hrbench": (
+        *(hrbench, hrbench._from_rows),
+        [{"index": 1, "question": "?", "A": "a", "B": "b", "answer": "A", "category": "single"}],
+    ),
+    "seedbench": (seedbench, seedbench._from_rows, [SEED]),
+    "scienceqa": (scienceqa, scienceqa._from_rows, [{**SCIENCE, "image": None}]),
+    "cvbench": (
+        *(cvbench, cvbench._from_rows),
+        [
+            {"idx": 1, "type": "2D", "task": "Count", "source": "COCO", "question": "?"}
+            | {"choices": ["a", "b"], "answer": "(A)"}
+        ],
+    ),
+}
+"""Benchmark -> its module, how it reads the rows of a table, and valid rows."""
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_damaged_cells_of_a_table_are_read_or_refused(name):
+    bench, read, rows = ENTRIES[name]
+    picture = Member("p", bytes)
+
+    def entries(rows):
+        rows = rows if isinstance(rows, list) else [rows]
+        return [Entry(row, "x: row 1", picture, b"m") for row in rows if isinstance(row, dict)]
+
+    config = bench.Config("x")
+    assert list(read(entries(rows), config))
+
+    @FAST
+    @given(damaged(rows))
+    def run(broken):
+        said = refusal(list, read(entries(broken), config))
+        assert "\n" not in said
+        assert len(said) < 900
+
+    run()
 
 
 @FAST

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from cof.bench.common import hub
+from cof.bench.common.containers import places
 from cof.cli import main
 from cof.config import plugins
 from cof.errors import ConfigError, DataError
@@ -87,12 +88,12 @@ def test_what_is_fetched_can_be_read(name, tmp_path, monkeypatch):
     result = CliRunner().invoke(main, ["data", "fetch", name, str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
     bench = plugins.load("bench", name)
-    options = {"file": "mmbench_en_dev.tsv"} if name == "mmbench" else {}
-    questions = bench.read(bench.Config(str(tmp_path / "out"), **options))
+    config = bench.Config(str(tmp_path / "out"))
+    questions = bench.read(config)
     assert len(questions) == COUNTS[name]
     for question in questions:
-        file = tmp_path / "out" / question.image
-        assert file.read_bytes() == image()["bytes"], "stored bytes, not encoded again"
+        with (places(bench, config) / question.image).open("rb") as file:
+            assert file.read() == image()["bytes"], "stored bytes, not encoded again"
     answers = [question.reference for question in questions]
     if name in ("mme", "pope", "mmbench", "gqa"):
         assert all(bench.credit(*pair) == 1 for pair in zip(questions, answers, strict=True))
@@ -116,6 +117,21 @@ def test_parquet_files_in_the_lmms_lab_form(tmp_path):
     hub.fetch_benchmark("pope", tmp_path / "out", str(tmp_path / "source"))
     bench = plugins.load("bench", "pope")
     assert len(bench.read(bench.Config(str(tmp_path / "out")))) == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"), [("hrbench", None), ("scienceqa", "ScienceQA-IMG/test-*"), ("vstar", None)]
+)
+def test_some_are_kept_as_the_hub_has_them(name, wanted, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *a, **k: asked.append((a, k)))
+    assert hub.fetch_benchmark(name, tmp_path / "out") == tmp_path / "out"
+    (repository,), options = asked[0]
+    assert repository == hub.RECIPES[name][0]
+    assert options == {
+        **{"repo_type": "dataset", "local_dir": tmp_path / "out"},
+        "allow_patterns": wanted,
+    }
 
 
 def test_a_missing_package_is_named_with_the_way_to_get_it(tmp_path, monkeypatch):

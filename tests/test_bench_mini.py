@@ -3,6 +3,7 @@
 import pytest
 from minis import FOLDERS
 
+from cof.bench.common.containers import places
 from cof.config import plugins
 
 
@@ -23,7 +24,7 @@ def test_contract(name, mini, tmp_path):
     bench, config, questions = loaded(name, mini)
     assert isinstance(bench.VERSION, str)
     assert len({question.id for question in questions}) == len(questions)
-    assert all((mini / FOLDERS[name] / question.image).is_file() for question in questions)
+    assert all((places(bench, config) / question.image).is_file() for question in questions)
     answers = right_answers(bench, questions)
     assert all(bench.credit(*pair) == 1 for pair in zip(questions, answers, strict=True))
     scores = bench.score(questions, answers, config)

@@ -16,10 +16,12 @@ from openpyxl import load_workbook
 from PIL import Image
 
 from cof.batch import Batch
+from cof.bench import _mmbench_files as mmbench_files
 from cof.bench import mmbench
 from cof.bench.common import choice
 from cof.cli import main
 from cof.errors import ConfigError, DataError
+from cof.images import load_image
 from cof.locate import prompt
 from cof.store.records import from_record, to_record
 from cof.types import Question, Result
@@ -120,21 +122,19 @@ def test_the_coarse_stage_is_asked_about_the_question_and_not_about_its_hint(roo
     assert from_record(record).question == replace(questions[0], core="")
 
 
-def test_images_are_written_once_and_shared_by_rotations(root):
+def opened(root, question):
+    return load_image(mmbench.pictures(mmbench.Config(str(root))) / question.image)
+
+
+def test_images_stay_in_the_table_and_are_shared_by_rotations(root):
     questions = questions_of(root)
     assert {q.image for q in questions} == {
         "mmbench_dev_20230712_images/7.jpg",
         "mmbench_dev_20230712_images/9.jpg",
     }
-    with Image.open(root / questions[0].image) as image:
-        assert image.size == (8, 6)
-    file = root / questions[0].image
-    before = file.stat().st_mtime_ns
-    questions_of(root)
-    assert file.stat().st_mtime_ns == before
-    file.write_bytes(b"overwritten")
-    questions_of(root)
-    assert file.read_bytes() != b"overwritten"
+    red, blue = (opened(root, q).getpixel((3, 3)) for q in (questions[1], questions[4]))
+    assert (red[0] > 250, blue[2] > 250) == (True, True)
+    assert [file.name for file in root.iterdir()] == [NAME]
 
 
 def test_an_image_cell_may_point_to_another_row(root, rows):
@@ -201,9 +201,6 @@ def test_cells_may_be_as_long_as_any_system_lets_them(root, rows, monkeypatch):
 @pytest.mark.parametrize(
     ("cells", "message"),
     [
-        ({"image": "####"}, "mmbench_dev_20230712.tsv:7: image of 2000007 is not base64"),
-        ({"image": base64.b64encode(b"text").decode()}, "image of 2000007 is broken"),
-        ({"image": picture("red")[:400]}, "image of 2000007 is broken"),
         ({"image": ""}, "row 2000007 has no image"),
         ({"answer": "E"}, "answer 'E' is none of the 4 options"),
         ({"B": ""}, "row 2000007 lacks its question or options"),
@@ -220,17 +217,40 @@ def test_a_broken_table_is_refused_by_row(root, rows, cells, message):
     assert message in str(error.value)
 
 
-def test_images_may_go_elsewhere(root, tmp_path):
-    (root / "taken").write_text("a file where the folder should be")
-    with pytest.raises(DataError, match=r"7.jpg: cannot be written .* images=FOLDER"):
-        questions_of(root, images="taken")
-    questions = questions_of(root, images=str(tmp_path / "elsewhere"))
-    assert (root / questions[0].image).is_file()
-    assert (tmp_path / "elsewhere" / "7.jpg").is_file()
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("####", "mmbench_dev_20230712.tsv: image of 2000007 is not base64"),
+        (base64.b64encode(b"some text").decode(), "image of 2000007' is not an image"),
+        (picture("red")[:400], "image of 2000007' is damaged or cut off"),
+    ],
+)
+def test_a_broken_image_fails_its_own_question(root, rows, cell, message):
+    rows[2]["image"] = cell
+    write_tsv(root / NAME, rows)
+    questions = questions_of(root)
+    assert opened(root, questions[3]).size == (8, 6)
+    with pytest.raises(DataError) as error:
+        opened(root, questions[2])
+    assert message in str(error.value)
+
+
+def test_the_newest_table_is_found(root, rows):
+    def found(*names):
+        for name in names:
+            write_tsv(root / name, rows)
+        return mmbench_files.tables(str(root))[0].name
+
+    assert found() == NAME
+    assert found("mmbench_test_20230712.tsv", "MMBench_DEV_CN_V11.tsv") == NAME
+    assert found("mmbench_dev_en_20231003.tsv") == "mmbench_dev_en_20231003.tsv"
+    assert found("MMBench_TEST_EN_V11.tsv", "notes.tsv") == "mmbench_dev_en_20231003.tsv"
+    assert found("MMBench_DEV_EN_V11.tsv") == "MMBench_DEV_EN_V11.tsv"
+    assert mmbench_files.tables(str(root), NAME)[0].name == NAME
 
 
 def test_what_is_no_table_is_refused(tmp_path):
-    with pytest.raises(DataError, match="no such table"):
+    with pytest.raises(DataError, match="holds nothing; looked for mmbench"):
         questions_of(tmp_path)
     (tmp_path / NAME).write_text("a\tb\n1\t2\n")
     with pytest.raises(DataError, match="not an MMBench table"):

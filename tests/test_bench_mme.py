@@ -224,9 +224,11 @@ def test_a_damaged_release_is_refused_by_file_name(release, damage):
 
 
 def test_what_is_not_mme_is_refused(tmp_path):
-    with pytest.raises(DataError, match="holds none of MME's subtask folders"):
+    with pytest.raises(
+        DataError, match=r"holds nothing; looked for subtask folders \(existence, count"
+    ):
         questions_of(tmp_path)
-    with pytest.raises(DataError, match="is not a folder"):
+    with pytest.raises(DataError, match="no such folder or file; looked for"):
         questions_of(tmp_path / "nowhere")
 
 

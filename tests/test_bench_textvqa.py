@@ -124,7 +124,7 @@ def test_bad_input_is_refused_by_name(root):
     write_jsonl(file, rows)
     with pytest.raises(DataError, match=r"answers.jsonl:3: .* 'why\?' is not among the questions"):
         textvqa.read_answers(file, textvqa.Config(str(root)))
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="no such folder or file; looked for TextVQA"):
         questions_of(root / "nowhere")
     annotation = root / "TextVQA_0.5.1_val.json"
     data = json.loads(annotation.read_text())

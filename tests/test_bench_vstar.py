@@ -178,7 +178,7 @@ def test_bad_answers_are_refused_by_name(root):
     write_jsonl(file, [*rows, rows[0]])
     with pytest.raises(DataError, match=r"answers.jsonl:31: 'direct_attributes/sa_0' occurs once"):
         vstar.read_answers(file, vstar.Config(str(root)))
-    with pytest.raises(DataError, match=r"no V\*Bench; expected the folders"):
+    with pytest.raises(DataError, match=r"looked for the folders direct_attributes"):
         questions_of(root / "direct_attributes")
 
 

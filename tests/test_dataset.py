@@ -13,9 +13,12 @@ from PIL import Image
 from cof.bench import pope, refcoco, textvqa
 from cof.bench.common.files import read_text
 from cof.bench.common.rows import inside
-from cof.config import plugins, schema
+from cof.config import identity, plugins, schema
+from cof.config.general import Subset
 from cof.errors import ConfigError, DataError
+from cof.store import subset
 from cof.store.dataset import fingerprint, read_questions
+from cof.types import Question
 
 
 def labels(folder, count=6):
@@ -153,3 +156,60 @@ def test_every_plugin_keeps_its_contract(kind):
     assert plugins.names(kind)
     for name in plugins.names(kind):
         plugins.load(kind, name)
+
+
+def asked_of(counts):
+    """Two questions an image, `counts` images of each category, one category after the other."""
+    return [
+        Question(f"{name}{k}#{n}", f"{name}{k}", "?", category=name)
+        for name, count in counts.items()
+        for k in range(count)
+        for n in (1, 2)
+    ]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_limit_is_spread_over_the_categories(seed):
+    questions = asked_of({"a": 30, "b": 4, "c": 20})
+    drawn = {n: subset.chosen(questions, Subset(n, limit_seed=seed)) for n in (1, 6, 12, 31, 99)}
+    for n, most in ((1, {0, 1}), (6, {2}), (12, {4})):
+        assert {sum(one[0] == name for one in drawn[n]) for name in "abc"} == most
+        assert len(set(drawn[n])) == n
+    assert sum(one[0] == "b" for one in drawn[31]) == 4
+    assert len(set(drawn[99])) == 54
+    assert drawn[31][:6] == drawn[6], "a larger limit keeps the images of a smaller one"
+
+
+def test_seeds_draw_other_images_and_the_first_ones_are_the_first():
+    questions = asked_of({"a": 30, "b": 30})
+    draws = {tuple(subset.chosen(questions, Subset(8, limit_seed=seed))) for seed in range(4)}
+    assert len(draws) == 4
+    first = subset.chosen(questions, Subset(limit_first=3))
+    assert first == ["a0", "a1", "a2"]
+    assert len(subset.chosen(questions, Subset())) == 60
+
+
+def test_a_limited_run_asks_all_questions_of_its_images_in_their_order(tmp_path):
+    labels(tmp_path)
+    pictures(tmp_path / "val2014")
+    everything = questions_of(tmp_path)
+    some = questions_of(tmp_path, limit=2)
+    assert some == [one for one in everything if one.image in {two.image for two in some}]
+    assert len(some) == 2
+    with pytest.raises(ConfigError, match="limit=2 and limit_first=2: give one of them"):
+        questions_of(tmp_path, limit=2, limit_first=2)
+    with pytest.raises(ConfigError, match="limit_first=0 must be at least 1"):
+        questions_of(tmp_path, limit_first=0)
+
+
+def test_the_first_images_have_the_hash_that_older_runs_gave_them():
+    def hashed(**keys):
+        found = schema.resolve({"bench": {"name": "pope", "root": "x", **keys}}).as_dict()
+        return identity.content_hash(found, {"dtype": "float32", "device": "cpu"})
+
+    old = schema.resolve({"bench": {"name": "pope", "root": "x", "limit": 3}}).as_dict()
+    del old["bench"]["limit_first"], old["bench"]["limit_seed"]
+    before = identity.content_hash(old, {"dtype": "float32", "device": "cpu"})
+    assert hashed(limit_first=3) == before
+    others = {hashed(), hashed(limit=3), hashed(limit=3, limit_seed=1), before}
+    assert len(others) == 4

@@ -41,7 +41,7 @@ NOT_RUN = {
     r"cof data fetch": "needs a network",
     r"pip install": "needs a network, and changes what is installed",
     r"bash base_models/llava/mme\.sh": "needs LLaVA's package; tests/test_llava_package.py runs it",
-    r"cof score (?!pope runs/)": "answers of other tools; tests/test_bench_*.py score such",
+    r"cof score (?!pope runs/|jsonl )": "answers of other tools; tests/test_bench_*.py score such",
     r"cof bench": "minutes, or a GPU",
     r"lmms-eval ": "tests/test_lmms_eval_cli.py calls it where it is installed",
     r"python examples/vlmevalkit\.py": "needs VLMEvalKit; tests/test_vlmevalkit.py has a stand-in",

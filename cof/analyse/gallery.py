@@ -11,11 +11,12 @@ from cof.analyse import escape
 from cof.analyse.compare import changes
 from cof.analyse.figures import save, stamp
 from cof.analyse.naming import hash_names
-from cof.analyse.passes import scored_pass
+from cof.analyse.passes import bench_of, scored_pass
+from cof.bench.common.containers import places
 from cof.config import plugins
 from cof.config.schema import exif_of
 from cof.errors import DataError
-from cof.files import write_whole
+from cof.files import Folder, write_whole
 from cof.images import load_image
 from cof.regions.boxes import centre_crop, padded_square
 from cof.store.folder import Run, run_hash
@@ -49,11 +50,11 @@ def write_gallery(
     lines = ["# Questions gained and lost", ""]
     for run, name in zip(runs, names, strict=True):
         lines += [f"## {escape.markdown(name)}", ""]
-        lines += _run(run, out, count, images or Path(run.config["bench"]["root"]))
+        lines += _run(run, out, count, images or places(*bench_of(run)))
     return write_whole(out / PAGE, "\n".join(lines) + "\n")
 
 
-def _run(run: Run, out: Path, count: int, root: Path) -> Iterator[str]:
+def _run(run: Run, out: Path, count: int, root: Folder) -> Iterator[str]:
     """The page's lines for one run; draws as it goes."""
     gained, lost = changes(scored_pass(run, "plain", True), scored_pass(run, "cof", True))
     for kind, ids in (("gained", gained), ("lost", lost)):
@@ -93,7 +94,7 @@ def _line(text: str) -> str:
     return line if len(line) <= LONGEST else f"{line[:LONGEST]} …"
 
 
-def _draw(run: Run, result: Result, root: Path) -> Figure:
+def _draw(run: Run, result: Result, root: Folder) -> Figure:
     import torch
 
     from cof.plot import draw_two_stages

@@ -22,9 +22,8 @@ from cof.analyse.gather import (
 )
 from cof.analyse.naming import folder_names
 from cof.analyse.statistics import Clusters, Names
-from cof.config import plugins
-from cof.config.build import build
 from cof.errors import RunError, shown
+from cof.store import dataset
 from cof.store.folder import Run, unfinished
 from cof.types import Question, Result
 
@@ -199,11 +198,7 @@ def has_both(run: Run) -> bool:
 
 def bench_of(run: Run) -> tuple[ModuleType, Any]:
     """The run's benchmark, and the benchmark's Config."""
-    data = dict(run.config["bench"])
-    module = plugins.load("bench", data.pop("name"))
-    data.pop("sha256", None)
-    data.pop("limit", None)
-    return module, build(module.Config, data, "bench")
+    return dataset.bench_of(run.config)
 
 
 def align(

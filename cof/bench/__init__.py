@@ -13,10 +13,11 @@ be scored. Scoring what `export` wrote gives what `score` gave. `table` speaks i
 papers print: shares times 100.
 
 Everything that is wrong with a file is a `cof.errors.DataError` that names it, with the line where
-there is one. `common/` has what benchmarks share: reading and writing files, values out of JSON,
-answers put to questions, boxes in pixels. A file's name that a data file gives goes through
-`Row.inside`. Boxes are annotated on pictures as they are stored, and pictures are shown so
-(`images.exif: ignore`); `cof.store.dataset` turns both otherwise.
+there is one. `common/` has what benchmarks share: containers (tables that hold questions and
+pictures), reading and writing files, values out of JSON, answers put to questions, boxes in pixels.
+A file's name that a data file gives goes through `Row.inside`. Boxes are annotated on pictures as
+they are stored, and pictures are shown so (`images.exif: ignore`); `cof.store.dataset` turns both
+otherwise.
 """
 
 from __future__ import annotations
@@ -26,9 +27,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from cof.bench import gqa, mmbench, mme, pope, refcoco, textvqa, vstar
+    from cof.bench import (
+        cvbench,
+        gqa,
+        hallusionbench,
+        hrbench,
+        jsonl,
+        mmbench,
+        mme,
+        mmvp,
+        pope,
+        refcoco,
+        scienceqa,
+        seedbench,
+        textvqa,
+        vstar,
+    )
     from cof.bench.common.answers import Answers
     from cof.bench.common.tally import Tally
+    from cof.files import Folder
     from cof.types import Question, Region
 
 
@@ -48,7 +65,7 @@ class Contract(Protocol):
         """Where to get it."""
 
     def read(self, config: Any) -> list[Question]:
-        """Every question; image paths relative to `config.root`."""
+        """Every question; image paths relative to `config.root`, or as `pictures` knows them."""
 
     def expected(self, config: Any) -> Mapping[str, tuple[int, ...]]:
         """Published numbers of questions a category, "" for all."""
@@ -80,6 +97,9 @@ class Contract(Protocol):
 class MayHave(Protocol):
     """What a benchmark may also have."""
 
+    def pictures(self, config: Any) -> Folder:
+        """Where images are found by their names, if not in the folder `config.root`."""
+
     def ranges(self, scores: dict[str, Any]) -> dict[str, tuple[float, float]]:
         """Bounds of the rows of `table` that are not in points of 0 to 100 (MME's sums)."""
 
@@ -98,4 +118,7 @@ class MayHave(Protocol):
 
 
 if TYPE_CHECKING:
-    _HELD: tuple[Contract, ...] = (gqa, mmbench, mme, pope, refcoco, textvqa, vstar)
+    _HELD: tuple[Contract, ...] = (
+        *(cvbench, gqa, hallusionbench, hrbench, jsonl, mmbench, mme, mmvp, pope, refcoco),
+        *(scienceqa, seedbench, textvqa, vstar),
+    )

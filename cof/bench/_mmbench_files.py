@@ -11,6 +11,7 @@ from typing import Any
 from cof.bench._mmbench_table import TableLine, read_table
 from cof.bench.common.answers import Answers, Given, llava_answer, match_answers
 from cof.bench.common.choice import LETTERS, ask
+from cof.bench.common.containers import shards, unknown
 from cof.bench.common.files import read_jsonl
 from cof.bench.common.rows import Row
 from cof.errors import DataError, shown
@@ -21,14 +22,36 @@ _TRUTH = ("answer", "label", "gt", "gt_answer", "ground_truth", "reference")
 """Names under which an answer file may carry the right letter itself."""
 
 
-def table_path(root: str, file: str) -> Path:
-    """The TSV: `root` itself or `file` inside it."""
+def tables(root: str, file: str = "") -> list[Path]:
+    """The files of one table: `root` itself, `file` inside it, or the newest there.
+
+    The newest is English before Chinese, of the dev split before others, V1.1 before the tables of
+    20231003 (VLMEvalKit's, too, which have no date) and 20230712; then lmms-lab's parquet files.
+
+    Raises:
+        DataError: there is none.
+    """
     path = Path(root)
-    if path.is_dir():
-        path /= file
-    if not path.is_file():
-        raise DataError(f"{path}: no such table")
-    return path
+    if path.is_file():
+        return [path]
+    if (path / file).is_file():
+        return [path / file]
+    there = sorted(path.glob("*.tsv")) if path.is_dir() and not file else []
+    known = [one for one in there if re.search("mmbench|ccbench", one.stem, re.IGNORECASE)]
+    if known or len(there) == 1:
+        return [max(known or there, key=_newness)]
+    found = shards(root, f"(^|/){re.escape(file) if file else 'en/dev'}$", "(^|/)dev$")
+    if not found:
+        looked = file or "mmbench*.tsv, MMBench_*.tsv, en/dev-*.parquet"
+        raise unknown("mmbench", root, looked)
+    return found
+
+
+def _newness(path: Path) -> tuple[bool, bool, bool, str]:
+    name = path.stem.lower()
+    date = re.search(r"\d{8}", name)
+    dev, english = "dev" in name, not _CHINESE_NAME.search(name)
+    return english, dev, "v11" in name, date[0] if date else "20231003"
 
 
 _CHINESE_NAME = re.compile(r"(?<![a-z])cn(?![a-z])|ccbench", re.IGNORECASE)
@@ -37,9 +60,10 @@ _CHINESE = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
 
 def is_chinese(path: Path, lines: Sequence[TableLine]) -> bool:
     """Whether a table asks in Chinese, by its name or by most of its questions."""
+    name = f"{path.parent.name}/{path.stem}" if path.suffix == ".parquet" else path.stem
     asked = [line.cells.get("question", "") for line in lines]
     count = sum(_CHINESE.search(text) is not None for text in asked)
-    return _CHINESE_NAME.search(path.stem) is not None or 2 * count > len(asked)
+    return _CHINESE_NAME.search(name) is not None or 2 * count > len(asked)
 
 
 def questions(
@@ -109,7 +133,7 @@ def read_answers(path: Path, root: str, file: str, allow_missing: bool) -> Answe
     if not root and all(any(key in row.values for key in _TRUTH) for row in rows):
         asked = [_own_question(row) for row in rows]
         return match_answers(asked, [_key(row) for row in rows], given, path, allow_missing)
-    lines = read_table(table_path(root, file) if root else _nearby_table(path))
+    lines = read_table(*(tables(root, file) if root else [_nearby_table(path)]))
     by_key = {_key(row): row for row in rows}
     turns = 1 + max(_turn(row) for row in rows)
     asked = []

@@ -1,21 +1,19 @@
-"""MMBench's tables (TSV, and the submission's xlsx) and the images inside them."""
+"""MMBench's tables: TSV, lmms-lab's parquet, and the submission's xlsx."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cof.bench.common.answers import unique
 from cof.bench.common.choice import LETTERS
+from cof.bench.common.containers import entries
 from cof.bench.common.files import file_of
 from cof.bench.common.rows import whole_number
+from cof.bench.common.tables import Entry
 from cof.errors import DataError, cut
-from cof.files import DiskError, whole, write_whole
+from cof.files import Member, whole
 
 COLUMNS = (
     *("index", "question", "hint", "A", "B", "C", "D", "answer", "category", "source"),
@@ -43,11 +41,17 @@ class TableLine:
         index: the question's number, rotated copies included.
         cells: column -> text.
         where: file:line, for messages.
+        picture: the image in the table, where it has any.
+        mark: equal for two rows with one image.
+        suffix: of the image's format.
     """
 
     index: int
     cells: Mapping[str, str]
     where: str
+    picture: Member | None = None
+    mark: bytes = b""
+    suffix: str = ""
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -61,61 +65,67 @@ class TableLine:
         return tuple(found)
 
 
-def read_table(path: Path) -> list[TableLine]:
-    """Rows of a .tsv or .xlsx in their order.
+def read_table(*paths: Path) -> list[TableLine]:
+    """Rows of a .tsv or .xlsx, or of the .parquet files of one table, in their order.
 
     Raises:
         DataError: no column `index`, an index that is no number or occurs twice, no rows.
     """
-    table = list(_sheet(path) if path.suffix == ".xlsx" else _tsv(path))
-    if len(table) < 2 or "index" not in table[0][0]:
+    rows: list[Entry] = []
+    for path in paths:
+        rows += _sheet(path) if path.suffix == ".xlsx" else entries(path, look=True)
+    return table_lines(rows, paths[0])
+
+
+def table_lines(rows: Sequence[Entry], path: Path) -> list[TableLine]:
+    """As `read_table`, of rows that were read from `path`."""
+    if not rows or "index" not in rows[0].cells:
         raise DataError(f"{path}: not an MMBench table; expected a header with `index`, then rows")
-    header = table[0][0]
-    lines = [_line(header, row, where) for row, where in table[1:]]
+    lines = [_line(row) for row in rows]
     unique([line.index for line in lines], path)
     return lines
 
 
-def _line(header: Sequence[str], row: Sequence[str], where: str) -> TableLine:
-    if len(row) != len(header):
-        raise DataError(f"{where}: {len(row)} cells, the header has {len(header)}")
+def _line(row: Entry) -> TableLine:
+    texts = {
+        _LONG.get(name, name): "" if value is None else str(value)
+        for name, value in row.cells.items()
+    }
     cells = {
         name: cell
-        for name, cell in zip(header, row, strict=True)
+        for name, cell in texts.items()
         if cell not in _EMPTY or (name == "prediction" and cell)
     }
-    return TableLine(whole_number(cells.get("index", ""), "index", where), cells, where)
+    index = whole_number(cells.get("index", ""), "index", row.where)
+    return TableLine(index, cells, row.where, row.picture, row.mark, row.suffix)
 
 
-_LONGEST_CELL = 2**31 - 1
-"""Characters; what a C long holds on every system (64 bits are too many on Windows)."""
+_LONG = {"L2-category": "l2-category"}
+"""A column of lmms-lab's copy -> the published one."""
 
 
-def _tsv(path: Path) -> Iterator[tuple[list[str], str]]:
-    limit = csv.field_size_limit(_LONGEST_CELL)
-    try:
-        with file_of(path).open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, delimiter="\t")
-            yield from ((row, f"{path}:{reader.line_num}") for row in reader if row)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read as a table ({error})") from error
-    finally:
-        csv.field_size_limit(limit)
-
-
-def _sheet(path: Path) -> Iterator[tuple[list[str], str]]:
+def _sheet(path: Path) -> Iterator[Entry]:
     from openpyxl import load_workbook
 
     try:
         sheet = load_workbook(file_of(path), read_only=True).worksheets[0]
+        header: list[str] = []
         for number, row in enumerate(sheet.iter_rows(values_only=True), start=1):
             cells = ["" if cell is None else str(cell) for cell in row]
-            if any(cells):
-                yield cells, f"{path}:{number}"
+            if any(cells) and not header:
+                header = cells
+            elif any(cells):
+                yield Entry(_named(header, cells, f"{path}:{number}"), f"{path}:{number}")
     except DataError:
         raise
     except Exception as error:  # openpyxl raises whatever its zip and XML parsers raise
         raise DataError(f"{path}: not an xlsx file ({cut(str(error))})") from error
+
+
+def _named(header: Sequence[str], row: Sequence[str], where: str) -> dict[str, str]:
+    if len(row) != len(header):
+        raise DataError(f"{where}: {len(row)} cells, the header has {len(header)}")
+    return dict(zip(header, row, strict=True))
 
 
 def write_sheet(path: Path, rows: Sequence[Sequence[str | int | None]]) -> Path:
@@ -139,63 +149,16 @@ def write_sheet(path: Path, rows: Sequence[Sequence[str | int | None]]) -> Path:
     return path
 
 
-_DIGITS = 19
-"""Of an index, fewer; longer cells are images, and may be long digits by chance."""
-
-
-def extract_images(lines: Sequence[TableLine], folder: Path) -> dict[int, str]:
-    """Write each distinct image once; index -> file name inside `folder`.
-
-    A cell is base64, or the index of the row that holds the image. A file that is there already is
-    left alone.
+def images(lines: Sequence[TableLine]) -> dict[int, str]:
+    """Index -> file name: `<index>.jpg` or .png, of the first row that has the same image.
 
     Raises:
-        DataError: a row without an image, base64 that is broken, or data that is no image.
+        DataError: a row without an image.
     """
-    cells = {line.index: line.cells.get("image", "") for line in lines}
     names: dict[int, str] = {}
-    first: dict[str, int] = {}
+    first: dict[bytes, str] = {}
     for line in lines:
-        cell = cells[line.index]
-        if len(cell) < _DIGITS and cell.isdecimal() and int(cell) in cells:
-            cell = cells[int(cell)]
-        owner = first.setdefault(cell, line.index)
-        if owner == line.index:
-            names[owner] = _write_image(cell, folder / str(owner), line)
-        names[line.index] = names[owner]
+        if line.picture is None:
+            raise DataError(f"{line.where}: row {line.index} has no image")
+        names[line.index] = first.setdefault(line.mark, f"{line.index}{line.suffix}")
     return names
-
-
-def _write_image(cell: str, stem: Path, line: TableLine) -> str:
-    """Decode one image into a file; returns its name."""
-    if not cell:
-        raise DataError(f"{line.where}: row {line.index} has no image")
-    try:
-        data = base64.b64decode("".join(cell.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise DataError(
-            f"{line.where}: image of {line.index} is not base64 ({cut(str(error))})"
-        ) from error
-    suffix = ".png" if data.startswith(b"\x89PNG") else ".jpg"
-    file = stem.with_name(stem.name + suffix)
-    try:
-        if not file.is_file() or file.read_bytes() != data:
-            _check_image(data, line)
-            write_whole(file, data)
-    except DiskError as error:
-        raise DataError(f"{error}; name a folder that can, images=FOLDER") from error
-    return file.name
-
-
-def _check_image(data: bytes, line: TableLine) -> None:
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ...
-        raise DataError(
-            f"{line.where}: image of {line.index} is broken ({cut(str(error))})"
-        ) from error

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from cof.bench.common.answers import Given, reworded, with_boxes
+from cof.bench.common.containers import Found, rows_of, shards, tsv, unknown
 from cof.bench.common.files import read_jsonl, read_lines
-from cof.bench.common.rows import Row
+from cof.bench.common.rows import Row, inside
+from cof.bench.common.tables import Entry
 from cof.errors import DataError, cut, shown
 from cof.prompts import SHORT_ANSWER
 from cof.types import Question
@@ -26,6 +29,7 @@ SUBTASKS = PERCEPTION + COGNITION
 RELEASE_SUFFIX = " Please answer yes or no."
 
 _IMAGES = (".jpg", ".jpeg", ".png")
+_SPLIT = ("posters", "celebrity", "scene", "landmark", "artwork")
 _ROOTS = (".", "MME_Benchmark", "MME_Benchmark_release_version")
 _TEMPLATES = (".", "Your_Results", "eval_tool/Your_Results")
 
@@ -53,22 +57,75 @@ def release_path(question: Question) -> str:
     return "/".join(parts[parts.index(question.category) :])
 
 
-def release_root(root: Path) -> Path:
-    """The folder that holds the subtasks, `root` or a known level below it."""
+def release_root(root: Path) -> Path | None:
+    """The folder that holds the subtasks, `root` or a known level below it; None without one."""
     places = [root / a / b for a in _ROOTS for b in _ROOTS]
-    for place in places:
-        if any((place / name).is_dir() for name in SUBTASKS):
-            return place
-    state = "is not a folder" if not root.is_dir() else "holds none of MME's subtask folders"
-    raise DataError(f"{root}: {state} ({', '.join(SUBTASKS[:4])}, ...)")
+    return next((one for one in places if any((one / name).is_dir() for name in SUBTASKS)), None)
 
 
-def ground_truth(root: Path) -> list[Question]:
-    """Questions to score against, from the template folder or a release without its images."""
-    for place in (root / name for name in _TEMPLATES):
+def tables(root: str) -> list[Path]:
+    """The parquet files or the TSV that hold MME.
+
+    Raises:
+        DataError: neither, nor a release, which the caller has looked for.
+    """
+    found = shards(root, r"(^|/)test$", ".") or tsv(root, "MME")
+    if not found:
+        looked = f"subtask folders ({', '.join(SUBTASKS[:4])}, ...), *.parquet, MME.tsv"
+        raise unknown("mme", root, looked)
+    return found
+
+
+def from_rows(rows: Iterable[Entry], config: Any) -> Iterator[Found]:
+    """The questions of a table in the release's order, whatever its own.
+
+    The path in the release is the `question_id` of lmms-lab, the `image_path` of VLMEvalKit; a
+    copy that leaves out the `images/` of the subtasks that have such a folder gets it.
+    """
+    pictures: dict[tuple[int, str], list[Entry]] = defaultdict(list)
+    for row in rows:
+        path = inside(row.text("question_id", "image_path"), row.where)
+        subtask, *rest = PurePosixPath(path).parts
+        if subtask not in SUBTASKS or not rest:
+            raise DataError(f"{row.where}: {shown(path)} is no path in the release of MME")
+        within = f"images/{rest[0]}" if subtask in _SPLIT and len(rest) == 1 else "/".join(rest)
+        pictures[SUBTASKS.index(subtask), within].append(row)
+    for (place, path), asked in sorted(pictures.items(), key=lambda one: (one[0][0], _stem(one))):
+        if len(asked) % 2:
+            raise DataError(f"{asked[0].where}: {len(asked)} questions; {_TWO}")
+        for number, row in enumerate(asked, start=1):
+            yield _question(SUBTASKS[place], path, number, row), row.picture
+
+
+def _stem(item: tuple[tuple[int, str], object]) -> str:
+    return PurePosixPath(item[0][1]).stem
+
+
+def _question(subtask: str, path: str, number: int, row: Entry) -> Question:
+    truth = row.text("answer").strip()
+    if truth.lower() not in ("yes", "no"):
+        raise DataError(f"{row.where}: answer {shown(truth)}, expected Yes or No")
+    return Question(
+        id=f"{subtask}/{PurePosixPath(path).name}#{number}",
+        image=f"{subtask}/{path}",
+        text=ask(row.row.asked("question")),
+        category=subtask,
+        reference=truth,
+    )
+
+
+_TWO = "MME asks two (yes and no) of an image"
+
+
+def ground_truth(root: str) -> list[Question]:
+    """Questions to score against: of the template folder, a release without its images, a table."""
+    for place in (Path(root) / name for name in _TEMPLATES):
         if any((place / f"{name}.txt").is_file() for name in SUBTASKS):
             return list(_template(place))
-    return list(release(release_root(root), root, strict=False))
+    folder = release_root(Path(root))
+    if folder is None:
+        return [question for question, _ in from_rows(rows_of(tables(root)), None)]
+    return list(release(folder, Path(root), strict=False))
 
 
 def release(folder: Path, root: Path, strict: bool) -> Iterator[Question]:
@@ -126,7 +183,7 @@ def _pair_lines(file: Path) -> list[tuple[str, str]]:
             raise DataError(f"{where}: {shown(line)} is not question TAB Yes|No")
         rows.append((text, truth[0].strip()))
     if not rows or len(rows) % 2:
-        raise DataError(f"{file}: {len(rows)} questions; MME asks two (yes and no) of an image")
+        raise DataError(f"{file}: {len(rows)} questions; {_TWO}")
     return rows
 
 

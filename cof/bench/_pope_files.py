@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
 
+from cof.bench.common.containers import Found, shards, tsv, unknown
 from cof.bench.common.files import read_json_rows, read_jsonl
-from cof.bench.common.rows import Row
+from cof.bench.common.rows import Row, inside
+from cof.bench.common.tables import Entry
 from cof.errors import DataError, cut, shown
 from cof.prompts import SHORT_ANSWER
 from cof.types import Question
@@ -23,8 +27,8 @@ def llava_id(question: Question) -> int:
     return FIRST_ID[question.category] + int(question.id.rpartition("/")[2])
 
 
-def labelled(root: Path, source: str, images: str) -> dict[str, list[Question]]:
-    """The label files' questions, a setting."""
+def labelled(root: Path, source: str, images: str) -> dict[str, list[Question]] | None:
+    """The label files' questions, a setting; None without such a file."""
     names = {name: f"{source}_pope_{name}.json" for name in FIRST_ID}
     for folder in (root, root / source, root / "output" / source):
         found = {name: folder / file for name, file in names.items() if (folder / file).is_file()}
@@ -36,7 +40,48 @@ def labelled(root: Path, source: str, images: str) -> dict[str, list[Question]]:
                 ]
                 for name, file in found.items()
             }
-    raise DataError(f"{root}: no label files ({', '.join(names.values())})")
+    return None
+
+
+def tables(root: str, source: str) -> list[Path]:
+    """The parquet files or the TSV that hold POPE.
+
+    Raises:
+        DataError: neither, nor label files, which the caller has looked for.
+    """
+    settings = "|".join(SETTINGS)
+    found = shards(root, rf"(^|/)({settings})$", r"(^|/)test$") or tsv(root, "POPE")
+    if not found:
+        looked = f"label files ({source}_pope_random.json, ...), *.parquet, POPE.tsv"
+        raise unknown("pope", root, looked)
+    return found
+
+
+def from_rows(rows: Iterable[Entry], config: Any) -> Iterator[Found]:
+    """The questions of a table, by setting in LLaVA's order, then in the table's.
+
+    A row's setting is its category, else the name of its file; VLMEvalKit's table has one row for
+    a question of several settings, their names joined by commas. Its order within a setting need
+    not be that of the label files, nor so the ids.
+    """
+    settings: dict[str, list[Entry]] = {name: [] for name in FIRST_ID}
+    for row in rows:
+        named = row.text("category") or Path(row.where.partition(": ")[0]).stem.partition("-")[0]
+        for name in named.split(","):
+            if name.strip() not in settings:
+                raise DataError(f"{row.where}: {shown(named)} is no setting of POPE")
+            settings[name.strip()].append(row)
+    for name, asked in settings.items():
+        for number, row in enumerate(asked, start=1):
+            yield _question(name, number, _as_label(row), config.images), row.picture
+
+
+def _as_label(row: Entry) -> Row:
+    """A table's row as a label file has it."""
+    named = row.text("image_source", "image_path", "image_name") or row.text("index")
+    image = f"{PurePosixPath(inside(named, row.where)).name.removesuffix('.jpg')}.jpg"
+    text, label = row.row.asked("question"), row.text("answer").lower()
+    return Row({"image": image, "text": text, "label": label}, row.where)
 
 
 def _question(setting: str, number: int, row: Row, images: str) -> Question:

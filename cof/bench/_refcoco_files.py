@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from cof.bench.common.answers import boxes_in
+from cof.bench.common.containers import unknown
 from cof.bench.common.files import file_of, read_json, read_jsonl
 from cof.bench.common.rows import Row, inside
 from cof.bench.common.units import Annotated, Claim, Corners, Size, Unit, pixels
@@ -82,7 +83,7 @@ def phrases(config: Config) -> list[Phrase]:
     if (root / "grounding.jsonl").is_file():
         rows = read_jsonl(root / "grounding.jsonl")
         return [_mini(row, number, root) for number, row in enumerate(rows, start=1)]
-    raise DataError(f"{root}: neither {name}.p nor one *_{config.split}.jsonl")
+    raise unknown("refcoco", config.root, f"{name}.p, *_{config.split}.jsonl, grounding.jsonl")
 
 
 def check_sizes(found: Sequence[Phrase], root: Path) -> None:

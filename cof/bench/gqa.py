@@ -9,7 +9,7 @@ testdev does not have.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,13 @@ from cof.bench.common.answers import (
     match_answers,
     unique,
 )
+from cof.bench.common.containers import Found, Held, held, shards, unknown, with_llava
 from cof.bench.common.files import read_json, read_json_rows, read_jsonl, write_jsonl, write_text
 from cof.bench.common.rows import Row, inside
+from cof.bench.common.tables import Entry
 from cof.bench.common.tally import Mark, Part, Tally, scored
 from cof.errors import DataError, cut, shown
+from cof.files import Folder, Member
 from cof.prompts import SHORT_ANSWER
 from cof.types import Question
 
@@ -38,7 +41,9 @@ class Config:
     """Where GQA is.
 
     Attributes:
-        root: folder of the question file.
+        root: folder of the question file; lmms-lab's folder, with its parquet files of questions
+            (testdev_balanced_instructions) and of images; or LLaVA's question file, the official
+            one beside it.
         questions: LLaVA's llava_gqa_testdev_balanced.jsonl, or "" for the question file's order.
         file: the official question file, relative to `root`.
         images: folder of the images, relative to `root`.
@@ -57,19 +62,54 @@ def read(config: Config) -> list[Question]:
         DataError: not such a file, a question outside the balanced set, or one that LLaVA's file
             asks and the question file does not know or words otherwise.
     """
-    path = Path(config.root) / config.file
-    content = read_json(path)
-    if not isinstance(content, dict) or not content:
-        raise DataError(f"{path}: expected one object, question id -> question")
-    known = {
-        name: _question(name, Row.of(item, f"{path}: {cut(name)}"), config.images)
-        for name, item in content.items()
-    }
+    config = with_llava(config)
+    known = _known(config)
     if not config.questions:
         return list(known.values())
     rows = read_jsonl(Path(config.questions))
     unique([row.key("question_id") for row in rows], config.questions)
     return [_asked(row, known) for row in rows]
+
+
+def pictures(config: Config) -> Folder:
+    """Where the images are: beside the question file, or in a table."""
+    config = with_llava(config)
+    own = (Path(config.root) / config.file).exists()
+    return Path(config.root) if own else _held(config).pictures
+
+
+def _known(config: Config) -> dict[str, Question]:
+    path = Path(config.root) / config.file
+    if not path.exists():
+        return {question.id: question for question in _held(config).questions}
+    content = read_json(path)
+    if not isinstance(content, dict) or not content:
+        raise DataError(f"{path}: expected one object, question id -> question")
+    return {
+        name: _question(name, Row.of(item, f"{path}: {cut(name)}"), config.images)
+        for name, item in content.items()
+    }
+
+
+def _held(config: Config) -> Held:
+    """What lmms-lab's two tables hold: of questions, and of images."""
+    asked = shards(config.root, r"testdev_balanced_instructions")
+    if not asked:
+        looked = f"{config.file}, testdev_balanced_instructions/*.parquet"
+        raise unknown("gqa", config.root, looked)
+    images = shards(config.root, r"testdev_balanced_images")
+    return held(_from_rows, config, [*dict.fromkeys([*images, *asked])])
+
+
+def _from_rows(rows: Iterable[Entry], config: Config) -> Iterator[Found]:
+    """Questions of the one table, with pictures of the other, which comes first."""
+    images: dict[str, Member | None] = {}
+    for row in rows:
+        if "question" not in row.cells:
+            images[row.row.text("id")] = row.picture
+        else:
+            asked = _question(row.row.key("id"), row.row, config.images)
+            yield asked, row.picture or images.get(row.row.text("imageId"))
 
 
 def plain(answer: str) -> str:

@@ -8,8 +8,8 @@ the unrotated rows alone. Options are extracted by matching, without a judge and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,9 +18,12 @@ from cof.bench._mmbench_table import COLUMNS as COLUMNS  # for those who write s
 from cof.bench._mmbench_table import ROTATION
 from cof.bench.common.answers import Answers, Said, with_boxes
 from cof.bench.common.choice import UNRESOLVED, Extract, disputed, extract
+from cof.bench.common.containers import Found, Held, folder_of, held
 from cof.bench.common.files import write_jsonl
+from cof.bench.common.tables import Entry
 from cof.bench.common.tally import Mark, Part, Tally, scored
 from cof.errors import ConfigError
+from cof.files import Folder
 from cof.types import Question
 
 if TYPE_CHECKING:
@@ -34,6 +37,10 @@ KNOWN_MD5 = {
     "MMBench_DEV_EN_V11.tsv": "30c05be8f2f347a50be25aa067248184",
 }
 SOURCE = "download.openmmlab.com/mmclassification/datasets/mmbench/<file> (one TSV, images inside)"
+IMAGES = "mmbench_dev_20230712_images"
+"""Stands in the names of images, whatever the table: so a dataset has one hash in all of them, and
+runs on the first table, which was unpacked into a folder of that name, go on."""
+
 SHEET = ("index", "question", "A", "B", "C", "D", "prediction", "answer", "split")
 """Columns of the submission, in the order of LLaVA's converter."""
 
@@ -43,9 +50,10 @@ class Config:
     """Where MMBench is and how it is asked.
 
     Attributes:
-        root: folder of the TSV. For scoring alone also the TSV itself, its images left out or not.
-        file: name of the TSV.
-        images: folder, inside `root` or absolute, for the images of the TSV; "" is `<file>_images`.
+        root: folder of the TSV, or of lmms-lab's parquet files; or such a file. For scoring alone
+            its images may be left out.
+        file: name of the TSV, or `language/split` of parquet files; "" is the newest table there.
+        images: folder that stands in the names of images, "" is `IMAGES`; nothing is written there.
         lang: of the instruction: `en`, `cn`, or `auto`: `cn` where `cn` is a word of the file's
             name, in any case, or part of CCBench, or where most questions hold Chinese characters.
         rotate: also ask every rotation of each row's options, for a TSV that holds none.
@@ -53,7 +61,7 @@ class Config:
     """
 
     root: str
-    file: str = "mmbench_dev_20230712.tsv"
+    file: str = ""
     images: str = ""
     lang: Literal["auto", "en", "cn"] = "auto"
     rotate: bool = False
@@ -61,32 +69,44 @@ class Config:
 
 
 def read(config: Config) -> list[Question]:
-    """Every row of the TSV in its order; images are written beside it the first time.
+    """Every row of the table in its order.
 
     Raises:
-        DataError: no such table, a row without question or options, or a broken image.
+        DataError: no such table, a row without question, options or image.
     """
-    path = _mmbench_files.table_path(config.root, config.file)
-    folder = Path(config.images or f"{Path(config.file).stem}_images")
-    lines = _mmbench_table.read_table(path)
-    names = _mmbench_table.extract_images(lines, Path(config.root) / folder)
+    questions = _held(config).questions
+    bases = [str(_mmbench_files.index_of(question) % ROTATION) for question in questions]
+    return with_boxes(questions, folder_of(config.root), bases, lambda row: row.key("index"))
+
+
+def pictures(config: Config) -> Folder:
+    """Where the images are: in the table."""
+    return _held(config).pictures
+
+
+def _held(config: Config) -> Held:
+    tables = _mmbench_files.tables(config.root, config.file)
+    return held(_from_rows, replace(config, file=str(tables[0])), tables, look=True)
+
+
+def _from_rows(rows: Iterable[Entry], config: Config) -> Iterator[Found]:
+    """Questions in the order of the rows; rows with one image share its name."""
+    path, folder = Path(config.file), config.images or IMAGES
+    lines = _mmbench_table.table_lines(list(rows), path)
+    names = _mmbench_table.images(lines)
     chinese = config.lang == "cn" or (
         config.lang == "auto" and _mmbench_files.is_chinese(path, lines)
     )
-    questions = [
-        question
-        for line in lines
-        for question in _mmbench_files.questions(
-            line, (folder / names[line.index]).as_posix(), config.rotate, chinese
-        )
-    ]
-    bases = [str(_mmbench_files.index_of(question) % ROTATION) for question in questions]
-    return with_boxes(questions, Path(config.root), bases, lambda row: row.key("index"))
+    for line in lines:
+        image = f"{folder}/{names[line.index]}"
+        for question in _mmbench_files.questions(line, image, config.rotate, chinese):
+            yield question, line.picture
 
 
 def expected(config: Config) -> dict[str, tuple[int, ...]]:
     """The published number of rows, where it is known."""
-    return {"": (4377,)} if config.file == "mmbench_dev_20230712.tsv" else {}
+    tables = _mmbench_files.tables(config.root, config.file)
+    return {"": (4377,)} if tables[0].name == "mmbench_dev_20230712.tsv" else {}
 
 
 def credit(question: Question, answer: Said, config: Config | None = None) -> float:
@@ -180,7 +200,7 @@ def export(
         )
     ]
     given = {q.id: answer for q, answer in pairs}
-    lines = _mmbench_table.read_table(_mmbench_files.table_path(config.root, config.file))
+    lines = _mmbench_table.read_table(*_mmbench_files.tables(config.root, config.file))
     columns = [name for name in SHEET if name != "answer" or "answer" in lines[0].cells]
     rows: list[list[str | int | None]] = [list(columns)]
     for line in lines:

@@ -15,16 +15,18 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from cof.bench import _mme_files
 from cof.bench._mme_files import COGNITION, PERCEPTION, RELEASE_SUFFIX, SUBTASKS
 from cof.bench.common.answers import Answers, Given, Said, add_up, llava_answer, match_answers
+from cof.bench.common.containers import Held, folder_of, held, with_llava
 from cof.bench.common.files import read_jsonl, write_jsonl, write_text
 from cof.bench.common.tally import Mark, Part, Tally, number_of, scored
 from cof.errors import DataError
+from cof.files import Folder
 from cof.prompts import SHORT_ANSWER
 from cof.types import Question
 
@@ -37,8 +39,9 @@ class Config:
     """Where MME is.
 
     Attributes:
-        root: the release folder. For scoring alone also the official template folder (lines of
-            image, question, Yes|No), or a release without its images.
+        root: the release folder; lmms-lab's parquet files, or their folder; VLMEvalKit's MME.tsv;
+            or LLaVA's llava_mme.jsonl, the release beside it. For scoring alone also the official
+            template folder (lines of image, question, Yes|No), or a release without its images.
         questions: LLaVA's llava_mme.jsonl, or "" for the release's own questions and order.
     """
 
@@ -53,14 +56,40 @@ def read(config: Config) -> list[Question]:
     order of that file.
 
     Raises:
-        DataError: not a release, an image without its text, a text without its image, a line
-            that is not question TAB Yes|No, an odd number of questions.
+        DataError: neither release nor table, an image without its text, a text without its image,
+            a line that is not question TAB Yes|No, an odd number of questions.
     """
-    root = Path(config.root)
-    questions = _mme_files.with_regions(
-        list(_mme_files.release(_mme_files.release_root(root), root, strict=True)), root
-    )
+    config = _located(config)
+    root, tables = Path(config.root), _held(config)
+    if tables is None:
+        folder = _mme_files.release_root(root) or root
+        found = list(_mme_files.release(folder, root, strict=True))
+    else:
+        found = list(tables.questions)
+    questions = _mme_files.with_regions(found, folder_of(config.root))
     return _mme_files.as_llava(Path(config.questions), questions) if config.questions else questions
+
+
+def pictures(config: Config) -> Folder:
+    """Where the images are: the release, or a table."""
+    config = _located(config)
+    tables = _held(config)
+    return tables.pictures if tables else Path(config.root)
+
+
+def _located(config: Config) -> Config:
+    """Where LLaVA's question file is given, the release beside it."""
+    named = with_llava(config)
+    if named is config:
+        return config
+    return replace(named, root=str(_mme_files.release_root(Path(named.root)) or named.root))
+
+
+def _held(config: Config) -> Held | None:
+    """What tables hold, None where there is a release."""
+    if _mme_files.release_root(Path(config.root)):
+        return None
+    return held(_mme_files.from_rows, config, _mme_files.tables(config.root))
 
 
 def label(answer: Said) -> str:
@@ -197,7 +226,7 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
         return Answers([question for question, _, _ in given], [text for _, text, _ in given])
     if not config.root:
         raise DataError(f"{path}: needs --ground-truth, the MME release or its template folder")
-    questions = _mme_files.ground_truth(Path(config.root))
+    questions = _mme_files.ground_truth(config.root)
     if config.questions:
         questions = _mme_files.as_llava(Path(config.questions), questions)
     if path.is_dir():

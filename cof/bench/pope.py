@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cof.bench import _pope_files
-from cof.bench._pope_files import SETTINGS
+from cof.bench._pope_files import FIRST_ID, SETTINGS
 from cof.bench.common.answers import (
     Answers,
     Given,
@@ -29,11 +29,13 @@ from cof.bench.common.answers import (
     unique,
     with_boxes,
 )
+from cof.bench.common.containers import Held, folder_of, held, with_llava
 from cof.bench.common.files import read_jsonl, write_jsonl
 from cof.bench.common.rows import Row
 from cof.bench.common.tally import Mark, Part, Tally, scored
 from cof.bench.common.yes_no import PARSERS
 from cof.errors import DataError, shown
+from cof.files import Folder
 from cof.prompts import SHORT_ANSWER
 from cof.types import Question
 
@@ -47,7 +49,9 @@ class Config:
     """Where POPE is and how its answers are read.
 
     Attributes:
-        root: folder of the label files, or the folder above (`coco/`, `output/coco/`).
+        root: folder of the label files, or the folder above (`coco/`, `output/coco/`); lmms-lab's
+            parquet files, or their folder; VLMEvalKit's POPE.tsv; or LLaVA's llava_pope_test.jsonl,
+            the label files beside it.
         questions: LLaVA's llava_pope_test.jsonl, or "" for the label files' own order.
         images: folder of the images, relative to `root`.
         source: which label files: `<source>_pope_<setting>.json`.
@@ -68,13 +72,37 @@ def read(config: Config) -> list[Question]:
         DataError: no label file, a row without image, text or a label yes|no, or a question file
             that does not belong to the label files.
     """
-    labels = _pope_files.labelled(Path(config.root), config.source, config.images)
+    config = with_llava(config)
+    labels = _labels(config)
     if config.questions:
         questions = _pope_files.as_llava(Path(config.questions), labels)
     else:
         questions = [question for rows in labels.values() for question in rows]
     keys = [(q.image.rpartition("/")[2], q.text.removesuffix(SHORT_ANSWER)) for q in questions]
-    return with_boxes(questions, Path(config.root), keys, _region_key)
+    return with_boxes(questions, folder_of(config.root), keys, _region_key)
+
+
+def pictures(config: Config) -> Folder:
+    """Where the images are: below the label files, or in a table."""
+    config = with_llava(config)
+    return _held(config).pictures if _own(config) is None else Path(config.root)
+
+
+def _labels(config: Config) -> dict[str, list[Question]]:
+    own = _own(config)
+    if own is not None:
+        return own
+    found = _held(config).questions
+    return {name: [one for one in found if one.category == name] for name in FIRST_ID}
+
+
+def _own(config: Config) -> dict[str, list[Question]] | None:
+    return _pope_files.labelled(Path(config.root), config.source, config.images)
+
+
+def _held(config: Config) -> Held:
+    tables = _pope_files.tables(config.root, config.source)
+    return held(_pope_files.from_rows, config, tables)
 
 
 def _region_key(row: Row) -> tuple[str, str]:
@@ -232,6 +260,7 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     """
     if not config.root:
         raise DataError(f"{path}: needs --labels, the folder of {config.source}_pope_*.json")
+    config = with_llava(config)
     questions = read(config)
     if config.questions:
         keys = [row.key("question_id") for row in read_jsonl(Path(config.questions))]

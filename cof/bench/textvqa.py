@@ -9,7 +9,7 @@ worth about ten points, so the scores say whether it did.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,16 +18,18 @@ from cof.bench.common.answers import (
     Answers,
     Given,
     Said,
-    add_up,
     llava_answer,
     match_answers,
     reworded,
 )
+from cof.bench.common.containers import Found, Held, held, shards, unknown, with_llava
 from cof.bench.common.files import read_json, read_json_rows, read_jsonl, write_jsonl, write_text
 from cof.bench.common.rows import Row, inside
+from cof.bench.common.tables import Entry
 from cof.bench.common.tally import Mark, Part, Tally, added, scored
-from cof.bench.common.vqa_words import normalise
+from cof.bench.common.vqa_words import soft_accuracy
 from cof.errors import DataError, shown
+from cof.files import Folder
 from cof.prompts import SHORT_ANSWER
 from cof.types import Question
 
@@ -42,7 +44,8 @@ class Config:
     """Where TextVQA is.
 
     Attributes:
-        root: folder of the annotation file.
+        root: folder of the annotation file; lmms-lab's parquet files, or their folder; or LLaVA's
+            question file, the annotation file beside it.
         questions: LLaVA's llava_textvqa_val_v051_ocr.jsonl (prompts with OCR tokens), or "".
         file: the annotation file.
         images: folder of the images, relative to `root`.
@@ -60,16 +63,43 @@ def read(config: Config) -> list[Question]:
     Raises:
         DataError: not such a file, other than ten answers, or a question that is not annotated.
     """
-    path = Path(config.root) / config.file
-    rows = Row.of(read_json(path), str(path)).parts("data")
-    if not rows:
-        raise DataError(f"{path}: `data` has no questions")
-    annotated = [_question(row, config.images) for row in rows]
+    config = with_llava(config)
+    annotated = _annotated(config)
     if not config.questions:
         return annotated
     rows = read_jsonl(Path(config.questions))
     asked = [Given(_row_key(row, "text"), row.asked("text"), row.where) for row in rows]
     return [_with_core(one) for one in reworded(annotated, _keys(annotated), asked)]
+
+
+def pictures(config: Config) -> Folder:
+    """Where the images are: below the annotation file, or in a table."""
+    config = with_llava(config)
+    own = (Path(config.root) / config.file).exists()
+    return Path(config.root) if own else _held(config).pictures
+
+
+def _annotated(config: Config) -> list[Question]:
+    path = Path(config.root) / config.file
+    if not path.exists():
+        return list(_held(config).questions)
+    rows = Row.of(read_json(path), str(path)).parts("data")
+    if not rows:
+        raise DataError(f"{path}: `data` has no questions")
+    return [_question(row, config.images) for row in rows]
+
+
+def _held(config: Config) -> Held:
+    tables = shards(config.root, r"(^|/)val(idation)?$")
+    if not tables:
+        raise unknown("textvqa", config.root, f"{config.file}, *.parquet")
+    return held(_from_rows, config, tables)
+
+
+def _from_rows(rows: Iterable[Entry], config: Config) -> Iterator[Found]:
+    """The questions of lmms-lab's table, whose columns are the annotation file's keys."""
+    for row in rows:
+        yield _question(row.row, config.images), row.picture
 
 
 def expected(config: Config) -> dict[str, tuple[int, ...]]:
@@ -81,13 +111,7 @@ def credit(question: Question, answer: Said, config: Config | None = None) -> fl
     """The soft accuracy of one answer, in [0, 1]."""
     if not question.reference or answer is None:
         return 0.0
-    truths = [normalise(text) for text in json.loads(question.reference)]
-    said = normalise(answer)
-    if said not in truths:
-        return 0.0
-    count = truths.count(said)
-    shares = [min(1.0, float(count - (truth == said)) / 3) for truth in truths]
-    return add_up(shares) / len(shares)
+    return soft_accuracy(answer, json.loads(question.reference))
 
 
 def score(

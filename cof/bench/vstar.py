@@ -18,6 +18,7 @@ from typing import Any, Literal
 from cof.bench import _vstar_files
 from cof.bench.common.answers import Answers, Given, Said, llava_answer, match_answers
 from cof.bench.common.choice import LETTERS, UNRESOLVED, Extract, ask, disputed, extract
+from cof.bench.common.containers import unknown
 from cof.bench.common.files import read_json, read_jsonl, write_jsonl
 from cof.bench.common.rows import Row
 from cof.bench.common.tally import Mark, Part, Tally, scored
@@ -58,7 +59,7 @@ def read(config: Config) -> list[Question]:
     root = Path(config.root)
     present = [name for name in TYPES if (root / name).is_dir()]
     if not present:
-        raise DataError(f"{root}: no V*Bench; expected the folders {' and '.join(TYPES)}")
+        raise unknown("vstar", config.root, f"the folders {' and '.join(TYPES)}")
     found = [(kind, *pair) for kind in present for pair in _vstar_files.noted(root / kind)]
     boxes = _vstar_files.boxes([(row, image) for _, row, image in found])
     return [

@@ -33,6 +33,7 @@ def probe(run: Path, limit: int, out: Path | None) -> None:
     from cof.config import plugins, schema
     from cof.evaluate.probe import measure
     from cof.evaluate.progress import progress
+    from cof.store.dataset import pictures
     from cof.store.folder import load_run, run_hash
     from cof.store.origin import identify, identity_of
 
@@ -55,7 +56,7 @@ def probe(run: Path, limit: int, out: Path | None) -> None:
     ]
     model = plugins.load("models", config.names["model"]).load(config.model)
     exif = schema.exif_of(loaded.config)
-    found = measure(model, chosen, Path(config.bench.root), config.refine, exif)
+    found = measure(model, chosen, pictures(config), config.refine, exif)
     masses = []
     with progress(len(chosen), "question", run.name) as bar:
         for mass in found:

@@ -65,14 +65,13 @@ def _run(
 ) -> tuple[dict[str, Any], str]:
     """Scores of a run from its records alone, as JSON and as text."""
     from cof.analyse.scores import summary, table
+    from cof.store.dataset import own_keys
     from cof.store.folder import load_run, unfinished
 
     run = load_run(path)
-    section = dict(run.config["bench"])
-    section.pop("sha256", None)
-    if section.pop("name") != name:
+    if run.config["bench"]["name"] != name:
         raise RunError(f"{path}: a run of {run.config['bench']['name']}, not of {name}")
-    section.pop("limit", None)
+    section = own_keys(run.config["bench"])
     missing = unfinished(run)
     if missing and not (allow_missing and run.results):
         total = len(run.results) + missing

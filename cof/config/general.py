@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from cof.errors import shown
@@ -62,13 +62,33 @@ def plain_name(name: str) -> bool:
 
 @dataclass(frozen=True)
 class Subset:
-    """`bench.limit`: only the first so many images, with all their questions; None is all."""
+    """Keys of `bench` that leave images out; those that stay keep all their questions.
+
+    Attributes:
+        limit: so many images, as evenly from the benchmark's categories as can be, drawn by
+            `limit_seed`; a larger limit keeps the images of a smaller one. None is all.
+        limit_first: the first so many images instead, which are often of one category.
+        limit_seed: other seeds draw other images for `limit`.
+    """
 
     limit: int | None = None
+    limit_first: int | None = None
+    limit_seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise ValueError(f"limit={self.limit} must be at least 1, or null for all images")
+        for key, value in (("limit", self.limit), ("limit_first", self.limit_first)):
+            if value is not None and value < 1:
+                raise ValueError(f"{key}={value} must be at least 1, or null for all images")
+        if self.limit is not None and self.limit_first is not None:
+            raise ValueError(
+                f"limit={self.limit} and limit_first={self.limit_first}: give one of them"
+            )
+        if self.limit_seed < 0:
+            raise ValueError(f"limit_seed={self.limit_seed} must not be negative")
+
+
+SUBSET = tuple(field.name for field in fields(Subset))
+"""Keys of `bench` that are not the benchmark's own."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ def counting(resolved: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str,
     Not `NOT_RESULTS`, no `PLACES`, no key of `LATER` at its old value, and in float32 not
     `batch_size`. `model.device` and `model.dtype` are what they came down to, where that is known:
     kernels round differently on another kind of device (which is why `device_map` and `decode`
-    count too), but cuda:0 and cuda:1 are one kind. A key of `GONE` counts as it did.
+    count too), but cuda:0 and cuda:1 are one kind. A key of `GONE` counts as it did, and
+    `bench.limit_first` as the `bench.limit` that it was in older runs.
 
     Args:
         resolved: the config.
@@ -37,6 +38,10 @@ def counting(resolved: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str,
         for key, value in flatten(resolved).items()
         if key not in NOT_RESULTS and not (key in LATER and value == LATER[key])
     }
+    first = kept.pop("bench.limit_first", None)
+    if "limit_first" in resolved.get("bench", {}):  # older runs have the first under `limit`
+        spread = kept.pop("bench.limit", None)
+        kept |= {"bench.limit": first} | ({"bench.limit_spread": spread} if spread else {})
     sections = [key.removesuffix(".sha256") for key in kept if key.endswith(".sha256")]
     ours = [key for key in PLACES if key.partition(".")[0] not in sections]
     kept = {key: value for key, value in kept.items() if key not in ours}

@@ -24,6 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from cof.config.general import SUBSET
 from cof.errors import ConfigError, cut, shown
 from cof.files import DiskError, regular
 
@@ -210,7 +211,7 @@ def _hold(kind: str, module: ModuleType) -> None:
         raise ConfigError(f"{kind}: {label(module.__name__)} ({module.__file__}): {problem}")
 
 
-_RESERVED = {"name", "sha256", "limit"}
+_RESERVED = {"name", "sha256", *SUBSET}
 """Keys of a section that are not the plug-in's."""
 
 

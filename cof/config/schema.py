@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cof.config.build import build, check_values
-from cof.config.general import Gate, General, Images, Subset
+from cof.config.general import SUBSET, Gate, General, Images, Subset
 from cof.config.sections import (
     KINDS,
     changed,
@@ -30,7 +30,7 @@ from cof.exif import Exif
 from cof.models import base
 from cof.regions.boxes import BoxConfig
 
-_OTHER_KEYS = {"bench": ("limit",), "locate": (), "refine": (), "model": ()}
+_OTHER_KEYS = {"bench": SUBSET, "locate": (), "refine": (), "model": ()}
 """Sections in the order in which they are read, the model's heavy module last."""
 
 
@@ -55,11 +55,13 @@ LATER: dict[str, Any] = {
     "locate.chosen_on": "",
     **{f"refine.{part}text": "" for part in ("", "first.", "second.")},
     **{f"refine.{part}beside": False for part in ("", "first.", "second.")},
+    "bench.limit_first": None,
+    "bench.limit_seed": 0,
 }
 """Keys that older configs lack -> the value that stands for how those runs were made. At that value
 a key does not count (`cof.config.identity`), so that a new key changes no run's identity; every new
 key has a line here. (Runs made before `images.exif` turned their pictures; letters are read anew
-by every scoring.)"""
+by every scoring; `bench.limit` meant what `limit_first` does.)"""
 
 GONE: dict[str, Gone] = {
     "model.compile": Gone("llava", False, "model.decode: graph (the default on CUDA) replaced it"),
@@ -168,8 +170,8 @@ def resolve(data: Mapping[str, Any]) -> RunConfig:
     names = {key: take_name(parts[key], key) for key in KINDS}
     _drop_gone(parts, names)
     sources = {key: take_source(parts[key], key, names[key]) for key in KINDS}
-    limit = {"limit": parts["bench"].pop("limit")} if "limit" in parts["bench"] else {}
-    subset = build(Subset, limit, "bench")
+    kept = {key: parts["bench"].pop(key) for key in SUBSET if key in parts["bench"]}
+    subset = build(Subset, kept, "bench")
     images = build(Images, parts["images"], "images")
     boxes = build(BoxConfig, parts["boxes"], "boxes")
     limits = build(base.Limits, parts["limits"], "limits")

@@ -9,6 +9,7 @@ from typing import Any
 
 from cof.config import plugins
 from cof.config.build import DEPTH
+from cof.config.general import SUBSET
 from cof.config.yaml import parse_value
 from cof.errors import ConfigError, shown
 
@@ -106,6 +107,6 @@ def changed(data: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
 
 
 def _keep_shared(place: dict[str, Any], section: str, name: str) -> None:
-    kept = {"limit", *(field.name for field in fields(plugin_config(section, name)))}
+    kept = {*SUBSET, *(field.name for field in fields(plugin_config(section, name)))}
     for key in [key for key in place if key not in kept]:
         del place[key]

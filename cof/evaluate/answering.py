@@ -20,9 +20,10 @@ from cof.errors import DataError, RunError, cut
 from cof.evaluate.memory import Ask, Fitted
 from cof.evaluate.prefetch import feed
 from cof.evaluate.progress import progress
+from cof.files import Member
 from cof.images import load_image
 from cof.store import manifest, origin
-from cof.store.dataset import PlannedBatch, batch_limit
+from cof.store.dataset import PlannedBatch, batch_limit, pictures
 from cof.store.folder import SCORES, RunFolder
 from cof.store.hashing import ImageHash
 from cof.store.records import to_record
@@ -107,9 +108,7 @@ def answer_all(
     total, left = (sum(map(len, some)) for some in (own, todo))
     with (
         progress(total, "question", name, total - left, folder.ranks.leads) as bar,
-        contextlib.closing(
-            feed(todo, Path(config.bench.root), config.general.workers, load)
-        ) as fed,
+        contextlib.closing(feed(todo, pictures(config), config.general.workers, load)) as fed,
     ):
         for batch, images in fed:
             answered = _answer(ask, batch, len(cells), images)
@@ -140,7 +139,7 @@ def _asker(pipeline: CoF, cells: Sequence[RunSetting], rows: int | None) -> Ask:
     return Fitted(ask, limit, size == "auto", changed)
 
 
-def open_image(pipeline: CoF, exif: Exif, path: Path) -> Prepared:
+def open_image(pipeline: CoF, exif: Exif, path: Path | Member) -> Prepared:
     """An image file, ready for the pipeline; done ahead, in a worker.
 
     Raises:

@@ -21,10 +21,11 @@ from cof.evaluate.prefetch import feed
 from cof.evaluate.progress import duration
 from cof.evaluate.runner import build_pipeline, check, run_path
 from cof.store import origin
-from cof.store.dataset import PlannedBatch, described, images_of, plan_batches, read_questions
+from cof.store.dataset import PlannedBatch, described, pictures, plan_batches, read_questions
 from cof.store.folder import WAY_OUT, RunFolder
 from cof.store.hashing import PENDING
 from cof.store.record_files import MADE
+from cof.store.subset import images_of
 from cof.types import Result
 
 
@@ -151,7 +152,7 @@ def trial(config: RunConfig, batches: Sequence[PlannedBatch], questions: int) ->
     times: list[tuple[float, int]] = []
     load = partial(open_image, pipeline, config.images.exif)
     started = time.perf_counter()
-    for batch, images in feed(chosen, Path(config.bench.root), config.general.workers, load):
+    for batch, images in feed(chosen, pictures(config), config.general.workers, load):
         pairs = [
             (question, image)
             for (_, question), image in zip(batch, images, strict=True)

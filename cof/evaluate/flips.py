@@ -7,11 +7,11 @@ answer that is nearly a tie then depends on its company. In float32 it does not.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cof.errors import DataError
 from cof.images import load_image
+from cof.store.dataset import pictures
 from cof.types import Result
 
 if TYPE_CHECKING:
@@ -45,11 +45,10 @@ def measure(pipeline: CoF, config: RunConfig, results: Sequence[Result]) -> dict
     chosen = sound[:: -(-len(sound) // SAMPLE)] if sound else []
     flips: dict[str, list[dict[str, str]]] = {name: [] for name in PASSES}
     asked = 0
+    places = pictures(config)
     for result in chosen:
         try:
-            image = load_image(
-                Path(config.bench.root) / result.question.image, exif=config.images.exif
-            )
+            image = load_image(places / result.question.image, exif=config.images.exif)
         except DataError:
             continue  # it was there when the run asked
         (alone,) = pipeline.answer_batch([result.question], [image])

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -21,6 +20,7 @@ from cof.images import load_image
 from cof.locate import attention
 from cof.models.base import Model
 from cof.regions.mask import token_mask
+from cof.store.dataset import pictures
 from cof.types import Box, Question
 
 
@@ -87,7 +87,7 @@ def _measured(
     model: Model, config: RunConfig, stage: attention.Config, question: Question
 ) -> tuple[Tensor, Tensor, Tensor] | None:
     """Of one question each head's share and hit, [heads] each, and the share of chance."""
-    image = load_image(Path(config.bench.root) / question.image, exif=config.images.exif)
+    image = load_image(pictures(config) / question.image, exif=config.images.exif)
     batch = Batch.of(model, [question], [image])
     [view] = batch.views
     (heat,), (said,) = attention.relative_maps(batch, stage)

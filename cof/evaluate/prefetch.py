@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cof.errors import DataError, RunError
+from cof.files import Folder, Member
 from cof.store.dataset import PlannedBatch
 
 _T = TypeVar("_T")
@@ -19,7 +20,7 @@ _Pending = dict[str, Future[Any]]
 
 
 def feed(
-    batches: Sequence[PlannedBatch], root: Path, workers: int, load: Callable[[Path], _T]
+    batches: Sequence[PlannedBatch], root: Folder, workers: int, load: Callable[[Path | Member], _T]
 ) -> Generator[tuple[PlannedBatch, list[_T | DataError]], None, None]:
     """Batches in their order, each with one image a question, or why it cannot be opened.
 

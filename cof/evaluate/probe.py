@@ -8,7 +8,6 @@ the model looks, not what it makes of it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from cof.analyse.attention import Mass
 from cof.exif import Exif
+from cof.files import Folder
 from cof.images import load_image
 from cof.models.base import Encoded, Model
 from cof.outcome.attention import visual_attention
@@ -47,14 +47,18 @@ def attention_mass(
 
 
 def measure(
-    model: Model, results: Sequence[Result], root: Path, config: highlight_stage.Config, exif: Exif
+    model: Model,
+    results: Sequence[Result],
+    root: Folder,
+    config: highlight_stage.Config,
+    exif: Exif,
 ) -> Iterator[Mass]:
     """The attention mass of recorded questions, on the tokens that their run highlighted.
 
     Args:
         model: the run's.
         results: of a run; those without a highlighted token are passed over.
-        root: the benchmark's folder.
+        root: where the benchmark's pictures are.
         config: the run's fine stage.
         exif: how the run showed its pictures.
     """

@@ -22,6 +22,7 @@ from cof.store.dataset import (
     benchmark_hash,
     described,
     first_tagged,
+    pictures,
     plan_batches,
     read_questions,
 )
@@ -85,7 +86,7 @@ def run_cells(settings: Sequence[RunConfig], options: Options | None = None) -> 
         check(one, questions)
     ranks = Ranks.here()
     with (
-        contextlib.closing(ImageHash(questions, Path(first.bench.root))) as images,
+        contextlib.closing(ImageHash(questions, pictures(first))) as images,
         contextlib.ExitStack() as locks,
     ):
         if ranks.leads:

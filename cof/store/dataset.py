@@ -5,18 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
+from types import ModuleType
 from typing import Any, Literal
 
 from cof import prompts
+from cof.bench.common.containers import folder_of, places
 from cof.config import plugins
+from cof.config.build import build
+from cof.config.general import SUBSET
 from cof.config.schema import RunConfig
 from cof.errors import DataError
 from cof.exif import turned
-from cof.files import DiskError, regular
+from cof.files import DiskError, Folder, Member, regular
 from cof.images import header
+from cof.store import subset
 from cof.types import Box, Question
 
 PlannedBatch = tuple[tuple[int, Question], ...]
@@ -27,7 +32,7 @@ AUTO = 64
 
 
 def read_questions(config: RunConfig) -> list[Question]:
-    """The benchmark's questions, cut to the first `bench.limit` images.
+    """The benchmark's questions, or those of the images that `bench.limit` leaves.
 
     With `images.exif=apply` their true boxes, annotated on the pictures as they are stored, are
     turned with the pictures.
@@ -44,30 +49,52 @@ def read_questions(config: RunConfig) -> list[Question]:
     blank = next((question for question in questions if _is_blank(question)), None)
     if blank is not None:
         raise DataError(f"{config.bench.root}: the question {blank.id!r} is empty")
-    kept = set(images_of(questions)[: config.subset.limit])
+    kept = set(subset.chosen(questions, config.subset))
     questions = [question for question in questions if question.image in kept]
     if not questions:
         raise DataError(f"{config.bench.root}: no questions")
-    _check_images(config, images_of(questions))
-    if config.images.exif == "apply":
-        return _upright(questions, Path(config.bench.root))
-    return questions
+    places = pictures(config)
+    _check_images(config, places, subset.images_of(questions))
+    return _upright(questions, places) if config.images.exif == "apply" else questions
 
 
-def _check_images(config: RunConfig, names: Sequence[str]) -> None:
+def bench_of(resolved: Mapping[str, Any]) -> tuple[ModuleType, Any]:
+    """A run's benchmark and its Config, from the resolved config of the run.
+
+    Raises:
+        ConfigError: the benchmark cannot be imported, or has no longer such keys.
+    """
+    module = plugins.load("bench", resolved["bench"]["name"])
+    return module, build(module.Config, own_keys(resolved["bench"]), "bench")
+
+
+def own_keys(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a config's `bench` the keys that are the benchmark's own."""
+    return {key: value for key, value in section.items() if key not in ("name", "sha256", *SUBSET)}
+
+
+def pictures(config: RunConfig) -> Folder:
+    """Where the images of a run's questions are: the benchmark's folder, or files that hold them.
+
+    Raises:
+        DataError: such a file is gone or damaged.
+    """
+    return places(plugins.load("bench", config.names["bench"]), config.bench)
+
+
+def _check_images(config: RunConfig, root: Folder, names: Sequence[str]) -> None:
     """Refuse a folder that lacks most of the images: it is the wrong one."""
-    root = Path(config.bench.root)
     missing = [name for name in names if not _is_file(root / name)]
     if 2 * len(missing) > len(names):
         raise DataError(
-            f"{root}: {len(missing)} of {len(names)} images are missing, the first is "
+            f"{config.bench.root}: {len(missing)} of {len(names)} images are missing, the first is "
             f"{root / missing[0]}{_elsewhere(config, missing[0])}"
         )
 
 
 def _elsewhere(config: RunConfig, name: str) -> str:
     """Where an image is, one folder above or below its place, and which key says so."""
-    root, folder = Path(config.bench.root), getattr(config.bench, "images", "")
+    root, folder = folder_of(config.bench.root), getattr(config.bench, "images", "")
     below = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
     inner = name.removeprefix(f"{folder}/") if folder else name
     for base in (root, root.parent, *below):
@@ -75,19 +102,20 @@ def _elsewhere(config: RunConfig, name: str) -> str:
             if _is_file(base / part):
                 place = (base / part).parents[len(PurePosixPath(inner).parts) - 1]
                 here = Path(os.path.relpath(place, root)).as_posix()
-                say = f"bench.images={here}" if folder else f"bench.root={place}"
+                named = hasattr(config.bench, "images")
+                say = f"bench.images={here}" if named else f"bench.root={place}"
                 return f"; {base / part} is there: set {say}"
     return "; bench.root has to name the folder that holds them"
 
 
-def _is_file(path: Path) -> bool:
+def _is_file(path: Path | Member) -> bool:
     try:
         return path.is_file()
     except (OSError, ValueError):  # a name too long, or one that no file can have
         return False
 
 
-def _upright(questions: Sequence[Question], root: Path) -> list[Question]:
+def _upright(questions: Sequence[Question], root: Folder) -> list[Question]:
     """The questions with their boxes turned as their pictures' EXIF tags say."""
     tags = {name: _tag(root / name) for name in {one.image for one in questions if one.boxes}}
     return [
@@ -98,11 +126,11 @@ def _upright(questions: Sequence[Question], root: Path) -> list[Question]:
 
 def first_tagged(config: RunConfig, questions: Sequence[Question]) -> str:
     """The first picture whose EXIF tag turns it, "" where none has one."""
-    root = Path(config.bench.root)
-    return next((name for name in images_of(questions) if _tag(root / name) != 1), "")
+    root = pictures(config)
+    return next((name for name in subset.images_of(questions) if _tag(root / name) != 1), "")
 
 
-def _tag(path: Path) -> int:
+def _tag(path: Path | Member) -> int:
     """A picture's orientation; one that cannot be opened fails its questions later."""
     try:
         return header(path)[1]
@@ -132,11 +160,6 @@ def _is_blank(question: Question) -> bool:
     return not asked.strip()
 
 
-def images_of(questions: Sequence[Question]) -> list[str]:
-    """Image names without repeats, in order of first appearance."""
-    return list(dict.fromkeys(question.image for question in questions))
-
-
 def batch_limit(size: int | Literal["auto"]) -> int:
     """Most questions of a planned batch; `auto` asks them in pieces where they do not fit."""
     return AUTO if size == "auto" else size
@@ -149,12 +172,12 @@ def plan_batches(questions: Sequence[Question], size: int | Literal["auto"]) -> 
     processes, computes the very batches of an undisturbed run.
     """
     size = batch_limit(size)
-    place = {image: rank for rank, image in enumerate(images_of(questions))}
+    place = {image: rank for rank, image in enumerate(subset.images_of(questions))}
     rows = sorted(enumerate(questions), key=lambda row: place[row[1].image])
     return [tuple(rows[start : start + size]) for start in range(0, len(rows), size)]
 
 
-def fingerprint(questions: Sequence[Question], root: Path) -> dict[str, Any]:
+def fingerprint(questions: Sequence[Question], root: Folder) -> dict[str, Any]:
     """Counts and hashes of a dataset, for a manifest; both hashes are hex SHA-256."""
     return described(questions, hash_images(questions, root))
 
@@ -165,12 +188,12 @@ def described(questions: Sequence[Question], images: str) -> dict[str, Any]:
         "questions": questions_hash(questions),
         "images": images,
         "question_count": len(questions),
-        "image_count": len(images_of(questions)),
+        "image_count": len(subset.images_of(questions)),
     }
 
 
 def hash_images(
-    questions: Sequence[Question], root: Path, stop: Callable[[], bool] = lambda: False
+    questions: Sequence[Question], root: Folder, stop: Callable[[], bool] = lambda: False
 ) -> str:
     """Hash of the bytes of every image file, wherever the root is; a missing file counts as such.
 
@@ -180,7 +203,7 @@ def hash_images(
         stop: asked before each file, whether nobody wants to know any more.
     """
     found = hashlib.sha256()
-    for name in images_of(questions):
+    for name in subset.images_of(questions):
         if stop():
             break
         found.update(f"{name} {_file_hash(root / name)}\n".encode())
@@ -203,11 +226,11 @@ def benchmark_hash(config: RunConfig) -> str:
     return questions_hash(plugins.load("bench", config.names["bench"]).read(config.bench))
 
 
-def _file_hash(path: Path) -> str:
+def _file_hash(path: Path | Member) -> str:
     try:
         with regular(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except DiskError as error:
         return type(error.__cause__ or error).__name__
-    except OSError as error:
+    except (OSError, DataError) as error:
         return type(error).__name__

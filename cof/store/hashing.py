@@ -11,8 +11,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 
+from cof.files import Folder
 from cof.store.dataset import hash_images
 from cof.types import Question
 
@@ -28,7 +28,7 @@ class ImageHash:
         root: folder of the image names.
     """
 
-    def __init__(self, questions: Sequence[Question], root: Path) -> None:
+    def __init__(self, questions: Sequence[Question], root: Folder) -> None:
         self._questions, self._root = questions, root
         self._stop = threading.Event()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="hash")

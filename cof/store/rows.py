@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from cof.config import plugins
-from cof.config.build import build
+from cof.store.dataset import bench_of
 from cof.types import Answer, Result
 
 
@@ -24,7 +23,7 @@ def rows(
     Raises:
         ConfigError: the benchmark cannot be imported.
     """
-    bench, options = _bench(config) if credits else (None, None)
+    bench, options = bench_of(config) if credits else (None, None)
     found = []
     for result in results:
         row = _row(result)
@@ -32,12 +31,6 @@ def rows(
             row |= _credits(bench, options, result, bool(config["plain"]))
         found.append(row)
     return found
-
-
-def _bench(config: Mapping[str, Any]) -> tuple[ModuleType, Any]:
-    data = {key: value for key, value in config["bench"].items() if key not in ("name", "limit")}
-    module = plugins.load("bench", config["bench"]["name"])
-    return module, build(module.Config, data, "bench")
 
 
 def _row(result: Result) -> dict[str, Any]:

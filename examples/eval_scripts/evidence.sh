@@ -24,7 +24,7 @@ cof sweep "$config" "$small" name=mme-fine-grid weight=1,1.3,2,3,4.5,8 expand=1,
 cof sweep "$config" "$small" name=mme-fine-text weight=1.3,2,3,4.5,8 scope=text "$@"
 data="$out/data/fine-$size"
 while read -r bench mini limit; do    # limit: images, with all their questions
-  cof sweep "$config" "bench.name=$bench" "bench.root=$data/$mini" "bench.limit=$limit" "name=$bench" \
+  cof sweep "$config" "bench.name=$bench" "bench.root=$data/$mini" "bench.limit_first=$limit" "name=$bench" \
     locate=prompt,oracle "$@"
 done <<< $'pope MiniPOPE 20\nmmbench MiniMMBench 80\nvstar MiniVStar null'
 cof eval examples/configs/grounding.yaml "bench.root=$data/grounding" name=prompt "out=$out/grounding" "${@:2}"

@@ -1,6 +1,6 @@
 """Multiple choice: the prompt, and the option that an answer names, without a judge.
 
-Two rules, `bench.extract`:
+Three rules, `bench.extract`:
 
 `vlmevalkit` (default, what leaderboards compare) is VLMEvalKit's exact matching, `can_infer`, as
 it runs without a judge and without VERBOSE (its rule that `A` may be an article needs VERBOSE):
@@ -18,8 +18,11 @@ is right: option texts are cut out, with an article before them; the letter is t
 ends the answer, or stands before a sign or a word such as `is`; else as `answer is` and a whole
 capital letter of any option, else by the text.
 
-Under both, full-width signs are their plain counterparts and Chinese cues set a letter apart
-("答案是A", "A选项"): an extension of ours; VLMEvalKit leaves such answers to its judge.
+`llava` is LLaVA's for ScienceQA (eval_science_qa.py): the whole answer is a letter, or begins with
+a letter, a full stop and a blank, or holds "The answer is X." exactly once; else it names nothing.
+
+Under the first two, full-width signs are their plain counterparts and Chinese cues set a letter
+apart ("答案是A", "A选项"): an extension of ours; VLMEvalKit leaves such answers to its judge.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from typing import Literal
 
 from cof.prompts import OPTION_LETTER
 
-Extract = Literal["vlmevalkit", "clean"]
+Extract = Literal["vlmevalkit", "clean", "llava"]
 
 LETTERS = tuple("ABCDEFGHIJ")
 """Of options; not one string, in which "AB" and "" would be found too."""
@@ -67,6 +70,8 @@ def ask(question: str, options: Sequence[str], suffix: str = OPTION_LETTER) -> s
 
 def extract(answer: str | None, options: Sequence[str], rule: Extract = "vlmevalkit") -> str:
     """The letter of the option that an answer names, or `UNRESOLVED`; nothing is guessed."""
+    if answer is not None and rule == "llava":
+        return _by_llava(answer, LETTERS[: len(options)])
     if answer is None or any(refusal in answer for refusal in _REFUSALS):
         return UNRESOLVED
     plain = _plain(answer)
@@ -81,6 +86,21 @@ def extract(answer: str | None, options: Sequence[str], rule: Extract = "vlmeval
         if found is None and said and said[1].upper() in letters:
             found = said[1].upper()
     return found or _by_text(answer, options)
+
+
+def _by_llava(answer: str, letters: Sequence[str]) -> str:
+    found = _LLAVA_SAID.findall(answer)
+    if answer in letters:
+        said = answer
+    elif len(answer) >= 3 and answer[0] in _LLAVA_LETTERS and answer[1:3] == ". ":
+        said = answer[0]
+    else:
+        said = found[0] if len(found) == 1 else UNRESOLVED
+    return said if said in letters else UNRESOLVED
+
+
+_LLAVA_LETTERS = tuple("ABCDE")
+_LLAVA_SAID = re.compile(r"The answer is ([A-Z]).")
 
 
 def disputed(answer: str | None, options: Sequence[str]) -> bool:

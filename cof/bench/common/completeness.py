@@ -9,9 +9,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from cof.bench.common.containers import folder_of, places
 from cof.bench.common.files import file_of, read_json
 from cof.bench.common.rows import Row, inside
 from cof.errors import DataError
+from cof.files import Folder
 from cof.types import Question
 
 HASHES = "sha256.json"
@@ -46,7 +48,7 @@ def check_folder(bench: ModuleType, config: Any, open_images: bool = False) -> F
         config: its Config.
         open_images: also decode every image.
     """
-    root = Path(config.root)
+    root = folder_of(config.root)
     check = FolderCheck()
     try:
         questions = bench.read(config)
@@ -54,7 +56,7 @@ def check_folder(bench: ModuleType, config: Any, open_images: bool = False) -> F
         check.problems.append(str(error))
         return check
     check.questions = dict(Counter(question.category for question in questions))
-    _images(check, questions, root, open_images)
+    _images(check, questions, places(bench, config), open_images)
     try:
         own = _own_hashes(check, root)
     except DataError as error:
@@ -66,7 +68,7 @@ def check_folder(bench: ModuleType, config: Any, open_images: bool = False) -> F
     return check
 
 
-def _images(check: FolderCheck, questions: list[Question], root: Path, open_images: bool) -> None:
+def _images(check: FolderCheck, questions: list[Question], root: Folder, open_images: bool) -> None:
     names = list(dict.fromkeys(question.image for question in questions))
     check.images = len(names)
     missing = [name for name in names if not (root / name).is_file()]

@@ -1,7 +1,8 @@
 """From the Hugging Face Hub to the published layouts on disk, which the readers read.
 
-Needs `cof[hub]`, the package `datasets` (V*Bench only huggingface_hub), and a network. Image files
-are written as they are stored, never re-encoded. Column names are those of the lmms-lab copies.
+Needs `cof[hub]`, the package `datasets`, and a network; what is kept as the Hub has it
+(`_as_it_is`) needs huggingface_hub alone. Image files are written as they are stored, never
+re-encoded. Column names are those of the lmms-lab copies.
 """
 
 from __future__ import annotations
@@ -101,11 +102,16 @@ def _mmbench(repository: str, out: Path, split: str) -> Path:
     return write_text(out / f"mmbench_{subset}_{part}.tsv", buffer.getvalue())
 
 
-def _vstar(repository: str, out: Path, split: str) -> Path:
+def _as_it_is(repository: str, out: Path, split: str) -> Path:
+    """Every file of the repository; `split` is a pattern for those that are wanted."""
     from huggingface_hub import snapshot_download
 
-    snapshot_download(repository, repo_type="dataset", local_dir=out)
+    snapshot_download(repository, repo_type="dataset", local_dir=out, allow_patterns=split or None)
     return out
+
+
+def _scienceqa(repository: str, out: Path, split: str) -> Path:
+    return _as_it_is(repository, out, f"ScienceQA-IMG/{split or 'test'}-*")
 
 
 def _textvqa(repository: str, out: Path, split: str) -> Path:
@@ -161,9 +167,15 @@ RECIPES: Mapping[str, tuple[str, Callable[[str, Path, str], Path]]] = {
     "mme": ("lmms-lab/MME", _mme),
     "pope": ("lmms-lab/POPE", _pope),
     "mmbench": ("lmms-lab/MMBench", _mmbench),
-    "vstar": ("craigwu/vstar_bench", _vstar),
+    "vstar": ("craigwu/vstar_bench", _as_it_is),
     "refcoco": ("lmms-lab/RefCOCO", _refcoco),
     "textvqa": ("lmms-lab/textvqa", _textvqa),
     "gqa": ("lmms-lab/GQA", _gqa),
+    "hallusionbench": ("lmms-lab/HallusionBench", _as_it_is),
+    "mmvp": ("MMVP/MMVP", _as_it_is),
+    "hrbench": ("DreamMr/HR-Bench", _as_it_is),
+    "seedbench": ("lmms-lab/SEED-Bench", _as_it_is),
+    "scienceqa": ("lmms-lab/ScienceQA", _scienceqa),
+    "cvbench": ("nyu-visionx/CV-Bench", _as_it_is),
 }
 """Benchmark -> the usual repository, and what writes it."""

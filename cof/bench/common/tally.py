@@ -66,6 +66,11 @@ class Part:
         return self.of_marks(self._tally.values)
 
     @property
+    def group_numbers(self) -> np.ndarray:
+        """The number of each answer's group, int [n], of a tally that has groups."""
+        return self._tally.grouped()[self._places]
+
+    @property
     def numbers(self) -> np.ndarray:
         """The number of each answer, float [n], of a tally that keeps one."""
         import numpy as np
@@ -205,3 +210,13 @@ def added(values: np.ndarray) -> float:
     import numpy as np
 
     return float(np.cumsum(values)[-1]) if len(values) else 0.0
+
+
+def all_right(groups: np.ndarray, right: np.ndarray) -> float:
+    """Share of groups all of whose answers are right."""
+    import numpy as np
+
+    _, places = np.unique(groups, return_inverse=True)
+    worst = np.ones(places.max(initial=-1) + 1)
+    np.minimum.at(worst, places, right)
+    return float(worst.mean()) if len(worst) else 0.0

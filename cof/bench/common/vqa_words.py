@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+
+from cof.bench.common.answers import add_up
 
 _NUMBERS = {
     **{"none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5"},
@@ -48,6 +51,17 @@ def normalise(answer: str) -> str:
     text = text.strip().replace("\n", " ").replace("\t", " ").strip()
     words = [_NUMBERS.get(word, word) for word in without_marks(text).split()]
     return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
+
+
+def soft_accuracy(answer: str, truths: Sequence[str]) -> float:
+    """VQA's credit of an answer, in [0, 1]: min(1, matches / 3) among all truths but one, averaged
+    over the ways to leave one out.
+    """
+    known, said = [normalise(truth) for truth in truths], normalise(answer)
+    if said not in known:
+        return 0.0
+    count = known.count(said)
+    return add_up(min(1.0, float(count - (one == said)) / 3) for one in known) / len(known)
 
 
 def without_marks(text: str, marks: str = _MARKS) -> str:

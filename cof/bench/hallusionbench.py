@@ -1,0 +1,259 @@
+"""HallusionBench, arXiv 2310.14566: yes/no questions in which figure and knowledge mislead.
+
+Each question is asked of several versions of a figure, each figure several questions. Three
+accuracies: `aAcc` of all answers; `qAcc` of questions, right about every version of the figure;
+`fAcc` of figures, all of whose questions are right. As VLMEvalKit scores it without a judge: an
+answer says yes or no if one of the two words occurs (`bench.parser`), else it is wrong. The
+authors' own script has GPT-4 judge answers, and the 178 questions without an image count in its
+`aAcc` and `qAcc`; VLMEvalKit leaves them out, and so do we, since nothing can be located.
+
+The published scripts ask the bare question; LLaVA's line for short answers behind it is ours.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from cof.bench.common.answers import Answers, Given, Said, llava_answer, match_answers
+from cof.bench.common.containers import (
+    Found,
+    Held,
+    held,
+    id_boxes,
+    shards,
+    tsv,
+    unknown,
+)
+from cof.bench.common.files import read_json_rows, write_jsonl, write_text
+from cof.bench.common.rows import Row
+from cof.bench.common.tables import Entry
+from cof.bench.common.tally import Mark, Part, Tally, all_right, number_of, scored
+from cof.bench.common.yes_no import PARSERS
+from cof.errors import DataError, shown
+from cof.files import Folder
+from cof.prompts import SHORT_ANSWER
+from cof.types import Question
+
+VERSION = "1"
+SOURCE = "github.com/tianyi-lab/HallusionBench (HallusionBench.json, hallusion_bench.zip)"
+FILE = "HallusionBench.json"
+
+_PARTS = ("category", "subcategory", "visual_input", "set_id", "figure_id", "question_id")
+"""Of a question's id, joined by `_`: VLMEvalKit's index."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Where HallusionBench is and how its answers are read.
+
+    Attributes:
+        root: folder of HallusionBench.json and of the images (VD/, VS/, or hallusion_bench/ around
+            them); lmms-lab's parquet files, or their folder; or VLMEvalKit's HallusionBench.tsv.
+        parser: `word` (VLMEvalKit), `llava` or `strict` (`cof.bench.common.yes_no`).
+    """
+
+    root: str
+    parser: Literal["word", "llava", "strict"] = "word"
+
+
+def read(config: Config) -> list[Question]:
+    """Every question about an image, in the order of the files.
+
+    Raises:
+        DataError: no such file, or a row without question, answer or one of its numbers.
+    """
+    file = Path(config.root) / FILE
+    if file.is_file():
+        rows = read_json_rows(file)
+        questions = [_question(row) for row in rows if row.values.get("filename")]
+    else:
+        questions = list(_held(config).questions)
+    return id_boxes(questions, config.root)
+
+
+def pictures(config: Config) -> Folder:
+    """Where the images are: around VD/ and VS/, or in a table."""
+    root = Path(config.root)
+    if not (root / FILE).is_file():
+        return _held(config).pictures
+    return root / "hallusion_bench" if (root / "hallusion_bench").is_dir() else root
+
+
+def _held(config: Config) -> Held:
+    tables = shards(config.root, r"(^|/)image$") or tsv(config.root, "HallusionBench")
+    if not tables:
+        looked = f"{FILE}, image-*.parquet, HallusionBench.tsv"
+        raise unknown("hallusionbench", config.root, looked)
+    return held(_from_rows, config, tables)
+
+
+def _from_rows(rows: Iterable[Entry], config: Config) -> Iterator[Found]:
+    """Of the release's columns, or of VLMEvalKit's, which has them in its index."""
+    for row in rows:
+        if row.picture is None:
+            continue
+        cells = dict(row.cells)
+        if "set_id" not in cells:
+            parts = row.text("index").split("_")
+            if len(parts) != len(_PARTS):
+                raise DataError(f"{row.where}: index {shown('_'.join(parts))}, expected six parts")
+            cells |= dict(zip(_PARTS, parts, strict=True))
+        cells.setdefault("gt_answer", cells.get("answer"))
+        yield _question(Row(cells, row.where)), row.picture
+
+
+def _question(row: Row) -> Question:
+    truth = _TRUTHS.get(str(row.value("gt_answer")).lower())
+    if truth is None:
+        raise DataError(f"{row.where}: answer {shown(row.value('gt_answer'))}, expected 0 or 1")
+    parts = [row.key(name) for name in _PARTS]
+    if any("_" in part for part in parts):
+        raise DataError(f"{row.where}: {shown(parts)} cannot be joined by _")
+    kind, subject, _, subset, figure, _ = parts
+    return Question(
+        id="_".join(parts),
+        image=_image(row) or f"{kind}/{subject}/{subset}_{figure}.png",
+        text=row.asked("question") + SHORT_ANSWER,
+        category=f"{kind}/{subject}",
+        reference=truth,
+    )
+
+
+def _image(row: Row) -> str:
+    """The release's `filename` from VD/ or VS/ on; VLMEvalKit's table has none, but the numbers."""
+    if not row.values.get("filename"):
+        return ""
+    return row.inside("filename").removeprefix("./").removeprefix("hallusion_bench/")
+
+
+_TRUTHS = {"0": "no", "1": "yes", "no": "no", "yes": "yes"}
+
+
+def expected(config: Config) -> dict[str, tuple[int, ...]]:
+    """The published number of questions about an image."""
+    return {"": (951,)}
+
+
+def credit(question: Question, answer: Said, config: Config | None = None) -> float:
+    """1.0 for the right answer, else 0.0."""
+    return float(_said(answer, config) == question.reference)
+
+
+def _said(answer: Said, config: Config | None) -> str:
+    return "other" if answer is None else PARSERS[config.parser if config else "word"](answer)
+
+
+def score(
+    questions: Sequence[Question], answers: Sequence[Said], config: Config | None = None
+) -> dict[str, Any]:
+    """The three accuracies, in all and a category and subcategory; shares in [0, 1]."""
+    return scored(tally(config), questions, answers)
+
+
+class _Tally(Tally):
+    """Marks are (`category/subcategory`, unreadable); the group is the figure, the number the
+    question of a set, as one that a float holds.
+    """
+
+    def mark(self, question: Question, answer: Said) -> tuple[float, Mark]:
+        lost = _said(answer, self.config) == "other"
+        return credit(question, answer, self.config), (question.category, lost)
+
+    def group(self, question: Question) -> int:
+        kind, subject, _, subset, figure, _ = question.id.split("_")
+        return number_of(kind, subject, subset, figure)
+
+    def number(self, question: Question, answer: Said) -> float:
+        kind, subject, _, subset, _, asked = question.id.split("_")
+        return float(number_of(kind, subject, subset, asked) >> 12)
+
+    def total(self, part: Part) -> dict[str, Any]:
+        kinds = part.of_marks([mark[0] for mark in self.marks])
+        broad = part.of_marks([mark[0].partition("/")[0] for mark in self.marks])
+        return {
+            "benchmark": "hallusionbench",
+            "version": VERSION,
+            "parser": self.config.parser if self.config else "word",
+            "other": part.where(lambda mark: mark[1]),
+            **_accuracies(part),
+            "categories": _by(part, broad),
+            "subcategories": _by(part, kinds),
+        }
+
+
+def tally(config: Config | None = None) -> Tally:
+    """What `score` counts with."""
+    return _Tally(config)
+
+
+def _by(part: Part, names: Any) -> dict[str, Any]:
+    return {name: _accuracies(part, names == name) for name in sorted({*names.tolist()})}
+
+
+def _accuracies(part: Part, chosen: Any = slice(None)) -> dict[str, Any]:
+    """aAcc, fAcc and qAcc of the answers that are `chosen`."""
+    right = part.credits[chosen]
+    return {
+        "n": len(right),
+        "aAcc": float(right.mean()) if len(right) else 0.0,
+        "fAcc": all_right(part.group_numbers[chosen], right),
+        "qAcc": all_right(part.numbers[chosen], right),
+    }
+
+
+def table(scores: dict[str, Any]) -> list[tuple[str, float, int]]:
+    """Rows: the three accuracies of all, then of each subcategory; in percent."""
+    names = ("aAcc", "fAcc", "qAcc")
+    rows = [(name, 100 * scores[name], scores["n"]) for name in names]
+    for kind, part in scores["subcategories"].items():
+        rows += [(f"{kind} {name}", 100 * part[name], part["n"]) for name in names]
+    return rows
+
+
+def export(
+    questions: Sequence[Question],
+    answers: Sequence[str],
+    folder: Path,
+    config: Config | None = None,
+) -> list[Path]:
+    """Write LLaVA's answer form, and HallusionBench_result.json, which the authors' script judges
+    (`model_prediction`).
+    """
+    pairs = list(zip(questions, answers, strict=True))
+    results = [
+        dict(zip(_PARTS, q.id.split("_"), strict=True))
+        | {"question": q.text.removesuffix(SHORT_ANSWER), "gt_answer": _BITS[q.reference]}
+        | {"filename": f"./hallusion_bench/{q.image}", "model_prediction": answer}
+        for q, answer in pairs
+    ]
+    return [
+        write_jsonl(folder / "answers.jsonl", (llava_answer(q.id, q, a) for q, a in pairs)),
+        write_text(folder / "HallusionBench_result.json", json.dumps(results, indent=1) + "\n"),
+    ]
+
+
+_BITS = {"no": "0", "yes": "1"}
+
+
+def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Answers:
+    """Answers in LLaVA's form, or a HallusionBench_result.json; questions are those of `root`.
+
+    Raises:
+        DataError: as `match_answers`; no right answers.
+    """
+    if not config.root:
+        raise DataError(f"{path}: needs --ground-truth, the folder of {FILE}")
+    questions = read(config)
+    given = []
+    for row in read_json_rows(path):
+        if "model_prediction" in row.values:
+            if row.values.get("filename"):
+                name = "_".join(row.key(part) for part in _PARTS)
+                given.append(Given(name, row.text("model_prediction"), row.where))
+        else:
+            given.append(Given(row.key("question_id"), row.text("text"), row.where))
+    return match_answers(questions, [one.id for one in questions], given, path, allow_missing)

@@ -1,0 +1,164 @@
+"""SEED-Bench, arXiv 2307.16125: multiple choice of twelve kinds, of which nine are about images.
+
+Read are the questions about images (14233 in the release; VLMEvalKit's table has one less); those
+about videos are left out. The authors rank the options by likelihood; LLaVA, whose published
+SEED-Bench number is for images, asks for a letter and compares answers with it (`extract=llava`).
+Here letters are read by `bench.extract`. Accuracy of all questions and of each kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cof.bench.common import lettered
+from cof.bench.common.answers import Answers, Said
+from cof.bench.common.choice import Extract
+from cof.bench.common.containers import Found, Held, held, id_boxes, shards, tsv, unknown
+from cof.bench.common.files import read_json, write_jsonl
+from cof.bench.common.lettered import credit as credit  # the module's own
+from cof.bench.common.lettered import table as table
+from cof.bench.common.rows import Row, inside
+from cof.bench.common.tables import Entry
+from cof.bench.common.tally import Tally, scored
+from cof.errors import DataError
+from cof.files import Folder
+from cof.types import Question
+
+VERSION = "1"
+SOURCE = "huggingface.co/datasets/AILab-CVC/SEED-Bench (SEED-Bench.json, SEED-Bench-image.zip)"
+FILE = "SEED-Bench.json"
+KINDS = (
+    *("Scene Understanding", "Instance Identity", "Instance Attributes", "Instance Location"),
+    *("Instances Counting", "Spatial Relation", "Instance Interaction", "Visual Reasoning"),
+    "Text Understanding",
+)
+"""Of the release's `question_type_id` 1 to 9, those about images."""
+
+_CHOICES = ("choice_a", "choice_b", "choice_c", "choice_d")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Where SEED-Bench is and how letters are read.
+
+    Attributes:
+        root: folder of SEED-Bench.json; lmms-lab's parquet files, or their folder; or VLMEvalKit's
+            SEEDBench_IMG.tsv.
+        images: folder of the release's images.
+        extract: how options are read from answers, see `cof.bench.common.choice`.
+    """
+
+    root: str
+    images: str = "SEED-Bench-image"
+    extract: Extract = "vlmevalkit"
+
+
+def read(config: Config) -> list[Question]:
+    """Every question about an image, in the order of the file.
+
+    Raises:
+        DataError: no such file, or a question without options, their right letter, or its image.
+    """
+    file = Path(config.root) / FILE
+    if file.is_file():
+        rows = Row.of(read_json(file), str(file)).parts("questions")
+        entries = [Entry(row.values, row.where) for row in rows]
+        found = [question for question, _ in _from_rows(entries, config)]
+    else:
+        found = list(_held(config).questions)
+    if not found:
+        raise DataError(f"{file}: no questions about images")
+    return id_boxes(found, config.root)
+
+
+def pictures(config: Config) -> Folder:
+    """Where the images are: beside the questions, or in a table."""
+    own = (Path(config.root) / FILE).is_file()
+    return Path(config.root) if own else _held(config).pictures
+
+
+def _held(config: Config) -> Held:
+    tables = shards(config.root, r"(^|/)test$") or tsv(config.root, "SEEDBench_IMG")
+    if not tables:
+        raise unknown("seedbench", config.root, f"{FILE}, *.parquet, SEEDBench_IMG.tsv")
+    return held(_from_rows, config, tables)
+
+
+def _from_rows(rows: Iterable[Entry], config: Config) -> Iterator[Found]:
+    """Of the release's keys, which lmms-lab has as columns, or of VLMEvalKit's columns."""
+    for row in rows:
+        released = "data_type" in row.cells
+        if released and row.text("data_type") != "image":
+            continue
+        options = lettered.options_of(row, _CHOICES) if released else lettered.options_of(row)
+        name = row.text("data_id") if released else f"{row.text('index')}{row.suffix}"
+        bare = Question(
+            id=row.text("question_id", "index"),
+            image=f"{config.images}/{inside(name, row.where)}",
+            text=row.row.asked("question"),
+            category=_kind(row) if released else row.text("category"),
+            reference=lettered.letter_of(row.text("answer"), options, row.where),
+        )
+        yield lettered.lettered(bare, options), row.picture
+
+
+def _kind(row: Entry) -> str:
+    number = row.row.number("question_type_id")
+    if not 1 <= number <= len(KINDS):
+        raise DataError(f"{row.where}: question_type_id {number} of a question about an image")
+    return KINDS[number - 1]
+
+
+def expected(config: Config) -> Mapping[str, tuple[int, ...]]:
+    """The published numbers of questions about images."""
+    return {"": (14233, 14232)}
+
+
+def score(
+    questions: Sequence[Question], answers: Sequence[Said], config: Config | None = None
+) -> dict[str, Any]:
+    """Accuracy of all questions and of each kind; shares in [0, 1]."""
+    return scored(tally(config), questions, answers)
+
+
+class _Tally(lettered.LetterTally):
+    """Categories are the kinds."""
+
+    name, version = "seedbench", VERSION
+
+
+def tally(config: Config | None = None) -> Tally:
+    """What `score` counts with."""
+    return _Tally(config)
+
+
+def export(
+    questions: Sequence[Question],
+    answers: Sequence[str],
+    folder: Path,
+    config: Config | None = None,
+) -> list[Path]:
+    """Write LLaVA's answer form, and the submission that its convert_seed_for_submission.py makes:
+    question_id and the letter, by `bench.extract`.
+    """
+    rule = lettered.rule_of(config)
+    rows = [
+        {"question_id": q.id, "prediction": lettered.extract(answer, q.options, rule)}
+        for q, answer in zip(questions, answers, strict=True)
+    ]
+    own = lettered.export(questions, answers, folder, config)
+    return [*own, write_jsonl(folder / "seedbench_submission.jsonl", rows)]
+
+
+def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Answers:
+    """Answers in LLaVA's form, or a submission (`prediction`).
+
+    Raises:
+        DataError: as `match_answers`; no question file.
+    """
+    lettered.with_truth(path, config.root, f"the folder of {FILE}")
+    names = ("question_id", "prediction")
+    return lettered.given_answers(path, read(config), allow_missing, names)
