@@ -14,6 +14,7 @@ from cof.errors import CofError
 
 COMMANDS = {
     "ask": "One question about one image, in two passes.",
+    "app": "A page for that in the browser, and to step through runs.",
     "eval": "Plain and CoF over a benchmark, from a YAML config.",
     "sweep": "A grid of settings over the same questions, one table, one figure.",
     "controls": "A setting beside its controls: was it the region?",
