@@ -10,6 +10,9 @@ from cof.config import plugins
 from cof.config.build import build
 from cof.types import Answer, Result
 
+BESIDES = ("name", "limit", "sha256")
+"""Keys of a run's section `bench` that are none of the benchmark's own `Config`."""
+
 
 def rows(
     config: Mapping[str, Any], results: Sequence[Result], credits: bool = True
@@ -35,7 +38,7 @@ def rows(
 
 
 def _bench(config: Mapping[str, Any]) -> tuple[ModuleType, Any]:
-    data = {key: value for key, value in config["bench"].items() if key not in ("name", "limit")}
+    data = {key: value for key, value in config["bench"].items() if key not in BESIDES}
     module = plugins.load("bench", config["bench"]["name"])
     return module, build(module.Config, data, "bench")
 
