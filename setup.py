@@ -41,6 +41,7 @@ setup(
         "pyarrow>=17",
     ],
     extras_require={
+        "app": ["gradio>=6.31,<7"],  # cof app
         "hub": ["datasets>=4.2"],  # cof data fetch
         "pandas": ["pandas>=2.2"],  # load_run(...).to_pandas()
         "lmms-eval": ["lmms-eval>=0.5"],  # lmms-eval --model cof

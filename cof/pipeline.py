@@ -139,7 +139,7 @@ class CoF:
         if not asked.questions:
             return []
         batch = Batch.of(self.model, asked.questions, asked.images, self.settings.limits)
-        [steps] = self._both_stages(batch, [self.settings], known=asked.regions)
+        [steps] = self.both_stages(batch, [self.settings], known=asked.regions)
         said = batch.plain if plain else [None] * len(batch)
         outcomes = [
             Outcome.of(batch, row, step, said[row], self.settings.refine)
@@ -190,20 +190,30 @@ class CoF:
         if len({(one.limits, one.gate) for one in variants}) != 1:
             raise ValueError("variants of a batch must have the same limits and the same gate")
         batch = Batch.of(self.model, questions, images, variants[0].limits)
-        steps = self._both_stages(batch, variants, rows)
+        steps = self.both_stages(batch, variants, rows)
         none: list[Answer | None] = [None] * len(batch)
         plain = batch.plain if any(one.plain for one in variants) else none
         lists = [zip(questions, batch.views, one, plain, strict=True) for one in steps]
         return [[result_of(ask, see, step, said) for ask, see, step, said in one] for one in lists]
 
-    def _both_stages(
+    def both_stages(
         self,
         batch: Batch,
         variants: Sequence[Settings],
         rows: int | None = None,
         known: Sequence[Region | None] = (),
     ) -> list[list[Step]]:
-        """For each variant the B steps; behind a gate sure answers are kept."""
+        """Locate, focus, refine, for a caller who needs more than results.
+
+        Args:
+            batch: B questions.
+            variants: as `answer_many`.
+            rows: likewise.
+            known: B regions that were given, None where the coarse stage is to find one; () none.
+
+        Returns:
+            For each variant the B steps; behind a gate sure answers are kept.
+        """
         gate, ask = variants[0].gate, partial(self._stages, variants, rows)
         return gated(batch, gate, known, ask) if gate else ask(batch, known)
 

@@ -45,6 +45,8 @@ NOT_RUN = {
     r"cof bench": "minutes, or a GPU",
     r"lmms-eval ": "tests/test_lmms_eval_cli.py calls it where it is installed",
     r"python examples/vlmevalkit\.py": "needs VLMEvalKit; tests/test_vlmevalkit.py has a stand-in",
+    r"cof app": "serves until it is ended; tests/test_app_page.py has a browser",
+    r"bash scripts/site\.sh": "installs; tests/test_site.py builds the site",
     r"(torchrun|accelerate|sbatch) ": "needs a launcher; tests/test_parallel.py has its own",
     r"cof tiny (train|export (FOLDER|runs/)|card|lab|methods|overview)": "minutes to hours",
     r"bash examples/eval_scripts/evidence\.sh": "minutes; tests/test_results.py has what it calls",
@@ -237,7 +239,7 @@ def hold_command(words):
         assert found is not None, f"cof {' '.join(words)}: no command {name}"
         command = found
     given = command.make_context(words[0], rest).params
-    if "config" in given:
+    if given.get("config"):
         texts = given.get("overrides") or given.get("settings") or ()
         overrides, axes = parse_settings(texts) if words[0] == "sweep" else (texts, [])
         first = [f"{axis.key}={json.dumps(axis.values[0])}" for axis in axes]

@@ -11,7 +11,7 @@ LAYERS = (
     *("regions", "attention", "models", "batch", "refine"),  # the method
     *("config", "bench", "store", "locate"),  # what is asked, and where it lies
     *("plot", "stages", "outcome", "pipeline"),  # the two stages read aloud
-    *("analyse", "evaluate", "harness", "cli"),  # records to numbers, runs, other tools, commands
+    *("analyse", "evaluate", "harness", "app", "cli"),  # records to numbers, runs, tools, commands
 )
 """Parts of `cof`, lowest first: a part imports from itself and from those before it."""
 

@@ -149,6 +149,10 @@ def test_one_of_each_kind_from_outside(lab, kind):
     assert len(saved["sha256"]) == 64
     report = CliRunner().invoke(main, ["report", str(run.path), "--out", str(lab / "report")])
     assert report.exit_code == 0, report.output
+    if kind == "file":
+        assert [row["cof_credit"] for row in run.to_rows()] == [
+            float(result.cof.text.startswith("Yes")) for result in run.results
+        ]
 
 
 def test_a_plugin_counts_by_its_content_and_not_by_its_place(lab):

@@ -15,6 +15,7 @@ from cof.errors import CofError
 COMMANDS = {
     "ask": "One question about one image, in two passes.",
     "answer": "Your own questions about a folder of images, one line of JSON an answer.",
+    "app": "A page for that in the browser, and to step through runs.",
     "eval": "Plain and CoF over a benchmark, from a YAML config.",
     "sweep": "A grid of settings over the same questions, one table, one figure.",
     "controls": "A setting beside its controls: was it the region?",

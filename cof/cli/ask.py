@@ -112,7 +112,7 @@ def ask(
         raise ConfigError(f"--plot {options['plot']}: there is no folder {options['plot'].parent}")
     pipeline = CoF.from_config(_config(context, options), *overrides)
     outcome = pipeline(picture, question, box=options["box"], plain=options["compare"])
-    if _is_embedded(pipeline.model.name) and not is_drawn(picture):
+    if is_embedded(pipeline.model.name) and not is_drawn(picture):
         click.echo(f"note: {DRAWN_ONLY}", err=True)
     if options["plot"]:
         _save(outcome, options["plot"])
@@ -123,7 +123,7 @@ def ask(
     click.echo(_as_text(outcome, options["compare"]))
 
 
-def _is_embedded(model: str) -> bool:
+def is_embedded(model: str) -> bool:
     """Whether a model's name or folder is that of the embedded one."""
     from cof.models.common.embedded import EMBEDDED, embedded_model_path
 
