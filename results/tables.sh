@@ -19,5 +19,5 @@ for name in pope mmbench vstar; do
   cof report "$u/$name"/locate={prompt,oracle} --out "$r/$name" --gallery 0
 done
 cof report "$u"/mme-main/locate={prompt,oracle},refine={highlight,mean} --out "$r/mme-main" --brief --gallery 0
-for folder in "$r"/methods/*/; do cof tiny methods cof-tiny "$folder" --pages-only; done
+for folder in "$r"/methods/*/; do cof tiny methods . "$folder" --pages-only; done
 cof report "$u/grounding/prompt" --out "$r/grounding" --gallery 0
