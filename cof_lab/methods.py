@@ -3,7 +3,7 @@
     OUT/methods.json   of which weights, on which questions
     OUT/<set>.csv.gz   a line a question: credit of the plain pass and of every setting, boxes' IoU
     OUT/costs.csv      what each setting computed for the same few questions, counted
-    OUT/methods.md     the tables, from those files alone (`cof_lab.methods_page`)
+    OUT/results.md     the tables, from those files alone (`cof_lab.methods_page`)
     OUT/runs/          the run folders and drawn scenes; large, and not needed later
 
 Which settings there are was declared in docs/laboratory_diary.md before they were run.

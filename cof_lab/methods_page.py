@@ -41,7 +41,7 @@ class SetRecords:
 
 
 def write(folder: Path) -> Path:
-    """methods.md of a folder of records; the same bytes for the same records.
+    """results.md of a folder of records; the same bytes for the same records.
 
     Raises:
         DataError: none is there.
@@ -59,7 +59,7 @@ def write(folder: Path) -> Path:
     if (folder / "costs.csv").exists():
         tables.append(costs_table(folder / "costs.csv"))
     parts = ["# Methods: results", "Every number comes from the CSV files of this folder."]
-    path = folder / "methods.md"
+    path = folder / "results.md"
     write_whole(path, "\n\n".join([*parts, *(table.markdown() for table in tables)]) + "\n")
     return path
 

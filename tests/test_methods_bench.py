@@ -105,7 +105,7 @@ def test_tables_by_hand(tmp_path):
 def test_committed_tables_are_their_records(folder, tmp_path):
     for path in folder.glob("*.csv*"):
         shutil.copy(path, tmp_path)
-    assert methods_page.write(tmp_path).read_bytes() == (folder / "methods.md").read_bytes()
+    assert methods_page.write(tmp_path).read_bytes() == (folder / "results.md").read_bytes()
 
 
 def test_what_it_refuses(done):
