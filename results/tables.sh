@@ -18,6 +18,7 @@ cof report "$u"/mme-fine-grid/weight={4.5,1.3,2,3,8},expand=1 "$u"/mme-fine-text
 for name in pope mmbench vstar; do
   cof report "$u/$name"/locate={prompt,oracle} --out "$r/$name" --gallery 0
 done
+cof report "$u/grounding/prompt" --out "$r/grounding" --gallery 0
+[[ -e "$r/mme-main" ]] || exit 0    # the rest is not made by evidence.sh
 cof report "$u"/mme-main/locate={prompt,oracle},refine={highlight,mean} --out "$r/mme-main" --brief --gallery 0
 for folder in "$r"/methods/*/; do cof tiny methods . "$folder" --pages-only; done
-cof report "$u/grounding/prompt" --out "$r/grounding" --gallery 0

@@ -14,6 +14,7 @@ import torch
 from minis import FOLDERS
 from PIL import Image
 
+from cof.bench.common.containers import places
 from cof.config import plugins
 from cof.evaluate.parity import Parity
 from cof.images import load_image
@@ -504,8 +505,10 @@ def tiny():
 def test_mini_benchmarks_have_the_eager_loops_answers(tiny, mini, name, monkeypatch):
     """Boxes, plain answers and highlighted ones, under several settings in one batch."""
     bench = plugins.load("bench", name)
-    questions = bench.read(bench.Config(str(mini / FOLDERS[name])))[:10]
-    images = [load_image(mini / FOLDERS[name] / question.image) for question in questions]
+    config = bench.Config(str(mini / FOLDERS[name]))
+    questions = bench.read(config)[:10]
+    root = places(bench, config)
+    images = [load_image(root / question.image) for question in questions]
     refines = [highlight.Config(2.0), highlight.Config(8.0), highlight.Config(4.5, layers=(1,))]
     settings = Settings(locate=prompt.Config(), limits=Limits(8))
     variants = [replace(settings, refine=refine) for refine in refines]

@@ -254,6 +254,8 @@ def test_the_gallery_opens_pictures_as_the_run_did(tmp_path, monkeypatch):
     monkeypatch.setattr(gallery, "run_hash", lambda run: "0")
     for images in ({"images": {"exif": "ignore"}}, {"images": {"exif": "apply"}}, {}):
         manifest = {"model": {"frame": "image"}}
-        run = SimpleNamespace(config=images, manifest=manifest, path=tmp_path)
+        run = SimpleNamespace(
+            config={"refine": {"name": "highlight"}, **images}, manifest=manifest, path=tmp_path
+        )
         _draw(run, Result(Question("1", "a.png", "?"), tokens=16), tmp_path)
     assert [image.size for image in drawn] == [SIZE, SIZE[::-1], SIZE[::-1]]

@@ -287,7 +287,8 @@ def test_configs_are_read_back_as_they_were():
     )
     assert config.refine == mean.Config(mean.Highlight(2.0), mean.Crop(4.0))
     assert schema.resolve(config.as_dict()).refine == config.refine
-    assert asdict(config.refine)["second"] == {"window": 4.0, "least": 0.6, "name": "crop"}
+    crop = {"window": 4.0, "least": 0.6, "beside": False, "name": "crop"}
+    assert asdict(config.refine)["second"] == crop
     changed = config.with_({"refine.second.window": 3, "refine.first.weight": 8.0})
     assert changed.refine == mean.Config(mean.Highlight(8.0), mean.Crop(3.0))
     assert hash(changed.refine) != hash(config.refine)

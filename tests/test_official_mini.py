@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 import pytest
+from own_package import need_own_package
 
 from cof.bench import mme
 from cof.config import schema
@@ -95,7 +96,7 @@ def test_the_other_published_answers_come_out_again(settings, pipeline, recorded
 @pytest.mark.slow
 def test_so_do_all_with_llavas_own_package(settings, recorded, tmp_path):
     """On cof-tiny as `cof tiny export --layout original` writes it."""
-    pytest.importorskip("llava.model.builder")
+    need_own_package()
     network, tokenizer = examine.load(TESTS.parent / "base_models" / "cof-tiny")
     export_checkpoint(network, tokenizer, tmp_path / "tiny", "original")
     config = llava_package.Config(str(tmp_path / "tiny"), "cpu", "float32")

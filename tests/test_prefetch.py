@@ -25,7 +25,7 @@ PATIENCE = 600
 class Small:
     """A pipeline on a device that holds `room` questions; answers do not depend on company."""
 
-    model = SimpleNamespace(describe=lambda: {"name": "small"})
+    model = SimpleNamespace(describe=lambda: {"name": "small"}, grounding="box of {question}?")
 
     def __init__(self, room):
         self.room, self.asked = room, []

@@ -43,9 +43,9 @@ class Picture(NamedTuple):
         """Shrink and encode."""
         small = image.copy()
         small.thumbnail((SIDE, SIDE))
-        written = io.BytesIO()
-        small.save(written, "JPEG", quality=92)
-        return cls(image, f"data:image/jpeg;base64,{base64.b64encode(written.getvalue()).decode()}")
+        buffer = io.BytesIO()
+        small.save(buffer, "JPEG", quality=92)
+        return cls(image, f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}")
 
 
 def blank(shown: Picture) -> str:
@@ -131,9 +131,9 @@ def attention(outcome: Outcome, layer: int) -> str:
 
 
 def _png(figure: Figure) -> str:
-    written = io.BytesIO()
-    figure.savefig(written, format="png", dpi=90)
-    return f"data:image/png;base64,{base64.b64encode(written.getvalue()).decode()}"
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=90)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _panels(*panels: str) -> str:

@@ -80,7 +80,7 @@ def _family(
 
     module = plugins.load("models", name)
     loaded = module.load(module.Config(**options))
-    found = Checks.of(loaded, load_image(image) if image else None, tolerance).run()
+    found = Checks.of(loaded, load_image(image, exif="apply") if image else None, tolerance).run()
     if as_json:
         click.echo(json.dumps([asdict(one) for one in found], indent=2))
     else:
