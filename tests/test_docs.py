@@ -50,7 +50,7 @@ NOT_RUN = {
     r"(torchrun|accelerate|sbatch) ": "needs a launcher; tests/test_parallel.py has its own",
     r"cof tiny (train|export (FOLDER|runs/)|card|lab|methods|overview)": "minutes to hours",
     r"bash examples/eval_scripts/evidence\.sh": "minutes; tests/test_results.py has what it calls",
-    r"bash examples/eval_scripts/methods\.sh": "hours; tests/test_methods_bench.py has what it calls",
+    r"bash examples/eval_scripts/methods\.sh": "hours; tests/test_methods_bench.py has the rest",
     r"bash results/tables\.sh": "tests/test_results.py runs all that it calls",
     r"cof .*runs/(data/stages|where)": "minutes; tests/test_methods_look.py has small ones",
     r"python examples/text_facts\.py": "needs them; tests/test_text_facts.py runs its parts",
