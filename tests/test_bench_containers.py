@@ -14,6 +14,7 @@ from minis import FOLDERS
 from mme_folders import write_jsonl
 from PIL import Image
 
+from cof.app.browse import Browser
 from cof.bench import mme, pope
 from cof.bench.common import _parquet, containers
 from cof.bench.common.containers import entries
@@ -110,6 +111,19 @@ def test_a_run_goes_on_in_another_container(mini, tmp_path, monkeypatch):
     runner.run(settings_of("mme", copy).with_(same))
     assert len(asked) == len(lines) + 4
     assert records.read_bytes().count(b"\n") == len(lines)
+
+
+def test_the_page_shows_the_pictures_of_any_container_and_says_no_path(mini, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "build_pipeline", lambda settings: StubPipeline(True))
+    copy = into("tsv", "mme", mini / "MiniMME", tmp_path / "copy")
+    done = runner.run(settings_of("mme", copy).with_({"out": str(tmp_path), "name": "tsv"}))
+    browser = Browser.of(done.path)
+    first = done.results[0].question.image
+    assert browser.show("all", 1).image == load_image(mini / "MiniMME" / first, exif="apply")
+    shutil.rmtree(copy)
+    gone = Browser.of(done.path).show("all", 1)
+    assert gone.image is None
+    assert str(tmp_path) not in gone.page
 
 
 def test_few_row_groups_are_in_memory_and_threads_may_share_them(tmp_path):

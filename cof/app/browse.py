@@ -13,13 +13,15 @@ from cof.analyse.compare import changes
 from cof.analyse.gallery import cells
 from cof.analyse.gather import gather
 from cof.analyse.localisation import CODES, GROUNDING
-from cof.analyse.passes import has_both, scored_pass
+from cof.analyse.passes import bench_of, has_both, scored_pass
 from cof.app.pictures import Picture, stages
 from cof.app.text import safe
 from cof.app.uploads import Bounds
+from cof.bench.common import containers
 from cof.bench.common.rows import inside
 from cof.config.schema import exif_of
-from cof.errors import AnswerError, DataError, RunError, shown
+from cof.errors import AnswerError, ConfigError, DataError, RunError, shown
+from cof.files import Folder
 from cof.images import load_image
 from cof.store.folder import Run, load_run
 from cof.types import Answer, Focus, Result
@@ -52,7 +54,7 @@ class Browser:
 
     Attributes:
         run: finished or not.
-        images: the benchmark's folder; nothing outside it is read.
+        images: the benchmark's folder, or the files that hold its images; nothing else is read.
         bounds: of a picture.
         places: filter -> places in `run.results`.
         credits: pass -> credit of each result in [0, 1]; empty where the answers are not compared.
@@ -60,7 +62,7 @@ class Browser:
     """
 
     run: Run
-    images: Path
+    images: Folder
     bounds: Bounds
     places: Mapping[str, Sequence[int]]
     credits: Mapping[str, Sequence[float]] = field(default_factory=dict)
@@ -81,7 +83,7 @@ class Browser:
             RunError: no run folder, or a damaged one.
         """
         run = load_run(folder)
-        root = images or Path(run.config["bench"]["root"])
+        root = images or _pictures(run)
         kinds, grounding = gather(run.results, {"kinds": _Kinds, **GROUNDING})
         hits = enumerate(grounding.hits)
         missed = [place for place, code in hits if code == CODES[False]]
@@ -123,7 +125,7 @@ class Browser:
         """The image, and both stages on it; or why it cannot be shown."""
         import torch
 
-        image = None
+        image, name = None, result.question.image
         try:
             name = inside(result.question.image, str(self.run.path))
             exif = exif_of(self.run.config)
@@ -141,7 +143,10 @@ class Browser:
                 kept=result.kept,
             )
         except DataError as error:
-            return image, f'<p class="cof-error">{safe(str(error))}</p>'
+            said = str(error).replace(
+                str(self.images / name), name
+            )  # where it lies is no visitor's
+            return image, f'<p class="cof-error">{safe(said)}</p>'
         return image, html
 
     def _said(self, result: Result, place: int) -> str:
@@ -155,6 +160,14 @@ class Browser:
         rows |= {"id": safe(asked.id), "category": safe(asked.category), "image": safe(asked.image)}
         body = "".join(f"<tr><th>{key}</th><td>{text}</td></tr>" for key, text in rows.items())
         return f'<table class="cof-record">{body}</table>'
+
+
+def _pictures(run: Run) -> Folder:
+    """Where a run's benchmark has its images; its root where the benchmark is gone."""
+    try:
+        return containers.places(*bench_of(run))
+    except (ConfigError, DataError):
+        return Path(run.config["bench"]["root"])
 
 
 def _answer(said: Answer | None, credit: float | None) -> str:

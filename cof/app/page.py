@@ -15,6 +15,7 @@ from cof.app.looks import CSS, DRAW
 from cof.app.text import safe
 from cof.app.uploads import Bounds
 from cof.errors import AnswerError, CofError
+from cof.refine import highlight
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -117,7 +118,7 @@ def _ask_tab(desk: Desk) -> tuple[Any, Any, list[Any]]:
             expand = gr.Slider(0.5, 4, alpha, step=0.1, label="α: box expansion", elem_id="expand")
         with gr.Column(scale=3):
             panels = gr.HTML(js_on_load=DRAW, elem_id="panels")
-            weight = _weight(getattr(desk.cof.settings.refine, "weight", None))
+            weight = _weight(desk.cof.settings.refine)
             said = gr.HTML(elem_id="answers")
             attend, layer, maps = _attention(desk.cof.model.layers)
     result = [asked, panels, boxes, said, maps]
@@ -137,14 +138,16 @@ def _ask_tab(desk: Desk) -> tuple[Any, Any, list[Any]]:
     return file, question, opened
 
 
-def _weight(own: float | None) -> gr.Slider:
+def _weight(stage: Any) -> gr.Slider:
     """The λ slider, dead where the fine stage has no λ."""
+    own = getattr(stage, "weight", None)
+    plain = isinstance(stage, highlight.Config) and stage.perturb == 1
     return gr.Slider(
         LOWEST,
         HIGHEST,
         1.0 if own is None else own,
         step=STEP,
-        label="λ: weight of the highlight; 1 is the plain model",
+        label="λ: weight of the highlight" + ("; 1 is the plain model" if plain else ""),
         interactive=own is not None,
         elem_id="weight",
     )
