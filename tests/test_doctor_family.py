@@ -157,6 +157,16 @@ def test_the_command_prints_what_holds(folder, broken, tmp_path):
     assert [one["held"] for one in listed] == [True] * 5
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "gemma3"])
+def test_half_precision_is_held_to_what_it_can_keep(folder, name, dtype):
+    asked = ["--family", TINY[name].family, "--model", str(folder(name)), "--dtype", dtype]
+    done = run(*asked, "--device", "cpu")
+    assert done.exit_code == 0, done.output
+    assert f"tolerance {checks.TOLERANCES[dtype]:g}: passed" in done.output
+    assert run(*asked, "--device", "cpu", "--tolerance", "1e-6").exit_code == 1
+
+
 def run(*arguments):
     return CliRunner().invoke(main, ["doctor", *arguments])
 

@@ -359,9 +359,12 @@ def test_what_has_no_grammar_is_refused_at_the_start(llava, monkeypatch):
     with pytest.raises(ModelError, match="no grammar"):
         StubModel().generate_boxes(Encoded({}, torch.ones(1, 1), (), 1), [], 9)
     CoF(StubModel(), Settings(prompt.Config()))
-    monkeypatch.setattr(llava, "frame", Frame("thousandths", (1000.0, 1000.0)))
-    with pytest.raises(ConfigError, match=r"boxes\.rules: 'reference' .*\[1, 2, 1, 2\]"):
+    monkeypatch.setattr(llava, "box_form", (BoxForm("<", ">"),))
+    with pytest.raises(ConfigError, match=r"boxes\.rules: 'reference' .*<0\.10, 0\.20, 0\.30"):
         CoF(llava, Settings(BY_GRAMMAR, BoxConfig("reference")))
+    monkeypatch.setattr(llava, "frame", Frame("thousandths", (1000.0, 1000.0)))
+    with pytest.raises(ConfigError, match=r"boxes\.rules: 'reference' .* are thousandths"):
+        CoF(llava, Settings(prompt.Config(), BoxConfig("reference")))
     CoF(llava, Settings(BY_GRAMMAR))
 
 

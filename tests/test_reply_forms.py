@@ -4,8 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from cof.errors import ConfigError
+from cof.locate import prompt
 from cof.models.base import Model
 from cof.models.common.family import FRAMES
+from cof.regions.boxes import BoxConfig
 from cof.regions.parse import parse_boxes
 from cof.types import View
 
@@ -56,7 +59,9 @@ FORMS = [  # frame, reply, boxes
     # LLaVA: fractions
     ("image", "[0.25, 0.5, 0.5, 0.75]", [BOX]),
     ("image", "[250, 500, 500, 750]", []),
-    ("thousandths", "[0.25, 0.5, 0.5, 0.75]", [tuple(one / 1000 for one in BOX)]),
+    ("thousandths", "[0.25, 0.5, 0.5, 0.75]", []),  # fractions are no thousandths
+    ("resized_pixels", "[0.25, 0.5, 0.5, 0.75]", []),
+    ("thousandths", "[0, 0, 2, 1]", [(0.0, 0.0, 0.002, 0.001)]),
     ("thousandths_yx", "[500, 250, 750, 500]", [BOX]),
 ]
 
@@ -71,3 +76,15 @@ def test_a_reply_in_its_frame(frame, reply, boxes):
 @pytest.mark.parametrize("piece", ["<loc0001>", "<loc", "<loc0001", "<loc0001> "])
 def test_a_megabyte_of_locations_is_one_scan(piece):
     assert len(parse_boxes(piece * 100_000, (1024.0, 1024.0), "yxyx")) <= 1
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_the_published_pattern_is_for_fractions_alone(name):
+    model = SimpleNamespace(name="m", grounding="box of {question}?", frame=FRAMES[name])
+    rules = BoxConfig(rules="reference")
+    prompt.check_model(model, prompt.Config(), BoxConfig())
+    if FRAMES[name].unit == (1.0, 1.0):
+        prompt.check_model(model, prompt.Config(), rules)
+    else:
+        with pytest.raises(ConfigError, match=f"boxes of m are {name}; use boxes.rules=clean"):
+            prompt.check_model(model, prompt.Config(), rules)

@@ -33,9 +33,8 @@ PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "pillow", "nump
 @click.option(
     "--tolerance",
     type=Positive(),
-    default=1e-4,
-    show_default=True,
-    help="Largest difference of logits.",
+    help="Largest difference of logits; 1e-4, or for --family in half precision 0.02 (float16) and "
+    "0.1 (bfloat16).",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N.")
 @click.option("--dtype", default="float32", show_default=True, help="float32, float16, bfloat16.")
@@ -45,7 +44,7 @@ def doctor(
     family: str | None,
     model: str | None,
     image: Path | None,
-    tolerance: float,
+    tolerance: float | None,
     device: str,
     dtype: str,
     as_json: bool,
@@ -60,7 +59,7 @@ def doctor(
             family, {"path": model, "device": device, "dtype": dtype}, image, tolerance, as_json
         )
     elif parity is not None:
-        _parity(parity, tolerance, device, dtype, as_json)
+        _parity(parity, tolerance or 1e-4, device, dtype, as_json)
     else:
         facts = _installation()
         lines = [f"{name:14} {value}" for name, value in facts.items()]
@@ -68,18 +67,19 @@ def doctor(
 
 
 def _family(
-    name: str, options: dict[str, str], image: Path | None, tolerance: float, as_json: bool
+    name: str, options: dict[str, str], image: Path | None, tolerance: float | None, as_json: bool
 ) -> None:
     from dataclasses import asdict
 
     from tabulate import tabulate
 
     from cof.config import plugins
-    from cof.evaluate.family.checks import Checks, passed
+    from cof.evaluate.family.checks import TOLERANCES, Checks, passed
     from cof.images import load_image
 
     module = plugins.load("models", name)
     loaded = module.load(module.Config(**options))
+    tolerance = tolerance or TOLERANCES.get(loaded.dtype, TOLERANCES["float32"])
     found = Checks.of(loaded, load_image(image, exif="apply") if image else None, tolerance).run()
     if as_json:
         click.echo(json.dumps([asdict(one) for one in found], indent=2))

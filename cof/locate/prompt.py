@@ -73,14 +73,18 @@ def check_model(model: Model, config: Config, boxes: BoxConfig) -> None:
             "family writes any); use locate.name=file (boxes of another model's run, path=), "
             "attention (where it looks itself), or a control (oracle, random, whole)"
         )
+    if boxes.rules == "reference" and model.frame.unit != (1.0, 1.0):
+        raise ConfigError(
+            "boxes.rules: 'reference' reads fractions of the image alone, and the boxes of "
+            f"{model.name} are {model.frame.name}; use boxes.rules=clean"
+        )
     if config.decode != "grammar":
         return
     if not model.box_form:
         raise ModelError(
             f"locate.decode: {model.name} has no grammar for boxes; use locate.decode=free"
         )
-    one = ("0.10", "0.20", "0.30", "0.40") if model.frame.unit == (1.0, 1.0) else ("1", "2") * 2
-    samples = [form.write([one]) for form in model.box_form]
+    samples = [form.write([("0.10", "0.20", "0.30", "0.40")]) for form in model.box_form]
     if boxes.rules == "reference" and any(parse_reference(text) is None for text in samples):
         raise ConfigError(
             "boxes.rules: 'reference' reads [d.d, d.d, d.d, d.d] alone, which this model's replies "

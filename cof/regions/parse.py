@@ -96,7 +96,8 @@ def parse_boxes(
 
     Reversed corners are put in order. A box is dropped when a number is not finite, when it has no
     area, when nothing of it lies in [0, 1], or when a coordinate is more than `SLACK` outside of
-    [0, 1] (pixels or thousandths where fractions are spoken: a scale is not guessed).
+    [0, 1] (pixels or thousandths where fractions are spoken: a scale is not guessed). Likewise
+    where pixels or thousandths are spoken and no number is above 1: those are fractions.
 
     Never raises; the time is linear in the length of the text.
 
@@ -113,7 +114,8 @@ def parse_boxes(
     found += [(run.start(), _quad(run[1])) for run in _LOCATIONS.finditer(plain)]
     found += [] if bracketed else _bare(plain)
     found = sorted(found, key=itemgetter(0))
-    quads = (_order(_fraction(quad, unit, order)) for _, quad in found)
+    spoken = (quad for _, quad in found if min(unit) <= 1 or max(quad) > 1)
+    quads = (_order(_fraction(quad, unit, order)) for quad in spoken)
     return tuple(dict.fromkeys(quad for quad in quads if _plausible(quad)))
 
 
