@@ -18,6 +18,7 @@ from cof.cli import main
 from cof.config import schema
 from cof.config.general import Gate
 from cof.config.identity import content_hash
+from cof.config.yaml import dump_yaml, parse_yaml
 from cof.errors import ConfigError, ModelError
 from cof.models.base import Limits
 from cof.pipeline import CoF, Settings
@@ -272,8 +273,59 @@ class TestTune:
         kept = sum(one.kept for one in load_run("runs/gated").results)
         assert f"the gate kept {kept} plain answers, for which the first two were not run" in said
         assert "run it with gate.threshold=null" in _cof("tune gate runs/gated", 2)
+        for stage, key in (("file", "path"), ("random", "of"), ("shuffled", "of")):
+            source = f"locate.name={stage} locate.{key}=runs/gated"
+            refused = _cof(f"eval c.yaml bench.root=test/MiniMME {source}", 2)
+            assert f"kept the plain answers of {kept} of its" in refused
+            _cof(f"eval c.yaml bench.root=test/MiniMME --dry-run {source} locate.truth=true")
         said = _cof("compare runs/all")
         assert "none, all are asked" in said
+
+    def test_a_config_without_plain_answers_gets_them_to_choose_by(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        _cof("data mini dev --size 2 --only MiniMME")
+        (tmp_path / "c.yaml").write_text(
+            "bench: {name: mme, root: dev/MiniMME, limit: 2}\n"
+            "limits: {max_new_tokens: 4}\nplain: false\n"
+        )
+        said = _cof("tune gate c.yaml name=all --share 0.5 --write gated.yaml")
+        assert "of 4 questions" in said
+        assert load_run("runs/all").config["plain"]
+        assert not schema.load(tmp_path / "gated.yaml").general.plain
+        said = _cof("eval gated.yaml --dry-run gate.chosen_on=x")
+        assert "passes     plain, locate=prompt, refine=highlight" in said
+        threshold = schema.load(tmp_path / "gated.yaml").gate.threshold
+        assert f"gate       only plain answers with a margin up to {threshold:g} nats" in said
+        said = _cof("eval c.yaml --dry-run gate.threshold=null")
+        assert "gate       open: every question" in said
+        said = _cof("eval c.yaml --dry-run")
+        assert "passes     locate=prompt, refine=highlight" in said
+        assert "gate" not in said
+        again = CliRunner().invoke(main, ["tune", "gate", "c.yaml", "name=other", "--quiet"])
+        assert (again.exit_code, again.stderr) == (0, "")
+
+    def test_an_older_run_has_its_limit_under_the_new_name(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        _cof("data mini dev --size 2 --only MiniMME")
+        (tmp_path / "c.yaml").write_text(
+            "bench: {name: mme, root: dev/MiniMME, limit_first: 2}\n"
+            "limits: {max_new_tokens: 4}\nname: old\ngate: {threshold: null}\n"
+        )
+        _cof("eval c.yaml --quiet")
+        saved = tmp_path / "runs" / "old" / "config.yaml"
+        config = parse_yaml(saved)
+        config["bench"] |= {"limit": config["bench"].pop("limit_first")}
+        del config["bench"]["limit_seed"]
+        saved.write_text(dump_yaml(config))
+        _cof("tune gate runs/old --share 0.5 --write gated.yaml")
+        subset = schema.load(tmp_path / "gated.yaml").subset
+        assert (subset.limit, subset.limit_first) == (None, 2)
+        said = _cof(f"eval {saved}", 2)
+        assert "bench.limit: 'absent' there, 2 here; bench.limit_first: 2 there, None here" in said
+        assert "so give bench.limit=null bench.limit_first=2;" in said
+        _cof(f"eval {saved} bench.limit=null bench.limit_first=2")
+        said = _cof(f"eval {saved} bench.limit=1", 2)
+        assert "bench.limit_first: 2 there, None here); choose another name=" in said
 
     def test_what_it_cannot_use(self, tmp_path):
         data = make_mme(tmp_path / "mme", 2)

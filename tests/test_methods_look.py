@@ -1,8 +1,10 @@
 """Gradients, heads as pairs, detectors, and a crop beside its image; each against an oracle."""
 
 import re
+import shutil
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -178,6 +180,19 @@ class TestHeads:
         assert third.share == pytest.approx(found.chance) == pytest.approx(0.25, abs=0.02)
         assert (third.layer, third.head) == (0, 0)  # ties in their order
         assert found.questions == 1
+
+    def test_an_image_that_cannot_be_read_does_not_count(self, mini, tmp_path):
+        data = Path(shutil.copytree(mini / "MiniMME", tmp_path / "data"))
+        words = [str(ROOT / "examples/configs/methods.yaml"), f"bench.root={data}", "bench.limit=2"]
+        boxed = [one for one in read_questions(schema.load(words[0], words[1:])) if one.boxes]
+        failed = sum(one.image == boxed[0].image for one in boxed)
+        (data / boxed[0].image).write_bytes(b"no picture")
+        done = CliRunner().invoke(main, ["tune", "heads", *words])
+        assert done.exit_code == 0, done.output
+        assert f"# {len(boxed) - failed} questions with boxes, {failed} more failed" in done.stdout
+        assert re.fullmatch(rf"heads: {len(boxed)} of {len(boxed)} questions in .*\n", done.stderr)
+        quiet = CliRunner().invoke(main, ["tune", "heads", *words, "--quiet"])
+        assert (quiet.stdout, quiet.stderr) == (done.stdout, "")
 
     def test_what_is_printed_is_a_config_and_not_for_the_same_data(self, mini, tmp_path):
         first, file = mini / "MiniMME", str(ROOT / "examples/configs/methods.yaml")

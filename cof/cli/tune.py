@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from cof.cli._options import place
+from cof.cli._options import place, quiet
 from cof.cli.tune_heads import heads
 from cof.errors import ConfigError
 
@@ -41,6 +41,7 @@ tune.add_command(heads)
     callback=place,
     help="Also write the whole config with the gate in it; then set bench.root to other data.",
 )
+@quiet
 def gate(
     source: Path,
     overrides: tuple[str, ...],
@@ -50,12 +51,12 @@ def gate(
 ) -> None:
     """Choose the threshold of the doubt gate on the answers of a run.
 
-    RUN is the folder of one made with gate.threshold=null, which asks every question; of a CONFIG
-    such a run is made first. Prints the `gate` section. It names the data that chose it, and a
-    run over those data is refused.
+    RUN is the folder of one made with gate.threshold=null and plain=true, which asks every
+    question; of a CONFIG such a run is made first. Prints the `gate` section. It names the data
+    that chose it, and a run over those data is refused.
     """
     from cof.analyse.gate import choose_on
-    from cof.config import schema
+    from cof.config import identity, schema
     from cof.config.general import Gate
     from cof.config.yaml import dump_yaml
     from cof.evaluate.runner import Options, run
@@ -67,10 +68,11 @@ def gate(
         if overrides:
             raise ConfigError(f"{source}: a run is what it is; KEY=VALUE goes with a config")
         done = load_run(source)
-        config = schema.resolve(done.config)
+        config = schema.resolve(identity.renamed(done.config))
     else:
-        config = schema.load(source, [*overrides, "gate.threshold=null"])
-        done = run(config, Options(command=shlex.join(["cof", *sys.argv[1:]])))
+        config = schema.load(source, overrides)
+        asks_all = config.with_({"gate.threshold": None, "plain": True})
+        done = run(asks_all, Options(command=shlex.join(["cof", *sys.argv[1:]])))
     chosen = choose_on(done, within / 100, share)
     found = Gate(chosen.threshold, benchmark_hash(config))
     click.echo(dump_yaml({"gate": asdict(found)}), nl=False)

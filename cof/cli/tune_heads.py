@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from cof.cli._options import COUNT
+from cof.cli._options import COUNT, quiet
+
+if TYPE_CHECKING:
+    from cof.types import Question
 
 SHOWN = 10
 """Heads in the table."""
@@ -18,6 +23,7 @@ SHOWN = 10
 @click.option(
     "--top", type=COUNT, default=3, show_default=True, help="Heads that are taken, the best."
 )
+@quiet
 def heads(config: Path, overrides: tuple[str, ...], top: int) -> None:
     """Rank the model's heads by how much of their attention lies in true boxes.
 
@@ -26,17 +32,18 @@ def heads(config: Path, overrides: tuple[str, ...], top: int) -> None:
     data is refused.
     """
     import yaml
-    from tqdm import tqdm
 
     from cof.config import plugins, schema
     from cof.evaluate.heads import rank
+    from cof.evaluate.progress import progress
     from cof.locate import attention
     from cof.store.dataset import benchmark_hash, read_questions
 
     run = schema.load(config, overrides)
-    questions = read_questions(run)
+    questions = [one for one in read_questions(run) if one.boxes]
     model = plugins.load("models", run.names["model"]).load(run.model)
-    found = rank(model, run, tqdm(questions, unit="question"))
+    with progress(len(questions), "question", "heads") as bar:
+        found = rank(model, run, _told(questions, bar.update))
     over = getattr(run.locate, "over", attention.GENERIC)
     section = {
         "name": "attention",
@@ -49,8 +56,15 @@ def heads(config: Path, overrides: tuple[str, ...], top: int) -> None:
         row = f"{one.layer:7} {one.head:4} {100 * one.share:22.1f} {100 * one.hits:24.1f}"
         click.echo(f"#{row[1:]}")
     click.echo(
-        f"# {found.questions} questions with boxes; a map that is even has "
-        f"{100 * found.chance:.1f} % in them"
+        f"# {found.questions} questions with boxes, {found.failed} more failed; a map that is even "
+        f"has {100 * found.chance:.1f} % in them"
     )
     said = yaml.safe_dump({"locate": section}, sort_keys=False, default_flow_style=None)
     click.echo(said, nl=False)
+
+
+def _told(questions: Sequence[Question], update: Callable[[], None]) -> Iterator[Question]:
+    """The questions, each counted when it is done."""
+    for question in questions:
+        yield question
+        update()

@@ -56,6 +56,22 @@ def counting(resolved: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str,
     return kept
 
 
+_NAMED = {"bench.limit": "bench.limit_first", "bench.limit_spread": "bench.limit"}
+
+
+def named(counted: Mapping[str, Any]) -> dict[str, Any]:
+    """What is `counting`, for people: under the keys that a config has today."""
+    return {_NAMED.get(key, key): value for key, value in counted.items()}
+
+
+def renamed(saved: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A run's saved config in today's keys: an older `bench.limit` is `bench.limit_first` now."""
+    bench = saved["bench"]
+    if "limit_first" in bench or bench.get("limit") is None:
+        return saved
+    return {**saved, "bench": {**bench, "limit": None, "limit_first": bench["limit"]}}
+
+
 def content_hash(resolved: Mapping[str, Any], model: Mapping[str, Any]) -> str:
     """Hex SHA-256 of the canonical JSON of what is `counting` of a resolved config."""
     return hashlib.sha256(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from cof.config.general import Gate
 from cof.config.schema import RunConfig
 from cof.errors import DataError
 from cof.evaluate.answering import open_image
@@ -40,6 +41,7 @@ class Plan:
         answered: indexes of questions that have a record in the folder.
         model: weights, dtype and device; see `cof.store.origin.identify`.
         passes: the stages that ask the model, by name.
+        gate: which questions get more than their plain answer; None is all.
     """
 
     folder: Path
@@ -48,6 +50,7 @@ class Plan:
     answered: frozenset[int]
     model: dict[str, str]
     passes: tuple[str, ...]
+    gate: Gate | None = None
 
     @property
     def questions(self) -> int:
@@ -68,6 +71,7 @@ class Plan:
             f"questions  {count}, {len(self.answered)} of them answered already",
             f"batches    {len(self.left)} to go, of at most {most} questions",
             f"passes     {', '.join(self.passes)}",
+            *([f"gate       {_asks(self.gate)}"] if self.gate else []),
             f"model      {', '.join(f'{key} {value}' for key, value in self.model.items())}",
         ]
 
@@ -124,7 +128,8 @@ def plan(config: RunConfig, overwrite: bool = False) -> Plan:
     made = origin.made(config.as_dict(), identity, asked)
     folder = run_path(config, made)
     answered = set() if overwrite else _answered(RunFolder(folder), made)
-    plain = ["plain"] if config.general.plain or config.names["refine"] == "plain" else []
+    plainly = config.general.plain or config.gate or config.names["refine"] == "plain"
+    plain = ["plain"] if plainly else []
     fine = [] if config.names["refine"] == "plain" else [f"refine={config.names['refine']}"]
     return Plan(
         folder=folder,
@@ -133,6 +138,7 @@ def plan(config: RunConfig, overwrite: bool = False) -> Plan:
         answered=frozenset(answered),
         model=identity,
         passes=(*plain, f"locate={config.names['locate']}", *fine),
+        gate=config.gate,
     )
 
 
@@ -173,6 +179,13 @@ def trial(config: RunConfig, batches: Sequence[PlannedBatch], questions: int) ->
         peak=_peak(),
         failed=sum(bool(one.error) for one in results),
     )
+
+
+def _asks(gate: Gate) -> str:
+    """Who gets through, for people."""
+    if gate.threshold is None:
+        return "open: every question goes through all passes, and its margin is noted"
+    return f"only plain answers with a margin up to {gate.threshold:g} nats go on after plain"
 
 
 def _answered(folder: RunFolder, made: origin.Made) -> set[int]:

@@ -47,11 +47,13 @@ class Ranked:
     Attributes:
         heads: by `share`; ties by layer and head.
         questions: that counted.
+        failed: have boxes too, but no readable image, no sound pass, or no box in view.
         chance: share of the image's tokens that share area with true boxes, their mean.
     """
 
     heads: tuple[Head, ...]
     questions: int
+    failed: int
     chance: float
 
 
@@ -80,14 +82,17 @@ def rank(model: Model, config: RunConfig, questions: Iterable[Question]) -> Rank
     rows = zip(every, shares.tolist(), hits.tolist(), strict=True)
     heads = [Head(layer, head, share, hit) for (layer, head), share, hit in rows]
     heads.sort(key=lambda one: (-one.share, one.layer, one.head))
-    return Ranked(tuple(heads), len(kept), float(chances))
+    return Ranked(tuple(heads), len(kept), len(found) - len(kept), float(chances))
 
 
 def _measured(
     model: Model, config: RunConfig, stage: attention.Config, question: Question
 ) -> tuple[Tensor, Tensor, Tensor] | None:
     """Of one question each head's share and hit, [heads] each, and the share of chance."""
-    image = load_image(pictures(config) / question.image, exif=config.images.exif)
+    try:
+        image = load_image(pictures(config) / question.image, exif=config.images.exif)
+    except DataError:
+        return None
     batch = Batch.of(model, [question], [image])
     [view] = batch.views
     (heat,), (said,) = attention.relative_maps(batch, stage)

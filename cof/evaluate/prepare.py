@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from cof.config import identity
 from cof.errors import RunError
@@ -50,11 +51,11 @@ def _check_same(cell: RunSetting, mended: bool) -> None:
     folder = cell.folder
     there, kept = folder.config() or {}, folder.manifest(begun=True)
     before = origin.identity_of(kept)
-    keys = identity.differences(
-        identity.counting(there, before), identity.counting(cell.config.as_dict(), cell.identity)
-    )
+    sides = ((there, before), (cell.config.as_dict(), cell.identity))
+    keys = identity.differences(*(identity.named(identity.counting(*side)) for side in sides))
     if keys:
-        raise RunError(f"{folder.path}: made with another config ({'; '.join(keys)}); {WAY_OUT}")
+        way = _older_limit(there, cell) or WAY_OUT
+        raise RunError(f"{folder.path}: made with another config ({'; '.join(keys)}); {way}")
     cell.images.wait()
     changes = manifest.dataset_changes(folder, cell.dataset, mended)
     if changes:
@@ -69,6 +70,18 @@ def _check_same(cell: RunSetting, mended: bool) -> None:
             f"{folder.path}: made with other weights ({before['weights']} there, "
             f"{cell.identity['weights']} here); {WAY_OUT}"
         )
+
+
+def _older_limit(there: Mapping[str, Any], cell: RunSetting) -> str:
+    """How to go on with an older run whose `limit` this config has copied, "" if it has not."""
+    bench = there.get("bench", {})
+    first = bench.get("limit")
+    if "limit_first" in bench or first is None or cell.config.subset.limit != first:
+        return ""
+    return (
+        f"what older runs call bench.limit is bench.limit_first now, so give bench.limit=null "
+        f"bench.limit_first={first}; or {WAY_OUT}"
+    )
 
 
 def _drop_failed(cell: RunSetting, questions: Sequence[Question]) -> None:

@@ -34,7 +34,7 @@ def boxes_of(path: str, truth: bool, question: Question) -> tuple[Box, ...]:
     """The boxes of one question.
 
     Raises:
-        DataError: no such file, a line that is none of the above, or nothing about the question.
+        DataError: as `read_boxes`, or nothing about the question.
     """
     kept = read_boxes(path, truth)
     if question.id not in kept:
@@ -61,7 +61,8 @@ def read_boxes(path: str, truth: bool) -> dict[str, Kept]:
         truth: of a run folder the ground-truth boxes, not those of its coarse stage.
 
     Raises:
-        DataError: see `boxes_of`.
+        DataError: no such file, a line that is none of the above, or a run whose gate kept plain
+            answers: those questions were never located.
         RunError: the records of a run folder are damaged.
     """
     place = Path(path)
@@ -83,13 +84,26 @@ def content(path: str, truth: bool) -> str:
 @functools.lru_cache(maxsize=8)
 def _read(place: Path, truth: bool, _stamps: tuple[tuple[int, int], ...]) -> dict[str, Kept]:
     kept: dict[str, Kept] = {}
+    sure = 0
     for row in _records(place) if place.is_dir() else read_jsonl(place):
         name = row.text("id")
         if name in kept:
             raise DataError(f"{row.where}: question {name!r} occurs twice")
         image = row.text("image") if "image" in row.values else ""
         kept[name] = Kept(image, _boxes(row, truth))
+        sure += _was_sure(row)
+    if sure and not truth:
+        raise DataError(
+            f"{place}: a gate kept the plain answers of {sure} of its {len(kept)} questions, which "
+            "have no boxes; give a run without a gate, or with gate.threshold=null"
+        )
     return kept
+
+
+def _was_sure(row: Row) -> bool:
+    """Whether it is a record of a question that was not located, since the gate was closed."""
+    gate = row.values.get("gate")
+    return "region" in row.values and isinstance(gate, dict) and gate.get("asked") is False
 
 
 def _stamp(file: Path) -> tuple[int, int]:
