@@ -4,6 +4,7 @@ import io
 import sys
 
 import pytest
+import small_benchmarks
 from click.testing import CliRunner
 from PIL import Image
 
@@ -124,7 +125,14 @@ def test_parquet_files_in_the_lmms_lab_form(tmp_path):
 )
 def test_some_are_kept_as_the_hub_has_them(name, wanted, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *a, **k: asked.append((a, k)))
+
+    def download(*names, **options):
+        asked.append((names, options))
+        file = options["local_dir"] / (wanted or "table-*").replace("*", "0.parquet")
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     assert hub.fetch_benchmark(name, tmp_path / "out") == tmp_path / "out"
     (repository,), options = asked[0]
     assert repository == hub.RECIPES[name][0]
@@ -132,6 +140,46 @@ def test_some_are_kept_as_the_hub_has_them(name, wanted, tmp_path, monkeypatch):
         **{"repo_type": "dataset", "local_dir": tmp_path / "out"},
         "allow_patterns": wanted,
     }
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *names, **options: None)
+    with pytest.raises(DataError, match=f"{repository}: no file .*came"):
+        hub.fetch_benchmark(name, tmp_path / "nothing")
+
+
+KEPT = [
+    name for name, (_, write) in hub.RECIPES.items() if write in (hub._as_it_is, hub._scienceqa)
+]
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_what_the_hub_does_not_give_is_one_line(name, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    for source in ("", "some/where/else/altogether"):
+        with pytest.raises(DataError, match="no such folder, and the Hub does not give it") as told:
+            hub.fetch_benchmark(name, tmp_path / "out", source)
+        assert "\n" not in str(told.value)
+    split = "*" if name == "scienceqa" else "test"
+    with pytest.raises(DataError, match="--split"):
+        hub.fetch_benchmark(name, tmp_path / "out", split=split)
+
+
+@pytest.mark.parametrize("name", ["hallusionbench", "scienceqa"])
+def test_a_folder_is_copied(name, tmp_path):
+    pytest.importorskip("pyarrow")
+    source = tmp_path / "source"
+    small_benchmarks.write(name, "parquet", source)
+    args = ["data", "fetch", name, str(tmp_path / "out"), "--from", str(source)]
+    result = CliRunner().invoke(main, args)
+    assert result.exit_code == 0, result.output
+    bench = plugins.load("bench", name)
+    read = [bench.read(bench.Config(str(root))) for root in (source, tmp_path / "out")]
+    assert read[0] == read[1]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"empty: no file .*came"):
+        hub.fetch_benchmark(name, tmp_path / "none", str(tmp_path / "empty"))
+    with pytest.raises(DataError, match="copied into itself"):
+        hub.fetch_benchmark(name, source / "deeper", str(source))
 
 
 def test_a_missing_package_is_named_with_the_way_to_get_it(tmp_path, monkeypatch):

@@ -55,6 +55,17 @@ def test_questions_are_asked_as_llava_does_or_as_they_are(tmp_path):
     ]
 
 
+def test_an_answer_that_names_two_options_is_refused(tmp_path):
+    row = {"image": "a.jpg", "question": "Which?"}
+    file = make(tmp_path, [{**row, "options": ["A", "B"], "answer": "A"}])
+    assert json.loads(questions_of(file)[0].reference) == ["A"]
+    make(tmp_path, [{**row, "options": ["B", "A"], "answer": "A"}])
+    with pytest.raises(
+        DataError, match=r"jsonl:1: answer .*'A'.* is one option's letter .*; give options texts"
+    ):
+        questions_of(file)
+
+
 def test_hand_scored_set(tmp_path):
     questions = questions_of(make(tmp_path))
     scores = jsonl.score(questions, ["Yes, it is.", "(B)", " Stop sign. ", "stall"])

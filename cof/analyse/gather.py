@@ -12,6 +12,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -53,11 +54,11 @@ def gather(results: Sequence[Result], wanted: Wanted) -> list[Any]:
 
 
 class _Images:
-    def __init__(self) -> None:
-        self._names = Names()
+    def __init__(self, name_of: Callable[[Question], str] = attrgetter("image")) -> None:
+        self._names, self._name_of = Names(), name_of
 
     def add(self, result: Result) -> None:
-        self._names.append(result.question.image)
+        self._names.append(self._name_of(result.question))
 
     def found(self) -> Clusters:
         return self._names.clusters()
@@ -65,6 +66,11 @@ class _Images:
 
 IMAGES: Wanted = {"images": _Images}
 """The image of each question, as `Clusters`."""
+
+
+def together(bench: ModuleType) -> Wanted:
+    """What each question is judged together with, as `Clusters`; of a benchmark that says so."""
+    return {("together", bench.__name__): lambda: _Images(bench.together)}
 
 
 @dataclass

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cof.analyse.gather import IMAGES, Pass, gather
+from cof.analyse.gather import IMAGES, Pass, gather, together
 from cof.analyse.passes import bench_of, tally_of
 from cof.analyse.statistics import Clusters, Estimate, Metric, Metrics, jackknife
 from cof.errors import RunError
@@ -32,7 +32,10 @@ def published(run: Run, which: Pass, seed: int) -> dict[str, Estimate]:
 
 
 def _images(run: Run) -> Clusters:
-    images: Clusters = gather(run.results, IMAGES)[0]
+    """The image of each question, or those that it is judged together with."""
+    bench, _ = bench_of(run)
+    wanted = together(bench) if hasattr(bench, "together") else IMAGES
+    images: Clusters = gather(run.results, wanted)[0]
     return images
 
 

@@ -134,9 +134,23 @@ def notes(scores: dict[str, Any]) -> list[str]:
     lines = [f"not in this data, and not in the sums: {', '.join(absent)}"] if absent else []
     left = scores.get("unanswered")
     lines += [f"{left} questions without an answer left out"] if left else []
+    lines += _of_groups({**metrics, **scores})
     split = {**(scores.get("cof") or {}), **scores}.get("disputed")
     reads = f"{split} answers are read differently by extract=vlmevalkit and extract=clean"
     return [*lines, reads] if split else lines
+
+
+def _of_groups(metrics: Mapping[str, Any]) -> list[str]:
+    """What to know of answers that are judged several together, where some are not there."""
+    lines = []
+    for name, lost in metrics.get("incomplete", {}).items():
+        none = "" if metrics[name] is not None else "; none is complete, so it has no value"
+        lines.append(f"{name}: {plural(lost, 'group')} with a question missing left out{none}")
+    if metrics.get("unchecked_groups"):
+        lines.append("the benchmark's folder cannot be read: groups are taken for complete")
+    if metrics.get("unanswered") and "circular_right" in metrics:  # published groups differ in size
+        lines.append("circular: a question that lacks rows is judged by those that are there")
+    return lines
 
 
 _STYLE: dict[str, Any] = {

@@ -100,6 +100,11 @@ class MayHave(Protocol):
     def pictures(self, config: Any) -> Folder:
         """Where images are found by their names, if not in the folder `config.root`."""
 
+    def together(self, question: Question) -> str:
+        """What several images are judged together by, so that a draw of images and the groups of
+        a jackknife keep them together (MMVP's pairs).
+        """
+
     def ranges(self, scores: dict[str, Any]) -> dict[str, tuple[float, float]]:
         """Bounds of the rows of `table` that are not in points of 0 to 100 (MME's sums)."""
 

@@ -13,25 +13,20 @@ The published scripts ask the bare question; LLaVA's line for short answers behi
 from __future__ import annotations
 
 import json
+from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from cof.bench.common.answers import Answers, Given, Said, llava_answer, match_answers
-from cof.bench.common.containers import (
-    Found,
-    Held,
-    held,
-    id_boxes,
-    shards,
-    tsv,
-    unknown,
-)
+from cof.bench.common.containers import Found, Held, held, id_boxes, shards, tsv, unknown
 from cof.bench.common.files import read_json_rows, write_jsonl, write_text
 from cof.bench.common.rows import Row
 from cof.bench.common.tables import Entry
-from cof.bench.common.tally import Mark, Part, Tally, all_right, number_of, scored
+from cof.bench.common.tally import Mark, Part, Tally, all_right, left_out, number_of, scored, sizes
 from cof.bench.common.yes_no import PARSERS
 from cof.errors import DataError, shown
 from cof.files import Folder
@@ -133,6 +128,12 @@ def _image(row: Row) -> str:
 _TRUTHS = {"0": "no", "1": "yes", "no": "no", "yes": "yes"}
 
 
+def together(question: Question) -> str:
+    """The set: its questions are asked of each of its figures."""
+    kind, subject, _, subset, _, _ = question.id.split("_")
+    return f"{kind}_{subject}_{subset}"
+
+
 def expected(config: Config) -> dict[str, tuple[int, ...]]:
     """The published number of questions about an image."""
     return {"": (951,)}
@@ -150,14 +151,39 @@ def _said(answer: Said, config: Config | None) -> str:
 def score(
     questions: Sequence[Question], answers: Sequence[Said], config: Config | None = None
 ) -> dict[str, Any]:
-    """The three accuracies, in all and a category and subcategory; shares in [0, 1]."""
+    """The three accuracies, in all and a category and subcategory; shares in [0, 1].
+
+    `fAcc` and `qAcc` leave out figures and questions of which not all is there (`incomplete`), and
+    are None where none is left. How much there should be is known from `config.root`; of a folder
+    that cannot be read (`unchecked_groups`) every group is taken for complete.
+    """
     return scored(tally(config), questions, answers)
 
 
 class _Tally(Tally):
     """Marks are (`category/subcategory`, unreadable); the group is the figure, the number the
-    question of a set, as one that a float holds.
+    question of a set, as one that a float holds. Of both it knows how many answers the folder has.
     """
+
+    def __init__(self, config: Config | None = None) -> None:
+        super().__init__(config)
+        self._figures, self._asked = array("i"), array("i")
+
+    @cached_property
+    def _whole(self) -> Counter[float] | None:
+        """Of each group and number how many the folder has; None where it cannot be read."""
+        try:
+            questions = read(self.config) if self.config.root else []
+        except DataError:
+            return None
+        pairs = [(self.group(one), self.number(one, None)) for one in questions]
+        return Counter(number for pair in pairs for number in pair)
+
+    def add(self, question: Question, answer: Said) -> None:
+        super().add(question, answer)
+        whole = (self._whole if self.config else None) or Counter()
+        self._figures.append(whole[self.group(question)])
+        self._asked.append(whole[self.number(question, answer)])
 
     def mark(self, question: Question, answer: Said) -> tuple[float, Mark]:
         lost = _said(answer, self.config) == "other"
@@ -172,6 +198,11 @@ class _Tally(Tally):
         return float(number_of(kind, subject, subset, asked) >> 12)
 
     def total(self, part: Part) -> dict[str, Any]:
+        import numpy as np
+
+        figures = np.maximum(sizes(self.grouped()), self._figures)
+        asked = np.maximum(sizes(np.asarray(self.numbers)), self._asked)
+        whole = (part.of_answers(figures), part.of_answers(asked))
         kinds = part.of_marks([mark[0] for mark in self.marks])
         broad = part.of_marks([mark[0].partition("/")[0] for mark in self.marks])
         return {
@@ -179,9 +210,10 @@ class _Tally(Tally):
             "version": VERSION,
             "parser": self.config.parser if self.config else "word",
             "other": part.where(lambda mark: mark[1]),
-            **_accuracies(part),
-            "categories": _by(part, broad),
-            "subcategories": _by(part, kinds),
+            **_accuracies(part, whole),
+            "categories": _by(part, whole, broad),
+            "subcategories": _by(part, whole, kinds),
+            **({"unchecked_groups": True} if self.config and self._whole is None else {}),
         }
 
 
@@ -190,28 +222,36 @@ def tally(config: Config | None = None) -> Tally:
     return _Tally(config)
 
 
-def _by(part: Part, names: Any) -> dict[str, Any]:
-    return {name: _accuracies(part, names == name) for name in sorted({*names.tolist()})}
+def _by(part: Part, whole: Sequence[Any], names: Any) -> dict[str, Any]:
+    return {name: _accuracies(part, whole, names == name) for name in sorted({*names.tolist()})}
 
 
-def _accuracies(part: Part, chosen: Any = slice(None)) -> dict[str, Any]:
-    """aAcc, fAcc and qAcc of the answers that are `chosen`."""
+def _accuracies(part: Part, whole: Sequence[Any], chosen: Any = slice(None)) -> dict[str, Any]:
+    """The accuracies of the answers that are `chosen`; `whole` has the sizes of both groups."""
     right = part.credits[chosen]
+    figures, asked = (
+        all_right(groups[chosen], right, size[chosen])
+        for groups, size in zip((part.group_numbers, part.numbers), whole, strict=True)
+    )
     return {
         "n": len(right),
         "aAcc": float(right.mean()) if len(right) else 0.0,
-        "fAcc": all_right(part.group_numbers[chosen], right),
-        "qAcc": all_right(part.numbers[chosen], right),
+        "fAcc": figures.share,
+        "qAcc": asked.share,
+        **left_out(fAcc=figures.incomplete, qAcc=asked.incomplete),
     }
 
 
 def table(scores: dict[str, Any]) -> list[tuple[str, float, int]]:
     """Rows: the three accuracies of all, then of each subcategory; in percent."""
     names = ("aAcc", "fAcc", "qAcc")
-    rows = [(name, 100 * scores[name], scores["n"]) for name in names]
-    for kind, part in scores["subcategories"].items():
-        rows += [(f"{kind} {name}", 100 * part[name], part["n"]) for name in names]
-    return rows
+    parts = {"": scores} | {f"{kind} ": part for kind, part in scores["subcategories"].items()}
+    return [
+        (kind + name, 100 * part[name], part["n"])
+        for kind, part in parts.items()
+        for name in names
+        if part[name] is not None
+    ]
 
 
 def export(

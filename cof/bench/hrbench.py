@@ -23,7 +23,7 @@ from cof.bench.common.containers import Found, Held, held, id_boxes, shards, tsv
 from cof.bench.common.lettered import credit as credit  # the module's own
 from cof.bench.common.lettered import export as export
 from cof.bench.common.tables import Entry
-from cof.bench.common.tally import Part, Tally, all_right, number_of, scored
+from cof.bench.common.tally import Part, Tally, all_right, left_out, number_of, scored
 from cof.files import Folder
 from cof.types import Question
 
@@ -104,21 +104,28 @@ def expected(config: Config) -> dict[str, tuple[int, ...]]:
 def score(
     questions: Sequence[Question], answers: Sequence[Said], config: Config | None = None
 ) -> dict[str, Any]:
-    """Accuracy over all rows, of each category, and over questions that are right in all rows."""
+    """Accuracy over all rows, of each category, and over questions that are right in all rows.
+
+    A question has a row for each of its options; `circular` leaves out those that lack one
+    (`incomplete`), and is None where all do.
+    """
     return scored(tally(config), questions, answers)
 
 
 class _Tally(lettered.LetterTally):
-    """Groups are the permutations of a question."""
+    """Groups are the permutations of a question, as many as `number`: its options."""
 
     name, version = "hrbench", VERSION
 
     def group(self, question: Question) -> int:
         return number_of(question.id.rpartition("/")[0])
 
+    def number(self, question: Question, answer: Said) -> float:
+        return float(len(question.options))
+
     def parts(self, part: Part) -> dict[str, Any]:
-        right = all_right(part.group_numbers, part.credits)
-        return {"circular": right, **super().parts(part)}
+        right, lost = all_right(part.group_numbers, part.credits, part.numbers)
+        return {"circular": right, **super().parts(part), **left_out(circular=lost)}
 
 
 def tally(config: Config | None = None) -> Tally:
@@ -128,7 +135,8 @@ def tally(config: Config | None = None) -> Tally:
 
 def table(scores: dict[str, Any]) -> list[tuple[str, float, int]]:
     """Rows: accuracy of all, of each category, and circular accuracy; in percent."""
-    return [*lettered.table(scores), ("circular", 100 * scores["circular"], scores["n"])]
+    rows, share = lettered.table(scores), scores["circular"]
+    return rows if share is None else [*rows, ("circular", 100 * share, scores["n"])]
 
 
 def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Answers:

@@ -78,7 +78,7 @@ def read(config: Config) -> list[Question]:
 
     Raises:
         DataError: no such file, a line without image or question, two with one id, an answer that
-            its rule cannot score, or answers to some of the questions only.
+            its rule cannot score or that names two options, or answers to some questions only.
     """
     file = Path(config.root)
     file = file / FILE if file.is_dir() else file
@@ -257,11 +257,17 @@ def _truths(row: Row, options: Sequence[str]) -> list[str]:
     truths = [row.asked("answer")] if one else row.texts("answer")
     if not options:
         return truths
-    if len(truths) == 1 and truths[0] in options:
-        return [LETTERS[options.index(truths[0])]]
-    if len(truths) == 1 and truths[0] in LETTERS[: len(options)]:
-        return truths
-    raise DataError(f"{row.where}: answer {shown(truths)} names none of the {len(options)} options")
+    pairs = zip(LETTERS, options, strict=False)
+    named = [pair[0] for pair in pairs if len(truths) == 1 and truths[0] in pair]
+    if len(named) == 1:
+        return named
+    said = f"{row.where}: answer {shown(truths)}"
+    if not named:
+        raise DataError(f"{said} names none of the {len(options)} options")
+    raise DataError(
+        f"{said} is one option's letter and another one's text in {shown(list(options))}; "
+        "give options texts that are no letters, such as 'point A'"
+    )
 
 
 def _check_rule(question: Question, row: Row, config: Config) -> None:

@@ -24,7 +24,7 @@ from cof.bench.common.files import read_text, write_jsonl
 from cof.bench.common.lettered import credit as credit  # the module's own
 from cof.bench.common.rows import whole_number
 from cof.bench.common.tables import Entry
-from cof.bench.common.tally import Part, Tally, all_right, number_of, scored
+from cof.bench.common.tally import Part, Tally, all_right, left_out, number_of, scored
 from cof.errors import DataError, shown
 from cof.files import Folder
 from cof.types import Question
@@ -123,6 +123,11 @@ def _question(
     return lettered.lettered(bare, options)
 
 
+def together(question: Question) -> str:
+    """The pair, by its number."""
+    return question.id.partition("/")[0]
+
+
 def expected(config: Config) -> dict[str, tuple[int, ...]]:
     """The published number of questions."""
     return {"": (300,)}
@@ -131,7 +136,10 @@ def expected(config: Config) -> dict[str, tuple[int, ...]]:
 def score(
     questions: Sequence[Question], answers: Sequence[Said], config: Config | None = None
 ) -> dict[str, Any]:
-    """Share of pairs with both answers right, and accuracy over single questions."""
+    """Share of pairs with both answers right, and accuracy over single questions.
+
+    `pairs` is None where no pair has both questions; `incomplete` counts pairs that lack one.
+    """
     return scored(tally(config), questions, answers)
 
 
@@ -141,11 +149,11 @@ class _Tally(lettered.LetterTally):
     name, version = "mmvp", VERSION
 
     def group(self, question: Question) -> int:
-        return number_of(question.id.partition("/")[0])
+        return number_of(together(question))
 
     def parts(self, part: Part) -> dict[str, Any]:
-        pairs = all_right(part.group_numbers, part.credits)
-        return {"pairs": pairs}
+        pairs, lost = all_right(part.group_numbers, part.credits, 2)
+        return {"pairs": pairs, **left_out(pairs=lost)}
 
 
 def tally(config: Config | None = None) -> Tally:
@@ -156,7 +164,8 @@ def tally(config: Config | None = None) -> Tally:
 def table(scores: dict[str, Any]) -> list[tuple[str, float, int]]:
     """Rows: pairs, then single questions; in percent."""
     names = {"pairs": "pairs", "accuracy": "single questions"}
-    return [(name, 100 * scores[key], scores["n"]) for key, name in names.items()]
+    there = {key: name for key, name in names.items() if scores[key] is not None}
+    return [(name, 100 * scores[key], scores["n"]) for key, name in there.items()]
 
 
 def export(

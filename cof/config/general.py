@@ -66,7 +66,9 @@ class Subset:
 
     Attributes:
         limit: so many images, as evenly from the benchmark's categories as can be, drawn by
-            `limit_seed`; a larger limit keeps the images of a smaller one. None is all.
+            `limit_seed`; a larger limit keeps the images of a smaller one. Images that are judged
+            together stay together (MMVP's pairs, HallusionBench's sets), so there may be more.
+            None is all.
         limit_first: the first so many images instead, which are often of one category.
         limit_seed: other seeds draw other images for `limit`.
     """

@@ -41,7 +41,8 @@ def read_questions(config: RunConfig) -> list[Question]:
         DataError: not such a benchmark, no questions, a blank one, two with one id, or a folder
             that lacks most of the images; a few missing ones fail their own questions.
     """
-    questions: list[Question] = plugins.load("bench", config.names["bench"]).read(config.bench)
+    bench = plugins.load("bench", config.names["bench"])
+    questions: list[Question] = bench.read(config.bench)
     ids = [question.id for question in questions]
     if len(set(ids)) < len(ids):
         twice = next(name for name in ids if ids.count(name) > 1)
@@ -49,7 +50,7 @@ def read_questions(config: RunConfig) -> list[Question]:
     blank = next((question for question in questions if _is_blank(question)), None)
     if blank is not None:
         raise DataError(f"{config.bench.root}: the question {blank.id!r} is empty")
-    kept = set(subset.chosen(questions, config.subset))
+    kept = set(subset.chosen(questions, config.subset, getattr(bench, "together", None)))
     questions = [question for question in questions if question.image in kept]
     if not questions:
         raise DataError(f"{config.bench.root}: no questions")

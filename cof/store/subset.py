@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain, zip_longest
 
 from cof.config.general import Subset
@@ -15,23 +15,36 @@ def images_of(questions: Sequence[Question]) -> list[str]:
     return list(dict.fromkeys(question.image for question in questions))
 
 
-def chosen(questions: Sequence[Question], subset: Subset) -> list[str]:
+Together = Callable[[Question], str]
+
+
+def chosen(
+    questions: Sequence[Question], subset: Subset, together: Together | None = None
+) -> list[str]:
     """The images that stay. Two draws of one dataset and seed: the larger holds the smaller.
 
-    An image belongs to the category of its first question. Each category is shuffled, then they
-    give one image in turn, in a shuffled order, so that counts differ by one at most while no
-    category is used up.
+    A draw keeps images whole that are judged `together`, so it may hold more than its limit. Images
+    belong to the category of their first question. Each category is shuffled, then they give one
+    image, or what goes with it, in turn, in a shuffled order, so that counts differ by one such at
+    most while no category is used up.
     """
     if subset.limit is None:
         return images_of(questions)[: subset.limit_first]
     draw = random.Random(subset.limit_seed)
-    by_category: dict[str, list[str]] = {}
-    category = {question.image: question.category for question in reversed(questions)}
+    first = {question.image: question for question in reversed(questions)}
+    units: dict[str, list[str]] = {}
     for image in images_of(questions):
-        by_category.setdefault(category[image], []).append(image)
+        units.setdefault(together(first[image]) if together else image, []).append(image)
+    by_category: dict[str, list[list[str]]] = {}
+    for unit in units.values():
+        by_category.setdefault(first[unit[0]].category, []).append(unit)
     piles = list(by_category.values())
     draw.shuffle(piles)
     for pile in piles:
         draw.shuffle(pile)
     turns = chain.from_iterable(zip_longest(*piles))
-    return [image for image in turns if image is not None][: subset.limit]
+    drawn: list[str] = []
+    for unit in turns:
+        if unit is not None and len(drawn) < subset.limit:
+            drawn += unit
+    return drawn

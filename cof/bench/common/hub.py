@@ -12,6 +12,7 @@ import csv
 import io
 import json
 import re
+import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -21,7 +22,7 @@ from cof.bench._mmbench_table import COLUMNS
 from cof.bench._pope_files import SETTINGS
 from cof.bench.common.files import write_jsonl, write_text
 from cof.bench.common.rows import inside
-from cof.errors import ConfigError, DataError
+from cof.errors import ConfigError, DataError, cut, shown
 from cof.files import write_whole
 
 HubRow = Mapping[str, Any]
@@ -33,12 +34,13 @@ def fetch_benchmark(name: str, out: Path, repository: str = "", split: str = "")
     Args:
         name: a key of `RECIPES`.
         out: a folder, made where needed.
-        repository: a copy with the same columns, or a folder of parquet files; "" is the usual one.
+        repository: a copy with the same columns, or a folder of its files; "" is the usual one.
         split: for benchmarks that have several; "" is the usual one.
 
     Raises:
         ConfigError: no recipe of that name.
-        DataError: `datasets` is not installed, or the repository cannot be read.
+        DataError: `datasets` is not installed, the repository cannot be read, or a split of a
+            benchmark that has none to choose.
     """
     if name not in RECIPES:
         raise ConfigError(f"{name}: not on the Hub; there is: {', '.join(RECIPES)}")
@@ -103,15 +105,67 @@ def _mmbench(repository: str, out: Path, split: str) -> Path:
 
 
 def _as_it_is(repository: str, out: Path, split: str) -> Path:
-    """Every file of the repository; `split` is a pattern for those that are wanted."""
-    from huggingface_hub import snapshot_download
-
-    snapshot_download(repository, repo_type="dataset", local_dir=out, allow_patterns=split or None)
-    return out
+    """Every file of the repository; there are no splits to choose from."""
+    if split:
+        raise DataError(f"--split {shown(split)}: {repository} is kept as it is; leave --split out")
+    return _files(repository, out, None)
 
 
 def _scienceqa(repository: str, out: Path, split: str) -> Path:
-    return _as_it_is(repository, out, f"ScienceQA-IMG/{split or 'test'}-*")
+    split = split or "test"
+    if not split.isalpha():
+        raise DataError(f"--split {shown(split)}: expected train, validation or test")
+    return _files(repository, out, f"ScienceQA-IMG/{split}-*")
+
+
+def _files(repository: str, out: Path, pattern: str | None) -> Path:
+    """Files of a repository on the Hub, or all of a folder, below `out`.
+
+    Raises:
+        DataError: the Hub cannot be reached or has no such repository, or no such file came.
+    """
+    folder = Path(repository)
+    if folder.is_dir():
+        try:
+            _copy(folder, out, pattern)
+        except OSError as error:  # shutil.Error too
+            raise DataError(f"{repository}: cannot be copied to {out} ({error})") from error
+    else:
+        _download(repository, out, pattern)
+    hidden = (".cache", ".gitattributes")  # the Hub's own
+    found = (one for one in out.glob(pattern or "*") if one.name not in hidden)
+    if not any(found):
+        raise DataError(
+            f"{repository}: no file {pattern or ''} came to {out}; is it the right one?"
+        )
+    return out
+
+
+def _copy(folder: Path, out: Path, pattern: str | None) -> None:
+    """Copy a folder's files; nothing where it is `out` itself."""
+    if folder.resolve() == out.resolve():
+        return
+    if out.resolve().is_relative_to(folder.resolve()):
+        raise DataError(f"{out}: lies in {folder}, which would be copied into itself")
+    for file in sorted(folder.glob(pattern or "**/*")):
+        if file.is_file():
+            place = out / file.relative_to(folder)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file, place)
+
+
+def _download(repository: str, out: Path, pattern: str | None) -> None:
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise DataError(f"{repository}: needs huggingface_hub: pip install 'cof[hub]'") from error
+    try:
+        snapshot_download(repository, repo_type="dataset", local_dir=out, allow_patterns=pattern)
+    except (OSError, ValueError, RuntimeError) as error:  # the Hub's errors are subclasses of these
+        why = str(error).strip().splitlines() or [type(error).__name__]
+        raise DataError(
+            f"{repository}: no such folder, and the Hub does not give it: {cut(why[0], 200)}"
+        ) from error
 
 
 def _textvqa(repository: str, out: Path, split: str) -> Path:

@@ -14,7 +14,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cof.types import Question
 
@@ -82,6 +82,10 @@ class Part:
         import numpy as np
 
         return np.asarray(values)[self._codes] if len(values) else np.zeros(0)
+
+    def of_answers(self, values: np.ndarray) -> np.ndarray:
+        """Of something that each of the tally's answers has, [n of them], that of the part's."""
+        return values[self._places]
 
     def where(self, true: Callable[[Mark], bool]) -> int:
         """How many answers have a mark of which something is true."""
@@ -212,11 +216,45 @@ def added(values: np.ndarray) -> float:
     return float(np.cumsum(values)[-1]) if len(values) else 0.0
 
 
-def all_right(groups: np.ndarray, right: np.ndarray) -> float:
-    """Share of groups all of whose answers are right."""
+def sizes(groups: np.ndarray) -> np.ndarray:
+    """Of each answer, by its group's number, how many answers its group has; int [n]."""
     import numpy as np
 
-    _, places = np.unique(groups, return_inverse=True)
-    worst = np.ones(places.max(initial=-1) + 1)
-    np.minimum.at(worst, places, right)
-    return float(worst.mean()) if len(worst) else 0.0
+    _, places, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    found: np.ndarray = counts[places]
+    return found
+
+
+class AllRight(NamedTuple):
+    """Share of complete groups all of whose answers are right, None where none is complete; and how
+    many groups are not complete and left out.
+    """
+
+    share: float | None
+    incomplete: int
+
+
+def all_right(groups: np.ndarray, right: np.ndarray, whole: np.ndarray | int) -> AllRight:
+    """Judge groups of answers.
+
+    Args:
+        groups: the group of each answer, a number [n].
+        right: 1 where it is right, else 0; float [n].
+        whole: how many answers its group has where none is missing, [n] or the same for all.
+    """
+    import numpy as np
+
+    full = sizes(groups) >= whole
+    lost = len(np.unique(groups[~full]))
+    _, places = np.unique(groups[full], return_inverse=True)
+    if not len(places):
+        return AllRight(None, lost)
+    worst = np.ones(places.max() + 1)
+    np.minimum.at(worst, places, right[full])
+    return AllRight(float(worst.mean()), lost)
+
+
+def left_out(**metrics: int) -> dict[str, Any]:
+    """What scores say of incomplete groups, by the metric that leaves them out; nothing of none."""
+    lost = {name: count for name, count in metrics.items() if count}
+    return {"incomplete": lost} if lost else {}
