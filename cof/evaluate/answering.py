@@ -162,7 +162,7 @@ def open_image(pipeline: CoF, exif: Exif, path: Path | Member) -> Prepared:
 def _answer(
     ask: Ask, batch: PlannedBatch, cells: int, images: Sequence[Prepared | DataError]
 ) -> list[list[Result]]:
-    """For each cell one result a question; an image that cannot be opened or shown fails its own alone."""
+    """For each cell one result a question; an image that cannot be shown fails its own alone."""
     failed: dict[int, Result] = {}
     pictures: dict[int, Prepared] = {}
     for (index, question), image in zip(batch, images, strict=True):
