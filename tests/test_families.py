@@ -337,8 +337,11 @@ def test_another_family_is_refused(made, name, tmp_path):
     others = [tiny.family for tiny in TINY.values() if tiny.family != TINY[name].family]
     for other in {*others}:
         module = plugins.load("models", other)
-        with pytest.raises(ModelError, match="this family is of"):
+        with pytest.raises(ModelError, match=rf"use model.name={TINY[name].family} .* is of"):
             module.load(module.Config(str(made(name)[0]), device="cpu"))
+    own = f"is not a LLaVA-1.5 checkpoint; use model.name={TINY[name].family} "
+    with pytest.raises(ModelError, match=own):
+        CoF.from_pretrained(made(name)[0], device="cpu")
 
 
 def test_words_of_a_question_are_found(model, views):

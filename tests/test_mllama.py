@@ -101,6 +101,26 @@ def test_highlighted_it_is_the_oracle(stock, model, views):
     assert worst(logits(rows), expected(chosen.bias * 0)) > 1e3 * TOLERANCE
 
 
+def test_text_before_the_image_is_not_highlighted(model, views):
+    encoded = model.encode(views, TEXTS)
+    outputs = []
+    hook = model.decoder.register_forward_hook(lambda *given: outputs.append(given[-1][0]))
+    try:
+        for chosen in (None, lit(encoded, views)):
+            with model.highlighted(chosen):
+                model.greedy(encoded, 1)
+                model.generate_raw(encoded, Limits(1))
+    finally:
+        hook.remove()
+    real, behind = encoded.attention_mask.bool(), encoded.inputs["opened"]
+    assert (real & ~behind).any(1).all()
+    plain, raw_plain, bright, raw_bright = outputs
+    for one, other in ((plain, bright), (raw_plain, raw_bright)):
+        moved = (one - other).abs().amax(-1)
+        assert moved[real & ~behind].max() == 0
+        assert moved[behind].max() > 0.01
+
+
 def test_rows_do_not_depend_on_their_company(model, views):
     encoded = model.encode(views, TEXTS)
     chosen = lit(encoded, views)

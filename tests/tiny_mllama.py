@@ -114,14 +114,14 @@ def oracle(stock: Stock, rows: Any) -> list[torch.Tensor]:
     """
     whole = stock.network
     config = whole.model.language_model.config
-    bias = factors = torch.zeros(0)
+    bias = factors = opened = torch.zeros(0)
 
     def attention(module, query, key, value, mask, scaling=None, **_):
         groups = query.shape[1] // key.shape[1]
         key, value = (one.repeat_interleave(groups, dim=1) for one in (key, value))
         scores = query.double() @ key.double().transpose(2, 3) * scaling + mask
         if "CrossAttention" in type(module).__name__:
-            scores = scores + bias
+            scores = scores + bias * opened  # text before the image is as it was
         return (scores.softmax(-1) @ value.double()).transpose(1, 2).contiguous(), None
 
     def scale(module, given, output):
@@ -142,7 +142,8 @@ def oracle(stock: Stock, rows: Any) -> list[torch.Tensor]:
             given["attention_mask"] = torch.ones_like(given["input_ids"])
             seen = given["cross_attention_mask"]
             more = seen[:, -1:].expand(-1, tail.shape[1], -1, -1)
-            given["cross_attention_mask"] = torch.cat([seen, more], 1)
+            given["cross_attention_mask"] = seen = torch.cat([seen, more], 1)
+            opened = seen[0].flatten(1).any(1)[:, None]
             given["pixel_values"] = given["pixel_values"].double()
             with torch.no_grad():
                 found.append(whole(**given, use_cache=False).logits[0, length - 1 :])

@@ -144,11 +144,14 @@ def open_image(pipeline: CoF, exif: Exif, path: Path | Member) -> Prepared:
 
     Raises:
         DataError, DiskError, MemoryError: as `load_image`.
+        DataError: the model cannot be shown it; names the image.
         RunError: the model cannot make it ready; names the image.
     """
     image = load_image(path, exif=exif)
     try:
         return pipeline.prepare(image)
+    except DataError as error:
+        raise DataError(f"image {str(path)!r}: {error}") from error
     except MemoryError as error:
         raise MemoryError(f"image {str(path)!r} does not fit into memory") from error
     except Exception as error:  # a model's own, in a thread: without this nobody knew which image
@@ -159,7 +162,7 @@ def open_image(pipeline: CoF, exif: Exif, path: Path | Member) -> Prepared:
 def _answer(
     ask: Ask, batch: PlannedBatch, cells: int, images: Sequence[Prepared | DataError]
 ) -> list[list[Result]]:
-    """For each cell one result a question; an image that cannot be opened fails its own alone."""
+    """For each cell one result a question; an image that cannot be shown fails its own alone."""
     failed: dict[int, Result] = {}
     pictures: dict[int, Prepared] = {}
     for (index, question), image in zip(batch, images, strict=True):

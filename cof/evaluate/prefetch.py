@@ -22,7 +22,7 @@ _Pending = dict[str, Future[Any]]
 def feed(
     batches: Sequence[PlannedBatch], root: Folder, workers: int, load: Callable[[Path | Member], _T]
 ) -> Generator[tuple[PlannedBatch, list[_T | DataError]], None, None]:
-    """Batches in their order, each with one image a question, or why it cannot be opened.
+    """Batches in their order, each with one image a question, or why it cannot be opened or shown.
 
     An image is loaded once for a batch and the next. Threads do, since decoding, padding, resizing
     and hashing release Python's lock. Loaded ahead: one batch, or as many small ones as keep the

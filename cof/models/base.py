@@ -194,6 +194,9 @@ class Model(ABC):
         """What of `look` needs no model: called in threads, ahead, and cheap to hold.
 
         A family that prepares nothing leaves this out, and `prepared` in `look` as well.
+
+        Raises:
+            DataError: an image that the model cannot be shown; a run goes on without its questions.
         """
         return None
 

@@ -6,14 +6,16 @@ neighbours cover. No request for boxes and no frame of theirs is documented.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
+from cof.errors import ModelError, shown
 from cof.models.common import family, transformers_model
 from cof.models.common.family import Family, Shape
 from cof.models.common.tiles import anyres
 
-_MOST = "anyres_max_"
+_MOST = re.compile(r"anyres_max_([1-9]\d*)")
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,21 @@ class LlavaOneVision(Family):
     features = ("pixel_values", "image_sizes")
     blur = 1.0
 
+    def __init__(self, config: Any, processor: Any, settings: Config) -> None:
+        super().__init__(config, processor, settings)
+        found = _MOST.fullmatch(str(config.vision_aspect_ratio))
+        if found is None:
+            raise ModelError(
+                f"{settings.path}: vision_aspect_ratio {shown(config.vision_aspect_ratio)} in "
+                "config.json; LLaVA-OneVision needs anyres_max_N, such as anyres_max_9"
+            )
+        self.most = int(found[1])
+
     def shape(self, size: tuple[int, int]) -> Shape:
         """The whole image first, then the tiles, at most N tiles' worth of tokens."""
         vision = self.config.vision_config
         side = vision.image_size // vision.patch_size
-        most = int(self.config.vision_aspect_ratio.removeprefix(_MOST))
-        return anyres(size, self.config.image_grid_pinpoints, vision.image_size, side, most)
+        return anyres(size, self.config.image_grid_pinpoints, vision.image_size, side, self.most)
 
     def chat(self, question: str) -> str:
         """ChatML, without a system prompt."""

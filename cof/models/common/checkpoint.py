@@ -20,6 +20,22 @@ _IDENTITY = (
     *("tokenizer*", "special_tokens_map.json", "added_tokens.json"),
 )
 PROCESSOR = "processor_config.json"
+FAMILY_OF = {
+    "llava": "llava",
+    "qwen2_vl": "qwen_vl",
+    "qwen2_5_vl": "qwen_vl",
+    "qwen3_vl": "qwen_vl",
+    "internvl": "internvl",
+    "llava_next": "llava_next",
+    "llava_onevision": "llava_onevision",
+    "idefics3": "idefics3",
+    "smolvlm": "idefics3",
+    "gemma3": "gemma3",
+    "instructblip": "instructblip",
+    "mllama": "mllama",
+}
+"""`model_type` of a checkpoint -> the family (`model.name`) that loads it."""
+
 _BLOCK, _WHOLE = 1 << 16, 1 << 26
 
 Layout = Literal["transformers", "original"]
@@ -125,10 +141,16 @@ def _layout(folder: Path, config: dict[str, Any]) -> Layout:
     if kind in ("llava", "llava_llama") and "mm_vision_tower" in config:
         return "original"
     raise ModelError(
-        f"{folder}: model_type {kind!r} is not a LLaVA-1.5 checkpoint; config.json needs "
-        "model_type 'llava' with vision_config (transformers layout) or mm_vision_tower "
-        "(original layout)"
+        f"{folder}: model_type {kind!r} is not a LLaVA-1.5 checkpoint; {hint(kind, 'llava')}"
+        "config.json needs model_type 'llava' with vision_config (transformers layout) or "
+        "mm_vision_tower (original layout)"
     )
+
+
+def hint(kind: Any, own: str = "") -> str:
+    """Which family loads a `model_type`, with how to name it; "" for `own` and for unknown ones."""
+    family = FAMILY_OF.get(str(kind), own)
+    return "" if family == own else f"use model.name={family} (in Python family={family!r}); "
 
 
 def _tower(folder: Path, config: dict[str, Any]) -> Path:

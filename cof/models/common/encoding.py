@@ -23,7 +23,7 @@ from cof.models.base import Counters
 from cof.models.common.chat import Chat
 from cof.models.common.checks import refusal
 from cof.models.common.decoding import positions
-from cof.models.common.family import Family, Seen
+from cof.models.common.family import Family, Seen, Shape
 from cof.models.common.kv_cache import forward, roomy
 from cof.models.common.loading import runs_on
 from cof.models.common.opening import Opening, Side
@@ -56,21 +56,31 @@ class Encoding(Replying):
     windows: bool
     suffix: str | None
 
-    def look(self, images: Sequence[Image]) -> list[View]:
+    def prepare(self, image: Image) -> Shape:
+        """Where an image's visual tokens will be.
+
+        Raises:
+            DataError: an image that the family cannot be shown.
+        """
+        try:
+            return self.family.shape(image.size)
+        except ValueError as error:
+            raise DataError(
+                f"an image of {image.width} x {image.height} cannot be shown to this model: {error}"
+            ) from error
+
+    def look(self, images: Sequence[Image], prepared: Sequence[Shape] | None = None) -> list[View]:
         """Run the vision tower over RGB images of any sizes, one at a time.
 
         Raises:
             DataError: an image that the family cannot be shown.
         """
-        return [self._look(image) for image in images]
+        shapes = map(self.prepare, images) if prepared is None else prepared
+        return [self._look(image, shape) for image, shape in zip(images, shapes, strict=True)]
 
     @torch.inference_mode()
-    def _look(self, image: Image) -> View:
+    def _look(self, image: Image, shape: Shape) -> View:
         family = self.family
-        try:
-            shape = family.shape(image.size)
-        except ValueError as error:
-            raise DataError(f"an image of {image.width} x {image.height}: {error}") from error
         given = family.processor(family.images(image), return_tensors="pt", **family.options()).to(
             self.device
         )

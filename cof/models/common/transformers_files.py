@@ -12,7 +12,7 @@ from transformers import AutoImageProcessor
 
 from cof.errors import ModelError
 from cof.models.base import Config
-from cof.models.common.checkpoint import Checkpoint, digest, locate, read_json
+from cof.models.common.checkpoint import Checkpoint, digest, hint, locate, read_json
 from cof.models.common.loading import pick_device, pick_dtype
 
 FILES = ("*.json", "*.model", "*.txt", "*.jinja", "*.safetensors", "pytorch_model*.bin")
@@ -30,8 +30,8 @@ def find(path: str, kinds: Sequence[str]) -> Checkpoint:
     config = read_json(folder / "config.json")
     if config.get("model_type") not in kinds:
         raise ModelError(
-            f"{folder}: model_type {config.get('model_type')!r}; this family is of "
-            f"{', '.join(kinds)}"
+            f"{folder}: model_type {config.get('model_type')!r}; "
+            f"{hint(config.get('model_type'))}this family is of {', '.join(kinds)}"
         )
     seen = hashlib.sha256(digest(folder).encode())
     for file in sorted(folder.glob("chat_template*")):

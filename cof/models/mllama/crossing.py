@@ -2,7 +2,7 @@
 
 The mask argument of the cross-attention is enough for a highlight: floats that are added to the
 scores as they are. It is made anew for each pass, of what is hidden (tiles that an image does not
-have; the whole image, to text before it) and of the bias that is on.
+have; the whole image, to text before it) and of the bias that is on, for text behind the mark.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Crossing:
         mask, sighted = self._masks(opened, inputs_embeds.dtype)
         chosen = current(self.decoder)
         if chosen is not None:
-            mask = mask + chosen.bias.to(mask)[:, None, None]
+            mask = mask + _behind(chosen.bias, sighted)
         with highlighted(self.decoder, None), watched(self._record):
             return self.decoder(
                 **cached(self.decoder, cache),
@@ -60,8 +60,8 @@ class Crossing:
     def _masks(self, opened: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """What is added to scores, [B, 1, Q, K], and which queries see anything, [B, 1, Q, 1].
 
-        As transformers has it, a query that sees nothing of the image has a mask of zeros; behind
-        the attention it is taken out.
+        As transformers has it, a query before the image has a mask of zeros: its attention is over
+        all keys alike, and only the MLP behind is taken out.
         """
         hidden = opened[:, None, :, None] & ~self.present[:, None, None]
         lowest = torch.finfo(dtype).min
@@ -83,6 +83,11 @@ class Crossing:
             kept[crossing.index(module.layer_idx)] = last_query(query, key, mask, scaling)
 
 
+def _behind(bias: Tensor, sighted: Tensor) -> Tensor:
+    """A bias [B, K] for the queries that see their image, [B, 1, Q, K]; 0 for those before it."""
+    return bias.to(sighted)[:, None, None] * sighted
+
+
 @contextmanager
 def crossed(decoder: Any, bias: Tensor | None) -> Iterator[None]:
     """Inside the block transformers' own passes of a decoder have the bias [B, K] too.
@@ -96,7 +101,8 @@ def crossed(decoder: Any, bias: Tensor | None) -> Iterator[None]:
         cache = given.get("cache", given.get("past_key_values"))  # 5.24 renamed it
         if bias is not None:
             rows = bias.repeat_interleave(len(mask) // len(bias), dim=0)
-            given["cross_attention_mask"] = mask + rows.to(mask)[:, None, None]
+            sighted = given["full_text_row_masked_out_mask"]
+            given["cross_attention_mask"] = mask + _behind(rows, sighted)
         if cache is not None and cache.get_seq_length() > 0:
             given["cross_attention_states"] = None
         return args, given
