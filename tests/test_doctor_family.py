@@ -1,8 +1,11 @@
 """`cof doctor --family`: sound on every family's tiny checkpoint; what is broken is found."""
 
 import json
+from dataclasses import replace
 
 import pytest
+import tiny_instructblip
+import tiny_mllama
 import torch
 from click.testing import CliRunner
 from families import TINY, Stock, build
@@ -10,7 +13,7 @@ from PIL import Image
 
 from cof.cli import main
 from cof.config import plugins
-from cof.evaluate.family import checks
+from cof.evaluate.family import across, checks
 from cof.evaluate.family.checks import Checks, Verdict, passed
 
 TOLERANCE = 1e-4
@@ -59,6 +62,35 @@ def test_every_family_is_sound(folder, name):
     assert ("the processor" in found[FOUND["count"]].said) == stock
     assert ("prompt ours" in found[FOUND["answer"]].said) != stock
     assert all(torch.equal(before[key], one) for key, one in model.network.state_dict().items())
+
+
+CROSSED = {"instructblip": tiny_instructblip, "mllama": tiny_mllama}
+
+
+@pytest.mark.parametrize("family", CROSSED)
+def test_families_that_look_across_are_checked_but_for_the_oracle(family, tmp_path, monkeypatch):
+    CROSSED[family].build(tmp_path)
+    sound = dict.fromkeys(FOUND.values(), True) | {FOUND["oracle"]: None}
+    outcome = run("--family", family, "--model", str(tmp_path), "--device", "cpu", "--json")
+    assert outcome.exit_code == 0, outcome.output
+    assert {one["name"]: one["held"] for one in json.loads(outcome.output)} == sound
+
+    model = load(family, tmp_path)
+    look = model.look
+
+    def found():
+        return {one.name: one.held for one in across.checks_of(model, None, TOLERANCE).run()}
+
+    def mirrored(images):
+        x = [view.cells.unbind(1) for view in look(images)]
+        turned = [torch.stack([1 - c, b, 1 - a, d], 1) for a, b, c, d in x]
+        return [replace(view, cells=one) for view, one in zip(look(images), turned, strict=True)]
+
+    monkeypatch.setattr(model, "look", mirrored)
+    assert found() == sound | {FOUND["place"]: False}
+    monkeypatch.setattr(model, "look", lambda images: look([one.rotate(90) for one in images]))
+    wrong = found()
+    assert wrong[FOUND["answer"]] is wrong[FOUND["stock"]] is False
 
 
 BREAKS = {

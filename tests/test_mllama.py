@@ -21,7 +21,7 @@ from cof.locate import attention
 from cof.models import mllama
 from cof.models.base import Limits
 from cof.models.common.recording import record_attention
-from cof.models.mllama.model import chat
+from cof.models.mllama.load import chat
 from cof.pipeline import CoF
 from cof.prompts import SHORT_ANSWER
 from cof.refine import guided, highlight

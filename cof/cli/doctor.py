@@ -74,13 +74,14 @@ def _family(
     from tabulate import tabulate
 
     from cof.config import plugins
-    from cof.evaluate.family.checks import TOLERANCES, Checks, passed
+    from cof.evaluate.family.across import checks_of
+    from cof.evaluate.family.checks import TOLERANCES, passed
     from cof.images import load_image
 
     module = plugins.load("models", name)
     loaded = module.load(module.Config(**options))
     tolerance = tolerance or TOLERANCES.get(loaded.dtype, TOLERANCES["float32"])
-    found = Checks.of(loaded, load_image(image, exif="apply") if image else None, tolerance).run()
+    found = checks_of(loaded, load_image(image, exif="apply") if image else None, tolerance).run()
     if as_json:
         click.echo(json.dumps([asdict(one) for one in found], indent=2))
     else:

@@ -7,7 +7,8 @@ touches; the plain answer is stock `generate`'s. What cannot be checked here say
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,7 +85,7 @@ class Checks:
                 f"{model.name}: only families on the shared adapter are checked so; LLaVA-1.5 is "
                 "held against recorded numbers (cof doctor --parity)"
             )
-        image = image or _noise()
+        image = image or noise()
         try:
             made = processor(model.checkpoint.folder)
             made.chat_template = made.chat_template or model.chat.template
@@ -104,6 +105,27 @@ class Checks:
             "plain answer = stock generate": self.answered,
         }
         return [Verdict(name, *_safely(check)) for name, check in named.items()]
+
+    @property
+    def network(self) -> Any:
+        """Transformers' whole network."""
+        return self.model.network
+
+    @property
+    def eyes(self) -> Any:
+        """What looks: `look` gives views whose `features.tokens` are those of the cells."""
+        return self.model
+
+    @property
+    def blur(self) -> float:
+        """Cells beyond its own of which a token may hear a little."""
+        return self.model.family.blur
+
+    @contextmanager
+    def stock(self) -> Iterator[Any]:
+        """The network with transformers' own attention."""
+        with attention(self.network, "sdpa"):
+            yield self.network
 
     def given(self) -> dict[str, Any]:
         """One prompt as stock transformers takes it."""
@@ -170,19 +192,19 @@ class Checks:
 
     def placed(self) -> tuple[bool | None, str]:
         """On two pictures, wide and high."""
-        sides = _edge(self.model.network.config.vision_config)
+        sides = _edge(self.network.config.vision_config)
         sizes = [(sides, sides * 3 // 4), (sides * 2 // 3, sides)]
-        with apart(self.model.network) as could:
+        with apart(self.network) as could:
             if not could:
                 return None, "no attention output of the vision tower is known to switch off"
-            blur = self.model.family.blur
-            wrong = [line for size in sizes for line in misplaced(self.model, size, 4, blur)]
+            given = [(self.eyes, size, 4, self.blur) for size in sizes]
+            wrong = [line for one in given for line in misplaced(*one)]
         return not wrong, "; ".join(wrong[:2]) or "8 blocks, 2 pictures"
 
     def answered(self) -> tuple[bool, str]:
         """Tokens, and logits of each."""
-        given, network = self.given(), self.model.network
-        with attention(network, "sdpa"), torch.no_grad():
+        given = self.given()
+        with self.stock() as network, torch.no_grad():
             said = network.generate(
                 **given,
                 max_new_tokens=STEPS,
@@ -224,7 +246,7 @@ def _edge(vision: Any) -> int:
     return int(side[0] if isinstance(side, list | tuple) else side)
 
 
-def _noise() -> Image.Image:
+def noise() -> Image.Image:
     """A picture in which every pixel matters."""
     noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
     return Image.fromarray(noise)

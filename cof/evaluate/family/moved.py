@@ -18,7 +18,7 @@ from torch import Tensor
 from cof.regions.mask import token_mask
 from cof.types import Box
 
-MIXING = ("attn.proj", "self_attn.out_proj", "projection_layer")
+MIXING = ("attn.proj", "self_attn.out_proj", "self_attn.o_proj", "projection_layer")
 """Parts of names of the vision towers' weights by which patches hear of each other."""
 
 _FILTER = 2.5
@@ -48,7 +48,7 @@ def misplaced(model: Any, size: tuple[int, int], blocks: int = 6, blur: float = 
     """Tokens that moved where they should not, or did not where they should, a line a block.
 
     Args:
-        model: a `Transformers`, its patches `apart`.
+        model: its `look` gives views with `features.tokens`; its patches are `apart`.
         size: (width, height) of the picture.
         blocks: how many are changed, one after the other, a third of the picture wide and high.
         blur: cells beyond its own that a token hears of (OneVision's shrunk grid).

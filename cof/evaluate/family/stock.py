@@ -25,13 +25,19 @@ Row = tuple[Mapping[str, Any], Tensor, Sequence[int]]
 @contextmanager
 def attention(network: Any, name: str) -> Iterator[None]:
     """Give the decoder another attention inside the block, by transformers' name for it."""
-    text = network.get_decoder().config
-    before = text._attn_implementation
-    text._attn_implementation = {"": name}
+    with switched(network.get_decoder().config, name):
+        yield
+
+
+@contextmanager
+def switched(config: Any, name: str) -> Iterator[None]:
+    """Give the part that a config is of another attention inside the block."""
+    before = config._attn_implementation
+    config._attn_implementation = {"": name}
     try:
         yield
     finally:
-        text._attn_implementation = {"": before}
+        config._attn_implementation = {"": before}
 
 
 def processor(folder: Path) -> Any:

@@ -39,7 +39,7 @@ def active_bias(module: Any, encoded: Encoded) -> Tensor | None:
             f"a highlight of {tuple(chosen.bias.shape)} for {len(encoded)} prompts over "
             f"{encoded.keys} visual keys"
         )
-    return chosen.bias.to(module.device)
+    return chosen.bias.to(encoded.attention_mask.device)
 
 
 def scaled(images: Tensor, factors: Sequence[Tensor | None], places: Sequence[Tensor]) -> Tensor:

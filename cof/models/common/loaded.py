@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
+from transformers import AutoConfig
 
 from cof.errors import ModelError, shown
 from cof.models.common.checkpoint import Checkpoint
@@ -17,6 +18,41 @@ _SAMPLE = 64
 
 _LOADING = {"device": "auto", "dtype": "auto", "device_map": None, "quantization": None}
 """Keys of a config that say how to load -> the value at which they say nothing."""
+
+
+def taken(
+    network: Any,
+    config: Any,
+    kinds: Sequence[str],
+    parts: Sequence[str],
+    keys: tuple[str, ...],
+    find: Callable[[str], Checkpoint],
+) -> tuple[Checkpoint, Any]:
+    """The checkpoint that a loaded network stands for, and its config with the path filled in.
+
+    Args:
+        network: what the caller has loaded.
+        config: of the family; its path "" is where transformers loaded the network from.
+        kinds: `model_type` of the family's checkpoints.
+        parts: attributes that the whole network has.
+        keys: dotted, what its config and that of the tokenizer's folder have to agree on.
+        find: from a path to a checkpoint.
+
+    Raises:
+        ModelError: something else, no path, or a path that speaks of another network.
+    """
+    said = getattr(getattr(network, "config", None), "model_type", None)
+    whole = all(hasattr(network, part) for part in parts)
+    if said not in kinds or not whole or hasattr(network, "merge_and_unload"):
+        raise ModelError(
+            f"a loaded network has to be transformers' whole {' or '.join(kinds)}, not "
+            f"{kind_of(network)}"
+        )
+    path = origin(network, config)
+    checkpoint = find(path)
+    theirs = AutoConfig.from_pretrained(checkpoint.folder)
+    check_same(facts(network.config, keys), facts(theirs, keys), path)
+    return as_loaded(checkpoint, network), replace(config, path=path)
 
 
 def origin(network: Any, config: Any) -> str:

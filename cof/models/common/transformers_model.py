@@ -17,17 +17,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig, set_seed
+from transformers import AutoModelForImageTextToText, GenerationConfig, set_seed
 
 from cof.attention import NAME, attach, highlighted
-from cof.errors import ModelError
 from cof.models.base import Counters, Encoded, Limits, Mix
 from cof.models.common.chat import Chat, chat_template, load_tokenizer
 from cof.models.common.checkpoint import Checkpoint
 from cof.models.common.encoding import Encoding
 from cof.models.common.family import FRAMES, Config, Family
 from cof.models.common.graphs import graphs_for, window_of
-from cof.models.common.loaded import as_loaded, check_same, facts, kind_of, origin
+from cof.models.common.loaded import taken
 from cof.models.common.loading import load_transformers, pick_device, quantized
 from cof.models.common.outer import Loop, Outer, Prompts, joined
 from cof.models.common.saliency import saliency
@@ -87,19 +86,9 @@ def wrap(kind: type[Family], network: Any, config: Config) -> Transformers:
     Raises:
         ModelError: something else, no path, or a path that speaks of another network.
     """
-    said = getattr(getattr(network, "config", None), "model_type", None)
-    whole = hasattr(network, "lm_head") and hasattr(network, "model")
-    if said not in kind.kinds or not whole or hasattr(network, "merge_and_unload"):
-        raise ModelError(
-            f"a loaded network has to be transformers' whole {' or '.join(kind.kinds)}, not "
-            f"{kind_of(network)}"
-        )
-    path = origin(network, config)
-    checkpoint = find(path, kind.kinds)
-    theirs = AutoConfig.from_pretrained(checkpoint.folder)
-    check_same(facts(network.config, _SAME), facts(theirs, _SAME), path)
-    parts, checkpoint = _files(checkpoint), as_loaded(checkpoint, network)
-    return _assembled(kind, network, parts, checkpoint, replace(config, path=path))
+    kinds, parts = kind.kinds, ("lm_head", "model")
+    checkpoint, config = taken(network, config, kinds, parts, _SAME, lambda path: find(path, kinds))
+    return _assembled(kind, network, _files(checkpoint), checkpoint, config)
 
 
 def _files(checkpoint: Checkpoint) -> tuple[Any, Any]:

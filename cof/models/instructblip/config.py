@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cof.models import base
+from cof.models.common.loading import Quantization
 from cof.prompts import with_suffix
 
 Place = Literal["qformer", "llm", "hybrid"]
@@ -21,6 +22,8 @@ class Config(base.Config):
             Q-Former (`qformer`, as Prompt Highlighter's InstructBLIP script has it); on the query
             tokens in the language model (`llm`, ours), each by how much it looks at the region; or
             both.
+        quantization: None, or `bnb4`, `bnb8`: bitsandbytes quantises the weights while they are
+            loaded, to 4 bits (NF4) or 8.
         prompt: what both tokenizers are given. `{question}` is the question as the benchmark asks
             it; `{core}` the same without the line that benchmarks put behind it for LLaVA
             (`cof.prompts.SUFFIXES`). The default is the question alone.
@@ -29,6 +32,7 @@ class Config(base.Config):
     path: str = "Salesforce/instructblip-vicuna-7b"
     highlight: Place = "qformer"
     prompt: str = "{question}"
+    quantization: Quantization | None = None
 
     def __post_init__(self) -> None:
         if self.prompt.count("{question}") + self.prompt.count("{core}") != 1:

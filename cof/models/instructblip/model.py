@@ -19,6 +19,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from accelerate.utils import align_module_device
 from PIL.Image import Image
 from torch import Tensor
 from transformers import set_seed
@@ -30,6 +31,7 @@ from cof.models.common.checkpoint import Checkpoint
 from cof.models.common.checks import refusal
 from cof.models.common.crossed import active_bias, check_whole, nobody, scaled
 from cof.models.common.decoding import Greedy, Row
+from cof.models.common.loading import runs_on
 from cof.models.common.outer import Prompts, padded
 from cof.models.common.recording import recorded
 from cof.models.common.replying import Replying, token_ids_only
@@ -98,7 +100,8 @@ class InstructBlip(Replying):
         """Run the vision tower over RGB images of any sizes; features float [K, E]."""
         pixels = self.processor(list(images), return_tensors="pt").pixel_values
         tower = self.whole.vision_model
-        seen = tower(pixel_values=pixels.to(tower.device, tower.dtype)).last_hidden_state
+        where = runs_on(tower.embeddings.patch_embedding)
+        seen = tower(pixel_values=pixels.to(where, tower.dtype)).last_hidden_state
         self.counters.images += len(images)
         self.counters.vision_calls += 1
         shown = (pixels.shape[3], pixels.shape[2])
@@ -127,8 +130,7 @@ class InstructBlip(Replying):
         pairs = [self._ids("") if row in refused else pair for row, pair in enumerate(pairs)]
         pad = self.network.generation_config.pad_token_id
         rows = [[pad] * self.queries + ids for ids, _ in pairs]
-        device = self.network.get_input_embeddings().weight.device
-        ids, mask = padded(rows, pad, device)
+        ids, mask = padded(rows, pad, self.device)
         asking, real = padded_right([ids for _, ids in pairs], mask)
         keys = 1 + self.grid[0] * self.grid[1]
         return Prompts(
@@ -204,13 +206,16 @@ class InstructBlip(Replying):
     def _ask(self, encoded: Encoded, bias: Tensor | None) -> Tensor:
         """What the language model is given of the images, float [B, Q, D]."""
         assert isinstance(encoded, Prompts)
-        images = torch.stack([view.features for view in encoded.views]).to(self.qformer.device)
+        where = runs_on(self.qformer.embeddings.layernorm)
+        images = torch.stack([view.features for view in encoded.views]).to(where)
         if encoded.scale:
             images = scaled(images, encoded.scale, encoded.visual)
         text = (encoded.inputs["asking_ids"], encoded.inputs["asking_mask"])
+        with align_module_device(self.whole, where):  # it may be offloaded
+            queries = self.whole.query_tokens.to(where)
         found = states(
             self.qformer,
-            self.whole.query_tokens,
+            queries,
             images,
             (text[0].to(images.device), text[1].to(images.device)),
             bias,
@@ -263,6 +268,11 @@ class InstructBlip(Replying):
                 **options,
             )
 
+    @property
+    def device(self) -> torch.device:
+        """Where ids go."""
+        return runs_on(self.network.get_input_embeddings())
+
     def answer_ids(self, text: str) -> list[int]:
         """Ids of a reply as it was trained: tokenized by itself, the end of reply behind."""
         said = self.tokenizer(text, add_special_tokens=False).input_ids
@@ -280,7 +290,7 @@ class InstructBlip(Replying):
             "family": self.whole.config.model_type,
             "layout": self.checkpoint.layout,
             "revision": self.checkpoint.revision,
-            "device": str(self.network.device),
+            "device": str(self.device),
             "dtype": self.dtype,
             "attention": f"sdpa ({NAME}), highlighted: {self.config.highlight}",
             "frame": "none (it is not asked for boxes)",

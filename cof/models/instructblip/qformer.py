@@ -76,8 +76,11 @@ class Looks:
 
         Float32 [B, heads, K].
         """
-        added = 0 if bias is None else bias[:, None, None]
-        return {n: (one + added).softmax(-1).mean(2) for n, one in self.found.items()}
+        added = None if bias is None else bias[:, None, None]
+        return {
+            n: (one if added is None else one + added.to(one.device)).softmax(-1).mean(2)
+            for n, one in self.found.items()
+        }
 
     def weigh(self, bias: Tensor) -> Tensor:
         """How much of a highlight each query stands for, float32 [B, Q].
@@ -88,4 +91,4 @@ class Looks:
         lambda, one that never does has 1.
         """
         share = torch.stack([one.softmax(-1).mean(1) for one in self.found.values()]).mean(0)
-        return (share * bias.exp()[:, None]).sum(-1)
+        return (share * bias.to(share.device).exp()[:, None]).sum(-1)

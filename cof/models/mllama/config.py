@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cof.models import base
+from cof.models.common.loading import Quantization
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,8 @@ class Config(base.Config):
         dtype: `auto` is the checkpoint's own half precision on CUDA, float32 on the CPU.
         frame: what the coordinates of box replies are; "" assumes fractions of the image, which is
             logged and recorded as an assumption.
+        quantization: None, or `bnb4`, `bnb8`: bitsandbytes quantises the weights while they are
+            loaded, to 4 bits (NF4) or 8.
         suffix: None asks questions as they come; else this stands in place of the line that
             benchmarks put behind them for LLaVA (`cof.prompts.SUFFIXES`).
     """
@@ -23,3 +26,4 @@ class Config(base.Config):
     path: str = "meta-llama/Llama-3.2-11B-Vision-Instruct"
     frame: Literal["", "image", "padded_square", "thousandths"] = ""
     suffix: str | None = None
+    quantization: Quantization | None = None

@@ -17,23 +17,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate.utils import align_module_device
 from PIL.Image import Image
 from torch import Tensor
-from transformers import AutoModelForImageTextToText, set_seed
+from transformers import set_seed
 
 from cof.attention import NAME, attach, highlighted
 from cof.errors import DataError, ModelError
 from cof.models.base import Counters, Encoded, Limits, Mix
-from cof.models.common.chat import Chat, chat_template, load_tokenizer
+from cof.models.common.chat import Chat
 from cof.models.common.checkpoint import Checkpoint
 from cof.models.common.checks import refusal
 from cof.models.common.crossed import active_bias, check_whole, scaled
 from cof.models.common.family import ASSUMED, FRAMES
-from cof.models.common.loading import load_transformers, pick_device
+from cof.models.common.loading import runs_on
 from cof.models.common.outer import Prompts, padded
 from cof.models.common.replying import Replying, token_ids_only
-from cof.models.common.transformers_files import find, half, image_processor
-from cof.models.common.transformers_files import identify as identify_files
 from cof.models.mllama.config import Config
 from cof.models.mllama.crossing import Crossing, CrossingLoop, crossed
 from cof.models.mllama.places import keys_of, shape
@@ -42,7 +41,6 @@ from cof.regions.bias import Highlight
 from cof.regions.boxes import padded_square
 from cof.types import Quad, View
 
-KINDS = ("mllama",)
 MARK = "<|image|>"
 IDENTITY = (
     "family",
@@ -70,37 +68,6 @@ class Tiles:
 
     states: Tensor
     present: int
-
-
-def chat(question: str) -> str:
-    """Llama 3's turns, for checkpoints without a chat template."""
-    start, end = "<|start_header_id|>", "<|end_header_id|>\n\n"
-    return f"<|begin_of_text|>{start}user{end}{MARK}{question}<|eot_id|>{start}assistant{end}"
-
-
-def identify(config: Config) -> dict[str, str]:
-    """`weights` (a digest of the files), `dtype` and kind of `device` that `load` would give."""
-    return identify_files(KINDS, config)
-
-
-def load(config: Config) -> Mllama:
-    """Load the model that a config names.
-
-    Raises:
-        ModelError: no such checkpoint, another family, an unknown device or dtype, files that are
-            missing or damaged, a chat template that shows no image.
-    """
-    checkpoint = find(config.path, KINDS)
-    device, dtype = pick_device(config.device), half(checkpoint, config)
-    folder = checkpoint.folder
-    processor = image_processor(folder)
-    prompts = Chat(load_tokenizer(folder), chat_template(folder), MARK, chat)
-    network = load_transformers(
-        checkpoint, dtype, config.device_map or {"": device}, AutoModelForImageTextToText
-    ).eval()
-    prompts.check(folder)
-    log.info("loaded %s (mllama, %s, %s)", config.path, device, dtype)
-    return Mllama(network, processor, prompts, checkpoint, config)
 
 
 class Mllama(Replying):
@@ -157,19 +124,22 @@ class Mllama(Replying):
     @torch.inference_mode()
     def _look(self, image: Image) -> View:
         network, where = self.network, shape(image.size, self.processor, self.side)
-        given = self.processor([[image]], return_tensors="pt").to(network.device)
+        tower = network.model.vision_model
+        device = runs_on(tower.patch_embedding)
+        given = self.processor([[image]], return_tensors="pt").to(device)
         present = int(given["aspect_ratio_mask"].sum())
         if present * self.side**2 != len(where.cells):
             raise DataError(
                 f"an image of {image.width} x {image.height}: {present} tiles, but "
                 f"{len(where.cells)} places for patches"
             )
-        seen = network.model.vision_model(
-            pixel_values=given["pixel_values"].to(network.dtype),
-            aspect_ratio_ids=given["aspect_ratio_ids"],
-            aspect_ratio_mask=given["aspect_ratio_mask"],
-        ).last_hidden_state
-        states = network.model.multi_modal_projector(seen).flatten(0, -2)
+        with align_module_device(tower.patch_embedding, device):  # the tower asks where it is
+            seen = tower(
+                pixel_values=given["pixel_values"].to(network.dtype),
+                aspect_ratio_ids=given["aspect_ratio_ids"],
+                aspect_ratio_mask=given["aspect_ratio_mask"],
+            ).last_hidden_state
+        states = network.model.multi_modal_projector(seen.flatten(0, -2))
         self.counters.images += 1
         self.counters.vision_calls += 1
         return View(Tiles(states, present), where.cells, where.grid, image.size, where.shown)
@@ -189,7 +159,7 @@ class Mllama(Replying):
             rows[row] = self.chat.ids(self.chat.text(""))
         embed = self.network.get_input_embeddings()
         pad = self.network.generation_config.pad_token_id
-        ids, mask = padded(rows, pad, embed.weight.device)
+        ids, mask = padded(rows, pad, self.device)
         return Prompts(
             {
                 "input_ids": ids,
@@ -258,6 +228,11 @@ class Mllama(Replying):
             )
         return said[:, ids.shape[1] :]  # type: ignore[no-any-return]
 
+    @property
+    def device(self) -> torch.device:
+        """Where ids go."""
+        return runs_on(self.network.get_input_embeddings())
+
     def answer_ids(self, text: str) -> list[int]:
         """Ids of a reply as they follow a prompt, the end of reply included."""
         end = self.tokenizer.eos_token_id
@@ -281,7 +256,7 @@ class Mllama(Replying):
             "family": self.network.config.model_type,
             "layout": self.checkpoint.layout,
             "revision": self.checkpoint.revision,
-            "device": str(self.network.device),
+            "device": str(self.device),
             "dtype": self.dtype,
             "attention": f"sdpa ({NAME}), highlighted: cross-attention",
             "frame": f"{self.frame.name} (assumed)" if self.frame.assumed else self.frame.name,
