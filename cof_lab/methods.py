@@ -11,10 +11,6 @@ Which settings there are was declared in docs/laboratory_diary.md before they we
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -29,9 +25,9 @@ from cof.batch import Batch
 from cof.config import plugins, schema
 from cof.config.schema import RunConfig
 from cof.config.settings import settings_of
-from cof.errors import ConfigError, DataError
+from cof.errors import ConfigError
 from cof.evaluate.runner import run_cells
-from cof.files import whole, write_whole
+from cof.files import write_whole
 from cof.images import load_image
 from cof.models.base import Counters
 from cof.models.common.checkpoint import digest
@@ -39,6 +35,7 @@ from cof.pipeline import CoF
 from cof.store.dataset import pictures, read_questions
 from cof.store.folder import Run
 from cof.types import Question, Result
+from cof_lab.kept import pin, write_csv
 from cof_lab.mini import mme, pope, vstar
 from cof_lab.mini.common import MiniConfig
 from cof_lab.questions import YES_NO_KINDS
@@ -138,27 +135,12 @@ def run(checkpoint: Path, out: Path, config: BenchConfig) -> None:
         DataError: `out` holds records of another checkpoint, or made with other settings.
     """
     out.mkdir(parents=True, exist_ok=True)
-    _pin(checkpoint, out / "methods.json", config)
+    pin(out / "methods.json", {"weights": digest(checkpoint), **asdict(config)})
     for bench in config.sets:
         if not (out / f"{bench}.csv.gz").exists():
             _run_set(checkpoint, out, bench, config)
     if not (out / "costs.csv").exists():
         _count(checkpoint, out, config)
-
-
-def _pin(checkpoint: Path, path: Path, config: BenchConfig) -> None:
-    """Write what the records are of, or check that they are of the same."""
-    told = json.loads(json.dumps({"weights": digest(checkpoint), **asdict(config)}))
-    if not path.exists():
-        write_whole(path, json.dumps(told, indent=1) + "\n")
-        return
-    there = json.loads(path.read_text(encoding="utf-8"))
-    wrong = [key for key in told if there.get(key) != told[key]]
-    if wrong:
-        raise DataError(
-            f"{path.parent}: holds records with {wrong[0]} {there.get(wrong[0])!r}, not "
-            f"{told[wrong[0]]!r}; choose another folder"
-        )
 
 
 def _run_set(checkpoint: Path, out: Path, bench: str, config: BenchConfig) -> None:
@@ -293,16 +275,3 @@ def _cost(
         getattr(counters, key) - getattr(before, key) for key in ("images", "positions", "forwards")
     ]
     return Cost(name, *(round(value / n, 4) for value in (*spent, seconds)))
-
-
-def write_csv(path: Path, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """A CSV file, whole or not at all, packed if its name ends in .gz; no time of day in it."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows(rows)
-    if path.suffix != ".gz":
-        write_whole(path, file.getvalue())
-        return
-    with whole(path) as fresh:
-        fresh.write_bytes(gzip.compress(file.getvalue().encode(), mtime=0))

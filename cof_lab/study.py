@@ -11,26 +11,22 @@ What is run was declared in docs/laboratory_diary.md before there were results.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from cof.analyse import localisation
 from cof.analyse.attention import LINES
 from cof.analyse.passes import scored_pass
 from cof.config import plugins, schema
 from cof.config.schema import RunConfig
-from cof.errors import ConfigError, DataError
+from cof.errors import ConfigError
 from cof.evaluate.probe import measure
 from cof.evaluate.runner import run_cells
-from cof.files import write_whole
 from cof.models.common.checkpoint import digest
 from cof.store.dataset import pictures
 from cof.store.folder import Run
+from cof_lab.kept import pin, write_csv
 from cof_lab.mini import mme
 from cof_lab.mini.common import MiniConfig
 from cof_lab.questions import YES_NO_KINDS
@@ -83,27 +79,11 @@ def run(checkpoint: Path, out: Path, config: StudyConfig) -> None:
         DataError: `out` holds records of another checkpoint, or made with other settings.
     """
     out.mkdir(parents=True, exist_ok=True)
-    _pin(checkpoint, out / "lab.json", config)
+    told = {key: value for key, value in asdict(config).items() if key != "regimes"}
+    pin(out / "lab.json", {"weights": digest(checkpoint), **told})
     for regime in config.regimes:
         if not (out / f"{regime}.csv").exists():
             _run_regime(checkpoint, out, regime, config)
-
-
-def _pin(checkpoint: Path, path: Path, config: StudyConfig) -> None:
-    """Write what the records are of, or check that they are of the same."""
-    told = {key: value for key, value in asdict(config).items() if key != "regimes"}
-    told = json.loads(json.dumps({"weights": digest(checkpoint), **told}))
-    if not path.exists():
-        write_whole(path, json.dumps(told, indent=1) + "\n")
-        return
-    there = json.loads(path.read_text(encoding="utf-8"))
-    wrong = [key for key in told if there.get(key) != told[key]]
-    if wrong:
-        key = wrong[0]
-        raise DataError(
-            f"{path.parent}: holds records with {key} {there.get(key)!r}, not {told[key]!r}; "
-            "choose another folder"
-        )
 
 
 def _run_regime(checkpoint: Path, out: Path, regime: str, config: StudyConfig) -> None:
@@ -166,7 +146,7 @@ def _write_credits(runs: Sequence[Run], path: Path) -> None:
         credits = [f"{column[place]:g}" for column in columns.values()]
         boxes = len(result.region.boxes) if result.region else 0
         rows.append([question.id, question.image, question.category, boxes, iou, *credits])
-    _write(path, ["id", "image", "subtask", "own_boxes", "own_iou", *columns], rows)
+    write_csv(path, ["id", "image", "subtask", "own_boxes", "own_iou", *columns], rows)
 
 
 def _write_attention(run: Run, path: Path, limit: int) -> None:
@@ -183,13 +163,4 @@ def _write_attention(run: Run, path: Path, limit: int) -> None:
         for layer, line in enumerate(lines):
             shares = [f"{value:.5f}" for value in (mass.lit, *line)]
             rows.append([result.question.id, mass.image, layer, *shares])
-    _write(path, ["id", "image", "layer", "lit", *LINES], rows)
-
-
-def _write(path: Path, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """A CSV file, whole or not at all."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows(rows)
-    write_whole(path, file.getvalue())
+    write_csv(path, ["id", "image", "layer", "lit", *LINES], rows)
