@@ -354,7 +354,7 @@ class TestOutcome:
         outcome = tiny(SCENE, YES_NO, box=BOX)
         model = tiny.model
         encoded = model.encode(model.look([outcome.image]), [YES_NO])
-        ids = [model._answer_ids(text)[0] for text in ("Yes", "No")]
+        ids = [model.answer_ids(text)[0] for text in ("Yes", "No")]
         plan = highlight.plan(encoded, [outcome.mask], tiny.settings.refine)
         plainly = model.greedy(encoded, 1, keep_logits=True)[0].logits[0]
         with model.highlighted(plan):

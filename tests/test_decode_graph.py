@@ -227,7 +227,7 @@ def test_a_mix_may_do_what_no_graph_can(llava, captured, views):
 def test_rows_end_early_where_their_text_is_complete(llava, steps, views, monkeypatch):
     encoded = prompts(llava, views, 5)
     monkeypatch.setitem(llava.__dict__, "closing", frozenset(range(1280)))
-    texts = [llava._text(row.tokens) for row in eagerly(llava, encoded)[0]]
+    texts = [llava.text(row.tokens) for row in eagerly(llava, encoded)[0]]
     lengths = {text: 2 + place for place, text in enumerate(texts)}
 
     def done(text):

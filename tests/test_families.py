@@ -214,6 +214,9 @@ def test_questions_that_cannot_be_asked_are_refused_by_themselves(model, views):
     [alone] = model.generate(model.encode([views[1]], [TEXTS[1]]), Limits(3))
     assert good.tokens == alone.tokens
     assert model.generate(model.encode(views[:1], TEXTS[:1]), Limits(1))[0].error == ""
+    pairs = model.encode([*views[:2], *views[:2]], [f"a{token}b", *TEXTS, TEXTS[0]])
+    mixed = model.generate(pairs, Limits(2), mix=lambda some: some[::2].repeat_interleave(2, 0))
+    assert [token in one.error for one in mixed] == [True, True, False, False]
 
 
 def test_it_says_what_it_is(model, name, folder):

@@ -69,7 +69,7 @@ def framed(llava, monkeypatch):
         head = llava.network.lm_head
         bias = torch.zeros(head.out_features)
         for text, strength in pull:
-            bias[llava._reply_ids(text)[-1]] += strength
+            bias[llava.reply_ids(text)[-1]] += strength
         hook = head.register_forward_hook(lambda module, given, out: out + bias)
         hooks.append(hook)
         return llava
@@ -125,7 +125,7 @@ def test_every_reply_of_random_weights_parses(framed, pictures, frame, pull):
         unit = frame.unit or view.shown
         found = parse_boxes(answer.text, unit, frame.order)
         assert len(found) == len({areas(row) for row in rows if None not in areas(row)})
-        assert model._reply_ids(answer.text) == list(answer.tokens), "a piece was split"
+        assert model.reply_ids(answer.text) == list(answer.tokens), "a piece was split"
         assert answer.logprobs == ()
         assert answer.notes["least_logprob"] <= answer.notes["least_allowed"] + 1e-4 <= 1e-3
 
@@ -286,7 +286,7 @@ def test_boxes_are_not_asked_for_under_a_highlight(llava, pictures):
 def test_a_grammar_accepts_what_it_should_and_nothing_else(request, which, frame):
     model = request.getfixturevalue(which)
     top = TOP.get(frame.name, 100)
-    encode = model._reply_ids
+    encode = model.reply_ids
     grammar = Grammar(BOX_FORM, frame, top, encode, min(model.stops))
     draw = random.Random(3)
     for form in BOX_FORM:
@@ -304,14 +304,14 @@ def test_a_grammar_accepts_what_it_should_and_nothing_else(request, which, frame
 def test_numbers_stay_within_the_image_that_a_row_saw(llava):
     """Pixels: one table for sizes up to 512, cut for each row at its own width and height."""
     frame = Frame("resized_pixels", None)
-    grammar = Grammar(BOX_FORM, frame, 512, llava._reply_ids, min(llava.stops))
+    grammar = Grammar(BOX_FORM, frame, 512, llava.reply_ids, min(llava.stops))
     view = replace(llava.look([Image.new("RGB", (30, 20))])[0], shown=(280, 168))
     assert bounds(frame, view) == (280, 168, 280, 168)
     assert bounds(replace(frame, order="yxyx"), view) == (168, 280, 168, 280)
 
     def fits(text):
         cursor = grammar.cursor(bounds(frame, view))
-        for token in llava._reply_ids(text):
+        for token in llava.reply_ids(text):
             if token not in cursor.allowed:
                 return False
             cursor = cursor.step(token)
@@ -402,4 +402,4 @@ def test_every_recorded_reply_of_the_embedded_model_is_one_of_the_grammar(tiny):
     grammar = tiny._grammar(100)
     replies = [json.loads(line)["reply"] for line in RECORDED.read_text().splitlines()]
     assert len(replies) == 300
-    assert all(grammar.accepts(tiny._reply_ids(reply)) for reply in replies)
+    assert all(grammar.accepts(tiny.reply_ids(reply)) for reply in replies)

@@ -108,4 +108,4 @@ def test_prompts_with_special_tokens_are_the_published_ones(llava, golden, monke
 
 
 def test_answers_that_are_weighed_hold_the_same_ids(llava):
-    assert llava._answer_ids("a</s>b")[-3:] == [2, 1210, 2]  # as recorded, then the end of reply
+    assert llava.answer_ids("a</s>b")[-3:] == [2, 1210, 2]  # as recorded, then the end of reply

@@ -18,10 +18,10 @@ from cof.config.schema import exif_of
 from cof.errors import DataError
 from cof.files import Folder, write_whole
 from cof.images import load_image
-from cof.regions.boxes import centre_crop, padded_square
+from cof.regions.boxes import named_frame
 from cof.store.folder import Run, run_hash
 from cof.store.manifest import latest
-from cof.types import NOWHERE, Focus, Quad, Result
+from cof.types import NOWHERE, Focus, Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -141,14 +141,7 @@ def cells(run: Run, result: Result, size: tuple[int, int]) -> Tensor:
         raise DataError(
             f"{run.path}: {result.tokens} tokens in the frame {name!r} are no square grid"
         )
-    return grid_cells((side_length, side_length), _frame(name, size))
+    return grid_cells((side_length, side_length), named_frame(name, size))
 
 
 _FRAMES = ("padded_square", "centre_crop", "image")
-
-
-def _frame(name: str, size: tuple[int, int]) -> Quad:
-    """The part of the image that a grid covers, by the name of a model's frame."""
-    if name == "image":
-        return (0.0, 0.0, 1.0, 1.0)
-    return padded_square(size) if name == "padded_square" else centre_crop(size)

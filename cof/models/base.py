@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cof.errors import ModelError
 from cof.prompts import GROUNDING, Span
-from cof.regions.boxes import from_frame
+from cof.regions.boxes import from_frame, named_frame
 from cof.regions.parse import parse_boxes
 from cof.types import Answer, Box, Quad, View
 
@@ -89,6 +89,11 @@ class Frame:
     unit: tuple[float, float] | None = (1.0, 1.0)
     order: Literal["xyxy", "yxyx"] = "xyxy"
     assumed: bool = False
+
+    @property
+    def label(self) -> str:
+        """Its name, and whether we guess, as a manifest has it."""
+        return f"{self.name} (assumed)" if self.assumed else self.name
 
 
 @dataclass(frozen=True)
@@ -337,7 +342,7 @@ class Model(ABC):
 
     def rectangle(self, size: tuple[int, int]) -> Quad:
         """The rectangle that replies speak of, in fractions of an image of (width, height)."""
-        return (0.0, 0.0, 1.0, 1.0)
+        return named_frame(self.frame.name, size)
 
     def not_finite(self) -> str:
         """Why an answer with NaN or inf in its logits is none, and what to do about it."""

@@ -81,6 +81,19 @@ def centre_crop(size: tuple[int, int], pixels: int | None = None) -> Quad:
     return (start, 0.0, start + length, 1.0) if wide else (0.0, start, 1.0, start + length)
 
 
+def named_frame(name: str, size: tuple[int, int], pixels: int | None = None) -> Quad:
+    """The rectangle that a frame of this name covers, in fractions of the image.
+
+    Args:
+        name: `padded_square`, `centre_crop`; any other covers the image itself.
+        size: (width, height) of the original image in pixels.
+        pixels: as of `centre_crop`.
+    """
+    if name == "padded_square":
+        return padded_square(size)
+    return centre_crop(size, pixels) if name == "centre_crop" else (0.0, 0.0, 1.0, 1.0)
+
+
 def from_frame(quad: Quad, frame: Quad) -> Box | None:
     """An ordered quad in fractions of a frame as a Box; None where nothing of it is in the image.
 

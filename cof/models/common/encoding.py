@@ -20,7 +20,7 @@ from transformers import Cache
 from cof.attention import highlighted
 from cof.errors import DataError, ModelError
 from cof.models.base import Counters
-from cof.models.common.chat import Chat
+from cof.models.common.chatting import Chatting
 from cof.models.common.checks import refusal
 from cof.models.common.decoding import positions
 from cof.models.common.family import Family, Seen, Shape
@@ -28,17 +28,15 @@ from cof.models.common.kv_cache import forward, roomy
 from cof.models.common.loading import runs_on
 from cof.models.common.opening import Opening, Side
 from cof.models.common.outer import Prompts, padded
-from cof.models.common.replying import Replying
 from cof.prompts import with_suffix
 from cof.types import View
 
 
-class Encoding(Replying):
+class Encoding(Chatting):
     """A model that is shown images and asked questions as its family writes them.
 
     Attributes:
         family: what its family has of its own.
-        chat: questions to prompts.
         decoder: its language model.
         counters: what it has computed so far.
         positions: most positions that prompt and reply may take together.
@@ -48,7 +46,6 @@ class Encoding(Replying):
     """
 
     family: Family
-    chat: Chat
     decoder: Any
     counters: Counters
     positions: int

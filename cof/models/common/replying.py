@@ -16,7 +16,7 @@ from transformers import GenerationConfig
 from cof.errors import ModelError
 from cof.models import base
 from cof.models.base import Encoded, Limits, Mix
-from cof.models.common.checks import Watch, overrun
+from cof.models.common.checks import Watch, fail_together, overrun
 from cof.models.common.decoding import Greedy, Row
 from cof.models.common.scoring import continuation_logprobs
 from cof.types import Answer
@@ -75,7 +75,8 @@ class Replying(base.Model):
             sound = watch.sound(len(tokens))
             rows = [Row(i, one, sound=sound[i]) for i, one in enumerate(tokens)]
         share = (time.perf_counter() - started) / len(rows)
-        return [self._answer(encoded, row, share) for row in rows]
+        answers = [self._answer(encoded, row, share) for row in rows]
+        return answers if mix is None else fail_together(answers, getattr(mix, "rows", 2))
 
     def greedy(
         self,
@@ -154,16 +155,22 @@ class Replying(base.Model):
         return Answer(text, tuple(tokens[:end]), seconds, logprobs=logprobs, margin=margin)
 
 
-def token_ids_only(tokens: Any, said: int | Sequence[int] | None) -> GenerationConfig:
+def token_ids_only(
+    tokens: Any, said: int | Sequence[int] | None, *, add_end: bool = False
+) -> GenerationConfig:
     """A generation config of ids: sampling settings that checkpoints ship must not leak in.
 
     Args:
-        tokens: the tokenizer, whose end of sequence is a stop.
-        said: further stops, the checkpoint's.
+        tokens: the tokenizer; its end of sequence is the stop where the checkpoint names none.
+        said: stops that the checkpoint names.
+        add_end: the tokenizer's end of sequence is a stop in any case.
     """
-    stops = {said} if isinstance(said, int) else {*(said or ())}
-    stops |= {tokens.eos_token_id} - {None}
-    pad = tokens.pad_token_id if tokens.pad_token_id is not None else tokens.eos_token_id
+    end, pad = tokens.eos_token_id, tokens.pad_token_id
+    stops = said or end
+    if add_end:
+        stops = sorted(({said} if isinstance(said, int) else {*(said or ())}) | ({end} - {None}))
     return GenerationConfig(
-        bos_token_id=tokens.bos_token_id, eos_token_id=sorted(stops), pad_token_id=pad
+        bos_token_id=tokens.bos_token_id,
+        eos_token_id=stops,
+        pad_token_id=end if pad is None else pad,
     )

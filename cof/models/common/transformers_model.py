@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForImageTextToText, GenerationConfig, set_seed
+from transformers import AutoModelForImageTextToText, set_seed
 
 from cof.attention import NAME, attach, highlighted
 from cof.models.base import Counters, Encoded, Limits, Mix
@@ -29,13 +29,12 @@ from cof.models.common.graphs import graphs_for, window_of
 from cof.models.common.loaded import taken
 from cof.models.common.loading import load_transformers, pick_device, quantized
 from cof.models.common.outer import Loop, Outer, Prompts, joined
+from cof.models.common.replying import token_ids_only
 from cof.models.common.saliency import saliency
 from cof.models.common.transformers_files import find, half, identify, image_processor
 from cof.models.common.words import chat_offsets, places
 from cof.prompts import Span, with_suffix
 from cof.regions.bias import Highlight
-from cof.regions.boxes import padded_square
-from cof.types import Quad
 
 IDENTITY = (
     *("family", "revision", "dtype", "quantization", "chat_template", "images"),
@@ -135,26 +134,13 @@ class Transformers(Encoding):
         self.positions = int(text.max_position_embeddings)
         self.tokenizer.model_max_length = sys.maxsize  # `encode` holds lengths against the model's
         self.token_id = int(self.tokenizer.convert_tokens_to_ids(family.token))
-        network.generation_config = self._generation_config()
+        said = network.generation_config.eos_token_id
+        network.generation_config = token_ids_only(self.tokenizer, said)
         self.graphs = graphs_for(network, self.decoder, config.decode)
         self.windows = window_of(text) is not None
         if self.windows:
             log.info("%s: questions of a batch share an image if equally long", self.name)
-        if self.frame.assumed:
-            log.warning(
-                "%s: how this family writes boxes, and how to ask it for them, is documented "
-                "nowhere; replies are taken as fractions of the image (model.frame declares it)",
-                self.name,
-            )
-
-    def _generation_config(self) -> GenerationConfig:
-        """Token ids only: sampling settings that checkpoints ship must not leak in."""
-        tokens = self.tokenizer
-        stop = self.network.generation_config.eos_token_id or tokens.eos_token_id
-        pad = tokens.pad_token_id if tokens.pad_token_id is not None else tokens.eos_token_id
-        return GenerationConfig(
-            bos_token_id=tokens.bos_token_id, eos_token_id=stop, pad_token_id=pad
-        )
+        self.warn_of_frame()
 
     def highlighted(self, highlight: Highlight | None) -> AbstractContextManager[None]:
         """Highlight the decoder's attention inside the `with` block."""
@@ -223,17 +209,6 @@ class Transformers(Encoding):
         prompt = replace(encoded, views=(seen,), shared=None)
         return saliency(self.loop(prompt), prompt, tokens)
 
-    def answer_ids(self, text: str) -> list[int]:
-        """Ids of a reply as they follow a prompt, the end of reply included."""
-        end = self.tokenizer.eos_token_id
-        return [*self.chat.reply_ids(text), end if end in self.stops else min(self.stops)]
-
-    def rectangle(self, size: tuple[int, int]) -> Quad:
-        """The rectangle that replies speak of, in fractions of an image of (width, height)."""
-        return (
-            padded_square(size) if self.frame.name == "padded_square" else super().rectangle(size)
-        )
-
     def identity(self) -> dict[str, Any]:
         """Everything of the model that a greedy reply depends on.
 
@@ -253,7 +228,7 @@ class Transformers(Encoding):
             "device": str(self.network.device),
             "dtype": self.dtype,
             "attention": f"sdpa ({NAME})",
-            "frame": f"{self.frame.name} (assumed)" if self.frame.assumed else self.frame.name,
+            "frame": self.frame.label,
             "grounding": self.grounding,
             "suffix": self.suffix,
             "decode": "eager" if self.graphs is None else "graph",

@@ -93,7 +93,7 @@ class InstructBlip(Replying):
         self.grid = (side, side)
         self.tokenizer.model_max_length = self.asking.model_max_length = sys.maxsize
         said = self.network.generation_config.eos_token_id
-        self.network.generation_config = token_ids_only(self.tokenizer, said)
+        self.network.generation_config = token_ids_only(self.tokenizer, said, add_end=True)
 
     @torch.inference_mode()
     def look(self, images: Sequence[Image]) -> list[View]:

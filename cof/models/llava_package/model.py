@@ -20,7 +20,8 @@ from cof.models.common.feeding import stacked
 from cof.models.common.loading import pick_device, pick_dtype, quantized
 from cof.models.common.transformers_files import image_processor
 from cof.models.llava.inputs import Inputs, read_inputs
-from cof.models.llava.model import Chunks, Llava, check_conv
+from cof.models.llava.model import Llava, check_conv
+from cof.models.llava.showing import Chunks
 from cof.models.llava.tokenizer import Encode
 from cof.models.llava_package.config import Config
 from cof.models.llava_package.installed import Package, installed, label

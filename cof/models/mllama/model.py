@@ -26,20 +26,20 @@ from cof.attention import NAME, attach, highlighted
 from cof.errors import DataError, ModelError
 from cof.models.base import Counters, Encoded, Limits, Mix
 from cof.models.common.chat import Chat
+from cof.models.common.chatting import Chatting
 from cof.models.common.checkpoint import Checkpoint
 from cof.models.common.checks import refusal
 from cof.models.common.crossed import active_bias, check_whole, scaled
 from cof.models.common.family import ASSUMED, FRAMES
 from cof.models.common.loading import runs_on
 from cof.models.common.outer import Prompts, padded
-from cof.models.common.replying import Replying, token_ids_only
+from cof.models.common.replying import token_ids_only
 from cof.models.mllama.config import Config
 from cof.models.mllama.crossing import Crossing, CrossingLoop, crossed
 from cof.models.mllama.places import keys_of, shape
 from cof.prompts import with_suffix
 from cof.regions.bias import Highlight
-from cof.regions.boxes import padded_square
-from cof.types import Quad, View
+from cof.types import View
 
 MARK = "<|image|>"
 IDENTITY = (
@@ -70,7 +70,7 @@ class Tiles:
     present: int
 
 
-class Mllama(Replying):
+class Mllama(Chatting):
     """A loaded Llama 3.2 Vision.
 
     Attributes:
@@ -105,13 +105,8 @@ class Mllama(Replying):
         self.tokenizer.model_max_length = sys.maxsize  # `encode` holds lengths against the model's
         self.token_id = int(network.config.image_token_index)
         said = network.generation_config.eos_token_id
-        network.generation_config = token_ids_only(self.tokenizer, said)
-        if self.frame.assumed:
-            log.warning(
-                "%s: how this family writes boxes, and how to ask it for them, is documented "
-                "nowhere; replies are taken as fractions of the image (model.frame declares it)",
-                self.name,
-            )
+        network.generation_config = token_ids_only(self.tokenizer, said, add_end=True)
+        self.warn_of_frame()
 
     def look(self, images: Sequence[Image]) -> list[View]:
         """Run the vision tower over RGB images of any sizes, one at a time.
@@ -233,17 +228,6 @@ class Mllama(Replying):
         """Where ids go."""
         return runs_on(self.network.get_input_embeddings())
 
-    def answer_ids(self, text: str) -> list[int]:
-        """Ids of a reply as they follow a prompt, the end of reply included."""
-        end = self.tokenizer.eos_token_id
-        return [*self.chat.reply_ids(text), end if end in self.stops else min(self.stops)]
-
-    def rectangle(self, size: tuple[int, int]) -> Quad:
-        """The rectangle that replies speak of, in fractions of an image of (width, height)."""
-        return (
-            padded_square(size) if self.frame.name == "padded_square" else super().rectangle(size)
-        )
-
     def identity(self) -> dict[str, Any]:
         """Everything of the model that a greedy reply depends on."""
         said = self.describe()
@@ -259,7 +243,7 @@ class Mllama(Replying):
             "device": str(self.device),
             "dtype": self.dtype,
             "attention": f"sdpa ({NAME}), highlighted: cross-attention",
-            "frame": f"{self.frame.name} (assumed)" if self.frame.assumed else self.frame.name,
+            "frame": self.frame.label,
             "suffix": self.suffix,
             "quantization": self.checkpoint.quantization,
             "images": json.loads(self.processor.to_json_string()),
