@@ -20,7 +20,7 @@ _PUBLIC = {
     "Question": "cof.types",
     "Region": "cof.types",
     "Answer": "cof.types",
-    "load_run": "cof.store.folder",
+    "load_run": "cof.store.run",
 }
 
 __all__ = sorted(_PUBLIC)

@@ -33,7 +33,7 @@ from cof.models.base import Counters
 from cof.models.common.checkpoint import digest
 from cof.pipeline import CoF
 from cof.store.dataset import pictures, read_questions
-from cof.store.folder import Run
+from cof.store.run import Run
 from cof.types import Question, Result
 from cof_lab.kept import pin, write_csv
 from cof_lab.mini import mme, pope, vstar

@@ -25,7 +25,7 @@ from cof.evaluate.probe import measure
 from cof.evaluate.runner import run_cells
 from cof.models.common.checkpoint import digest
 from cof.store.dataset import pictures
-from cof.store.folder import Run
+from cof.store.run import Run
 from cof_lab.kept import pin, write_csv
 from cof_lab.mini import mme
 from cof_lab.mini.common import MiniConfig

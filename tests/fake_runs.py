@@ -13,8 +13,9 @@ from cof.config import schema
 from cof.evaluate.runner import _score
 from cof.store import manifest, origin
 from cof.store.dataset import fingerprint, read_questions
-from cof.store.folder import Run, RunFolder
+from cof.store.folder import RunFolder
 from cof.store.records import to_record
+from cof.store.run import Run
 from cof.types import Answer, Box, Question, Region, Result
 
 GRID = 4

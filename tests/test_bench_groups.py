@@ -12,7 +12,7 @@ from cof.config import plugins, schema
 from cof.config.general import Subset
 from cof.evaluate import runner
 from cof.store import subset
-from cof.store.folder import load_run
+from cof.store.run import load_run
 from cof.types import Question
 
 

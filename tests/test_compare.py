@@ -16,7 +16,7 @@ from cof.analyse.significance import holm, mcnemar, permutation
 from cof.analyse.statistics import FEW
 from cof.cli import main
 from cof.errors import RunError
-from cof.store.folder import run_hash
+from cof.store.run import run_hash
 from cof.types import Question
 
 IMAGES = 40

@@ -27,9 +27,9 @@ from cof.models.llava import Config
 from cof.models.llava.model import load
 from cof.pipeline import CoF, Settings
 from cof.refine import highlight
-from cof.store.folder import load_run
 from cof.store.records import from_record, to_record
 from cof.store.replies import ReplyCache
+from cof.store.run import load_run
 from cof.types import Answer, Box, Question, Region, Result
 from cof_lab.mini import mme, pope
 from cof_lab.mini import vstar as mini_vstar

@@ -24,7 +24,8 @@ from cof.analyse.statistics import Clusters, Names, mean, numbered
 from cof.cli import main
 from cof.config import plugins
 from cof.errors import RunError
-from cof.store import folder, record_files
+from cof.store import record_files
+from cof.store import run as reading
 from cof.store.places import Indexes, Places
 from cof.store.record_view import RecordView
 
@@ -36,7 +37,7 @@ BENCHES = sorted(LARGE.BENCHES)
 @pytest.fixture
 def from_disk(monkeypatch):
     """Runs of more than ten records are large."""
-    monkeypatch.setattr(folder, "HELD", 10)
+    monkeypatch.setattr(reading, "HELD", 10)
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +254,7 @@ def test_a_large_run_has_the_numbers_of_a_small_one(bench, tmp_path, monkeypatch
     for seed in (0, 1):
         LARGE.write_run(tmp_path / str(seed), bench, 260, seed)
     held = outputs(tmp_path, tmp_path / "held")
-    monkeypatch.setattr(folder, "HELD", 10)
+    monkeypatch.setattr(reading, "HELD", 10)
     assert outputs(tmp_path, tmp_path / "read") == held
     assert held[1]
 

@@ -12,7 +12,7 @@ import pytest
 
 from cof.analyse.passes import scored_pass
 from cof.errors import ConfigError, DataError
-from cof.store.folder import load_run
+from cof.store.run import load_run
 from cof_lab import methods, methods_page
 from cof_lab.methods import BenchConfig, run
 

@@ -19,8 +19,9 @@ from cof.evaluate import runner
 from cof.evaluate.controls import run_controls
 from cof.evaluate.runner import Options, run
 from cof.store import origin
-from cof.store.folder import RunFolder, run_hash
+from cof.store.folder import RunFolder
 from cof.store.records import comparable
+from cof.store.run import run_hash
 from cof_lab.mini import mme
 from cof_lab.mini.common import MiniConfig
 

@@ -28,7 +28,7 @@ from cof.config import schema
 from cof.errors import DataError, RunError
 from cof.evaluate.runner import _score, run
 from cof.regions.boxes import iou
-from cof.store.folder import run_hash
+from cof.store.run import run_hash
 from cof.types import NOWHERE, Answer, Question, Result
 from cof_lab.mini import grounding
 from cof_lab.mini.common import MiniConfig

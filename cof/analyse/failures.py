@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from cof.analyse.gather import overview
 from cof.analyse.scores import NAMES, Pass
 from cof.config import plugins
-from cof.store.folder import Run
+from cof.store.run import Run
 
 SHOWN = 3
 """Reasons that a message names, and questions of each; records.jsonl has all."""

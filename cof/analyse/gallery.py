@@ -19,8 +19,8 @@ from cof.errors import DataError
 from cof.files import Folder, write_whole
 from cof.images import load_image
 from cof.regions.boxes import named_frame
-from cof.store.folder import Run, run_hash
 from cof.store.manifest import latest
+from cof.store.run import Run, run_hash
 from cof.types import NOWHERE, Focus, Result
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from cof.analyse.localisation import mean_of_known
 from cof.analyse.passes import has_both, scored_pass
 from cof.analyse.tables import INTERVALS, Cell, Table, percent
 from cof.errors import RunError
-from cof.store.folder import Run
+from cof.store.run import Run
 from cof.types import Result
 
 if TYPE_CHECKING:

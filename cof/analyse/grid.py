@@ -23,7 +23,7 @@ from cof.analyse.settings import differing, sign, values
 from cof.analyse.statistics import Estimate
 from cof.analyse.tables import INTERVALS, Cell, Table, metric, percent, plural, points
 from cof.config.identity import flatten
-from cof.store.folder import Run, run_hash
+from cof.store.run import Run, run_hash
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,7 +10,7 @@ from cof.analyse.gather import IMAGES, Pass, gather, together
 from cof.analyse.passes import bench_of, tally_of
 from cof.analyse.statistics import Clusters, Estimate, Metric, Metrics, jackknife
 from cof.errors import RunError
-from cof.store.folder import Run
+from cof.store.run import Run
 
 FEW_PLACES = 64
 """Of so few questions the metrics are remembered: there are many alike."""

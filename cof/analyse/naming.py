@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 
 from cof.analyse.settings import differing, sign, values
-from cof.store.folder import Run
+from cof.store.run import Run
 
 
 def folder_names(runs: Sequence[Run]) -> list[str]:

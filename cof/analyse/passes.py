@@ -24,7 +24,7 @@ from cof.analyse.naming import folder_names
 from cof.analyse.statistics import Clusters, Names
 from cof.errors import RunError, shown
 from cof.store import dataset
-from cof.store.folder import Run, unfinished
+from cof.store.run import Run, unfinished
 from cof.types import Question, Result
 
 if TYPE_CHECKING:

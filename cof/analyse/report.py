@@ -30,7 +30,7 @@ from cof.analyse.tables import Table, plural
 from cof.config.plugins import label
 from cof.errors import DataError
 from cof.files import write_whole
-from cof.store.folder import Run, run_hash
+from cof.store.run import Run, run_hash
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -17,8 +17,9 @@ from cof.analyse.significance import holm
 from cof.analyse.statistics import Estimate
 from cof.analyse.tables import INTERVALS, Cell, Number, Table, metric, percent, points
 from cof.errors import cut
-from cof.store.folder import FLIPS, Run, RunFolder, run_hash
+from cof.store.folder import FLIPS, RunFolder
 from cof.store.manifest import latest
+from cof.store.run import Run, run_hash
 from cof.types import Result
 
 if TYPE_CHECKING:

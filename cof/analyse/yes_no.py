@@ -34,7 +34,7 @@ from cof.analyse.scores import NAMES
 from cof.analyse.statistics import Clusters, Estimate
 from cof.analyse.tables import INTERVALS, Cell, Number, Table, percent
 from cof.bench.common.tally import number_of
-from cof.store.folder import Run
+from cof.store.run import Run
 from cof.types import Answer, Result
 
 if TYPE_CHECKING:

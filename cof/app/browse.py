@@ -23,7 +23,7 @@ from cof.config.schema import exif_of
 from cof.errors import AnswerError, ConfigError, DataError, RunError, shown
 from cof.files import Folder
 from cof.images import load_image
-from cof.store.folder import Run, load_run
+from cof.store.run import Run, load_run
 from cof.types import Answer, Focus, Result
 
 if TYPE_CHECKING:

@@ -38,7 +38,7 @@ def compare(
     from cof.analyse.naming import folder_names
     from cof.analyse.passes import scored_passes
     from cof.analyse.sections import explain
-    from cof.store.folder import load_run
+    from cof.store.run import load_run
 
     loaded = [load_run(path) for path in runs]
     passes: list[Any] = [(run, which) for run in loaded]

@@ -34,8 +34,8 @@ def probe(run: Path, limit: int, out: Path | None) -> None:
     from cof.evaluate.probe import measure
     from cof.evaluate.progress import progress
     from cof.store.dataset import pictures
-    from cof.store.folder import load_run, run_hash
     from cof.store.origin import identify, identity_of
+    from cof.store.run import load_run, run_hash
 
     loaded = load_run(run)
     if not loaded.results:

@@ -43,7 +43,7 @@ def report(
 ) -> None:
     """Write report.md about run folders: every number with its n and interval."""
     from cof.analyse.report import ReportOptions, write_report
-    from cof.store.folder import load_run
+    from cof.store.run import load_run
 
     loaded = [load_run(path) for path in runs]
     options = ReportOptions(latex, csv, gallery, images, seed, brief)

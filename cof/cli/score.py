@@ -66,7 +66,7 @@ def _run(
     """Scores of a run from its records alone, as JSON and as text."""
     from cof.analyse.scores import summary, table
     from cof.store.dataset import own_keys
-    from cof.store.folder import load_run, unfinished
+    from cof.store.run import load_run, unfinished
 
     run = load_run(path)
     if run.config["bench"]["name"] != name:

@@ -62,7 +62,7 @@ def gate(
     from cof.evaluate.runner import Options, run
     from cof.files import write_whole
     from cof.store.dataset import benchmark_hash
-    from cof.store.folder import load_run
+    from cof.store.run import load_run
 
     if source.is_dir():
         if overrides:

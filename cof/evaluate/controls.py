@@ -39,7 +39,7 @@ from cof.errors import DataError, RunError
 from cof.evaluate.runner import Options, run_cells
 from cof.store import origin
 from cof.store.dataset import questions_hash, read_questions
-from cof.store.folder import Run
+from cof.store.run import Run
 from cof.types import Question
 
 CONTROLS = ("oracle", "whole", "random", "shuffled", "centre")

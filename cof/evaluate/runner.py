@@ -26,9 +26,10 @@ from cof.store.dataset import (
     plan_batches,
     read_questions,
 )
-from cof.store.folder import ANSWERS, CONFIG, FLIPS, SCORES, Run, RunFolder, load_run
+from cof.store.folder import ANSWERS, CONFIG, FLIPS, SCORES, RunFolder
 from cof.store.hashing import PENDING, ImageHash
 from cof.store.launch import Meeting, Ranks
+from cof.store.run import Run, load_run
 from cof.types import Question
 
 if TYPE_CHECKING:

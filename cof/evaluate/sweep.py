@@ -31,7 +31,7 @@ from cof.errors import ConfigError, cut, shown
 from cof.evaluate.runner import Options, run_cells
 from cof.store import origin
 from cof.store.dataset import questions_hash, read_questions
-from cof.store.folder import Run
+from cof.store.run import Run
 
 CACHE = "replies.sqlite"
 _INDICES = ("refine.layers", "refine.heads")

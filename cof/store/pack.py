@@ -17,8 +17,9 @@ from tempfile import TemporaryDirectory
 from cof.errors import RunError
 from cof.files import blamed, write_whole
 from cof.store import origin
-from cof.store.folder import CONFIG, FLIPS, MANIFEST, Run, load_run, unfinished
+from cof.store.folder import CONFIG, FLIPS, MANIFEST
 from cof.store.record_files import PACKED, write_in_order
+from cof.store.run import Run, load_run, unfinished
 
 ARCHIVE = ".zip"
 """Ending of the name of an archive."""
