@@ -399,6 +399,11 @@ class TestRuns:
 
 
 class TestDesk:
+    def test_who_answers_is_said_without_its_place_on_the_disk(self, monkeypatch):
+        cof = stub(refine=crop.Config())
+        monkeypatch.setattr(cof.model, "name", "/secret/my_model", raising=False)
+        assert Desk(cof, Path()).asks == "my_model: prompt, then crop"
+
     def test_from_a_picture_to_its_answers(self, tmp_path):
         SCENE.save(tmp_path / "a.png")
         desk = Desk(stub(), tmp_path, remark=lambda image: "a <remark>")

@@ -3,6 +3,7 @@
 pip install "cof[app]" playwright; apt install chromium
 """
 
+import functools
 import json
 import os
 import shutil
@@ -157,7 +158,7 @@ class TestServed:
 
         monkeypatch.setattr(page, "KEPT", 1)
         monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-        cof = SimpleNamespace(settings=Settings(), model=SimpleNamespace(layers=2, tokenizer=None))
+        cof = SimpleNamespace(settings=Settings(), model=SimpleNamespace(layers=2, name="m"))
         built = page.build(Desk(cof, tmp_path))
         try:
             served = page.start(built, "127.0.0.1", None, BOUNDS, browser=False)
@@ -361,7 +362,9 @@ class TestBrowser:
 def test_the_command_serves_until_it_is_ended_and_leaves_no_upload(tmp_path, ending):
     command = [sys.executable, "-m", "cof.cli", "app", "--image", str(SCENE)]
     place = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, env=place, stdout=subprocess.PIPE, text=True) as running:
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a job in the
+    how = {"env": place, "stdout": subprocess.PIPE, "text": True, "preexec_fn": heard}  # background
+    with subprocess.Popen(command, **how) as running:  # of a shell is deaf to Ctrl-C
         try:
             address = running.stdout.readline().split()[0]
             status, sent = upload_bytes(address, SCENE.read_bytes())

@@ -13,6 +13,7 @@ from cof.app.browse import Browser, Entry
 from cof.app.pictures import Picture
 from cof.app.text import safe
 from cof.app.uploads import Bounds, read_boxes, read_upload, write_boxes
+from cof.config import plugins
 from cof.errors import AnswerError, DataError, shown
 from cof.evaluate.memory import out_of_memory
 from cof.types import Region
@@ -74,6 +75,14 @@ class Desk:
     browsers: Mapping[str, Browser] = field(default_factory=dict)
     rows: int | None = None
     remark: Callable[[Image], str] = lambda _: ""
+
+    @property
+    def asks(self) -> str:
+        """Who answers, `cof-tiny: prompt, then highlight`; of a path its last part."""
+        settings = self.cof.settings
+        stages = (("locate", settings.locate), ("refine", settings.refine))
+        named = [plugins.label(plugins.owner(kind, stage).__name__) for kind, stage in stages]
+        return f"{Path(self.cof.model.name).name}: {', then '.join(named)}"
 
     def open(self, path: str | None) -> Opened:
         """An upload; None where it was taken away.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 CSS = """
+h3 small { font-weight: 400; opacity: .75; margin-left: .8rem; }
 .cof-panels { display: flex; flex-wrap: wrap; gap: 1rem; }
 .cof-panels figure { flex: 1 1 18rem; margin: 0; min-width: 0; }
 .cof-panels figcaption { font-size: .85rem; overflow-wrap: anywhere; }

@@ -55,7 +55,7 @@ def build(desk: Desk, first: Image | None = None) -> gr.Blocks:
     with _Blocks(
         title=TITLE, analytics_enabled=False, delete_cache=(KEPT, KEPT), fill_width=True
     ) as page:
-        gr.Markdown(f"### {TITLE}")
+        gr.Markdown(f"### {TITLE} <small>{safe(desk.asks)}</small>")
         with gr.Tabs() as tabs:
             with gr.Tab("Ask", id="ask"):
                 file, question, opened = _ask_tab(desk)
