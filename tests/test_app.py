@@ -4,6 +4,7 @@ import ast
 import asyncio
 import math
 import re
+import socket
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -469,6 +470,16 @@ def test_gradio_is_known_to_one_module_alone():
             alias.name for node in tree if isinstance(node, ast.Import) for alias in node.names
         }
         assert ("gradio" in names) == (file.name == "page.py" and file.parent.name == "app"), file
+
+
+def test_a_port_that_is_taken_is_said_at_once():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = CliRunner().invoke(main, ["app", "--port", str(port)])
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"cof: cannot listen on 127.0.0.1 port {port} (Address already")
+    nowhere = CliRunner().invoke(main, ["app", "--host", "192.0.2.1"])
+    assert nowhere.stderr.startswith("cof: cannot listen on 192.0.2.1 (")
 
 
 def test_without_gradio_the_way_out_is_said(monkeypatch):
