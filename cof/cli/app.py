@@ -53,11 +53,11 @@ def app(overrides: Sequence[str], **options: Any) -> None:
     _check_address(options["host"], options["port"])
     with tempfile.TemporaryDirectory(prefix="cof-app-") as uploads:
         page = _page_module(Path(uploads))
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uploads are deleted then too
         browsers = _browsers(options["runs"], options["images"], bounds)
         built = _build(page, Path(uploads), bounds, browsers, overrides, options)
         where = (options["host"], options["port"], bounds, options["browser"])
         click.echo(f"{page.start(built, *where)} - Ctrl-C ends it")
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uploads are deleted then too
         built.block_thread()
 
 
