@@ -1,8 +1,10 @@
 """The page's logic, without Gradio: answers over λ, boxes, uploads, HTML, runs."""
 
 import ast
+import asyncio
 import math
 import re
+import socket
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -22,6 +24,7 @@ from cof import Box, CoF, Settings
 from cof.app import answers, asking, pictures
 from cof.app.browse import FILTERS, Browser
 from cof.app.desk import Desk, at_layer, at_weight, box_of
+from cof.app.guard import LOOPBACK, Guard, names_address
 from cof.app.pictures import Picture
 from cof.app.spelling import pieces
 from cof.app.text import safe
@@ -147,6 +150,10 @@ class TestUploads:
         assert read_boxes(write_boxes(boxes)) == boxes
         assert read_boxes(" [0.1, 0.2, 0.3, .45] ;(0,.5,1,1);") == boxes
         assert box_of([0.1, 0.2, 0.3, 0.45]) == write_boxes(boxes[:1])
+        assert box_of([0, 0.5, 1, 1], write_boxes(boxes[:1])) == write_boxes(boxes)
+        assert box_of([0, 0.5, 1, 1], " ") == write_boxes(boxes[1:])
+        with pytest.raises(AnswerError, match="'half a box' is no box"):
+            box_of([0, 0.5, 1, 1], "half a box")
 
     @pytest.mark.parametrize("text", ["", " ; ", "1", "a,b,c,d", "0,0,0,1", "0,0,2,1", "nan,0,1,1"])
     def test_what_is_no_box_is_refused(self, text):
@@ -165,6 +172,8 @@ class TestUploads:
         for path in (tmp_path / "secret.png", folder / "../secret.png", folder / "link.png"):
             with pytest.raises(DataError, match="none of this page's uploads"):
                 read_upload(path, folder, Bounds())
+        with pytest.raises(DataError, match=r"^gone.png: "):  # deleted meanwhile
+            read_upload(folder / "gone.png", folder, Bounds())
 
     def test_bounds_are_held_and_pictures_turned_upright(self, tmp_path):
         file = tmp_path / "a.jpg"
@@ -179,6 +188,53 @@ class TestUploads:
         (tmp_path / "b.png").write_text("no picture")
         with pytest.raises(DataError, match=r"^image 'b.png' is not an image"):
             read_upload(tmp_path / "b.png", tmp_path, Bounds())
+
+
+class TestGuard:
+    def passes(self, path="/", hosts=LOOPBACK, **headers):
+        seen, sent = [], []
+
+        async def app(scope, receive, send):
+            seen.append(scope)
+
+        async def send(message):
+            sent.append(message)
+
+        encoded = [(name.encode(), text.encode()) for name, text in headers.items()]
+        scope = {"type": "http", "path": path, "headers": encoded}
+        asyncio.run(Guard(app, hosts)(scope, None, send))
+        assert bool(seen) != bool(sent)
+        assert not sent or sent[0]["status"] == 403
+        return bool(seen)
+
+    @pytest.mark.parametrize(
+        ("host", "passes"),
+        [
+            *((host, True) for host in ("127.0.0.1:7860", "localhost", "LOCALHOST:1", "[::1]:80")),
+            *((host, False) for host in ("evil.example:7860", "127.0.0.1.evil.example", "", "[::")),
+        ],
+    )
+    def test_a_name_that_somebody_points_here_is_refused(self, host, passes):
+        assert self.passes(host=host) == passes
+        assert self.passes(host="localhost", origin=f"http://{host}") == passes
+        assert self.passes(host=host, hosts=())
+
+    def test_a_request_without_a_name_or_from_nowhere_is_refused(self):
+        assert not self.passes()
+        assert not self.passes(host="localhost", origin="null")
+
+    def test_nothing_is_fetched(self):
+        for path in ("file=http://a.b/c", "file=HTTPS://a.b", "proxy=http://a.b"):
+            assert not self.passes(f"/gradio_api/{path}", hosts=())
+        assert self.passes("/gradio_api/file=/tmp/http/a.png", hosts=())
+
+    @pytest.mark.parametrize("path", ["http://a.b/c.png", "HTTPS://a.b", " http:a"])
+    def test_a_file_named_by_an_address_is_seen_wherever_it_is(self, path):
+        named = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        assert all(map(names_address, (named, [1, [named]], {"a": {"b": [named]}})))
+
+    def test_a_question_about_an_address_is_none(self):
+        assert not names_address(["Is http://a.b/c.png red?", {"path": "/tmp/a.png"}, None, 1.5])
 
 
 class Tags(HTMLParser):
@@ -324,7 +380,11 @@ class TestRuns:
     def test_pictures_outside_the_benchmark_are_not_read(self, made):
         run, data = made
         browser = Browser.of(run.path, images=data / "nowhere")
-        assert "does not exist" in Tags(browser.show("all", 1).page).text
+        assert "has moved; start the page with --images" in Tags(browser.show("all", 1).page).text
+        browser = Browser.of(run.path, images=run.path)
+        said = Tags(browser.show("all", 1).page).text
+        assert "image 'existence/images/0000.png' does not exist" in said
+        assert str(data.parent) not in said
         first = run.results[0]
         outside = replace(first, question=replace(first.question, image="../secret.png"))
         moved = replace(browser, run=replace(run, results=(outside,)), places={"all": [0]})
@@ -340,6 +400,11 @@ class TestRuns:
 
 
 class TestDesk:
+    def test_who_answers_is_said_without_its_place_on_the_disk(self, monkeypatch):
+        cof = stub(refine=crop.Config())
+        monkeypatch.setattr(cof.model, "name", "/secret/my_model", raising=False)
+        assert Desk(cof, Path()).asks == "my_model: prompt, then crop"
+
     def test_from_a_picture_to_its_answers(self, tmp_path):
         SCENE.save(tmp_path / "a.png")
         desk = Desk(stub(), tmp_path, remark=lambda image: "a <remark>")
@@ -355,7 +420,17 @@ class TestDesk:
         wider = desk.again(opened.picture, drawn.asked, 2.0, 4.5)
         assert wider.boxes == drawn.boxes
         assert wider.asked.outcomes[0].boxes == (expand(Box(0.5, 0.5, 0.6, 0.6), 2.0),)
+        calls = len(desk.cof.model.seen)
+        assert desk.again(opened.picture, wider.asked, 2.0, 4.5) is None  # it is there already
+        assert len(desk.cof.model.seen) == calls
         assert desk.open(None).picture is None
+
+    def test_a_picture_that_cannot_be_opened_leaves_none_and_says_why(self, tmp_path):
+        (tmp_path / "<b>.png").write_text("no picture")
+        opened = Desk(stub(), tmp_path).open(str(tmp_path / "<b>.png"))
+        assert (opened.picture, opened.panels, opened.asked) == (None, "", None)
+        assert "cof-error" in opened.remark
+        assert "image &#x27;&lt;b&gt;.png&#x27; is not an image" in opened.remark
 
     def test_too_early_is_said_or_passed_over(self):
         desk = Desk(stub(), Path())
@@ -395,6 +470,16 @@ def test_gradio_is_known_to_one_module_alone():
             alias.name for node in tree if isinstance(node, ast.Import) for alias in node.names
         }
         assert ("gradio" in names) == (file.name == "page.py" and file.parent.name == "app"), file
+
+
+def test_a_port_that_is_taken_is_said_at_once():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = CliRunner().invoke(main, ["app", "--port", str(port)])
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"cof: cannot listen on 127.0.0.1 port {port} (Address already")
+    nowhere = CliRunner().invoke(main, ["app", "--host", "192.0.2.1"])
+    assert nowhere.stderr.startswith("cof: cannot listen on 192.0.2.1 (")
 
 
 def test_without_gradio_the_way_out_is_said(monkeypatch):

@@ -21,7 +21,7 @@ from cof.bench.common import containers
 from cof.bench.common.rows import inside
 from cof.config.schema import exif_of
 from cof.errors import AnswerError, ConfigError, DataError, RunError, shown
-from cof.files import Folder
+from cof.files import DiskError, Folder
 from cof.images import load_image
 from cof.store.run import Run, load_run
 from cof.types import Answer, Focus, Result
@@ -119,7 +119,7 @@ class Browser:
         place = int(places[min(max(number, 1), len(places)) - 1])
         result = self.run.results[place]
         image, drawn = self._drawn(result)
-        return Entry(result, drawn + self._said(result, place), image)
+        return Entry(result, self._said(result, place) + drawn + _facts(result), image)
 
     def _drawn(self, result: Result) -> tuple[Image | None, str]:
         """The image, and both stages on it; or why it cannot be shown."""
@@ -128,6 +128,8 @@ class Browser:
         image, name = None, result.question.image
         try:
             name = inside(result.question.image, str(self.run.path))
+            if isinstance(self.images, Path) and not self.images.exists():
+                raise DataError(f"{name}: its benchmark has moved; start the page with --images")
             exif = exif_of(self.run.config)
             image = load_image(self.images / name, exif=exif, max_pixels=self.bounds.pixels)
             mask = torch.zeros(result.tokens, dtype=torch.bool)
@@ -142,10 +144,8 @@ class Browser:
                 reply=region.reply if region else "",
                 kept=result.kept,
             )
-        except DataError as error:
-            said = str(error).replace(
-                str(self.images / name), name
-            )  # where it lies is no visitor's
+        except (DataError, DiskError, MemoryError) as error:
+            said = str(error).replace(str(self.images / name), name)  # no visitor's business
             return image, f'<p class="cof-error">{safe(said)}</p>'
         return image, html
 
@@ -157,9 +157,15 @@ class Browser:
             credit = self.credits[which][place] if self.credits else None
             rows[name] = _answer(said, credit)
         rows |= {"failed": safe(result.error)} if result.error else {}
-        rows |= {"id": safe(asked.id), "category": safe(asked.category), "image": safe(asked.image)}
         body = "".join(f"<tr><th>{key}</th><td>{text}</td></tr>" for key, text in rows.items())
         return f'<table class="cof-record">{body}</table>'
+
+
+def _facts(result: Result) -> str:
+    """Where a question is found again."""
+    asked = result.question
+    facts = {"id": asked.id, "category": asked.category, "image": asked.image}
+    return f"<small>{' · '.join(f'{name}: {safe(fact)}' for name, fact in facts.items())}</small>"
 
 
 def _pictures(run: Run) -> Folder:

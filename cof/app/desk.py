@@ -13,7 +13,8 @@ from cof.app.browse import Browser, Entry
 from cof.app.pictures import Picture
 from cof.app.text import safe
 from cof.app.uploads import Bounds, read_boxes, read_upload, write_boxes
-from cof.errors import AnswerError, shown
+from cof.config import plugins
+from cof.errors import AnswerError, DataError, shown
 from cof.evaluate.memory import out_of_memory
 from cof.types import Region
 
@@ -75,15 +76,26 @@ class Desk:
     rows: int | None = None
     remark: Callable[[Image], str] = lambda _: ""
 
+    @property
+    def asks(self) -> str:
+        """Who answers, `cof-tiny: prompt, then highlight`; of a path its last part."""
+        settings = self.cof.settings
+        stages = (("locate", settings.locate), ("refine", settings.refine))
+        named = [plugins.label(plugins.owner(kind, stage).__name__) for kind, stage in stages]
+        return f"{Path(self.cof.model.name).name}: {', then '.join(named)}"
+
     def open(self, path: str | None) -> Opened:
         """An upload; None where it was taken away.
 
-        Raises:
-            DataError: see `read_upload`.
+        One that cannot be opened leaves no picture, so that nobody asks about the one before, and
+        the remark says why.
         """
         if path is None:
             return Opened(None)
-        return self.show(read_upload(path, self.uploads, self.bounds))
+        try:
+            return self.show(read_upload(path, self.uploads, self.bounds))
+        except DataError as error:
+            return Opened(None, remark=f'<p class="cof-error">{safe(str(error))}</p>')
 
     def show(self, image: Image) -> Opened:
         """A picture that has been read, RGB."""
@@ -117,8 +129,8 @@ class Desk:
     def again(
         self, picture: Picture | None, asked: Asked | None, expand: float, weight: float
     ) -> Replied | None:
-        """The same question and region with another α; None where nothing was asked."""
-        if asked is None:
+        """The same question and region with another α; None where there is nothing to ask."""
+        if asked is None or asked.expand == expand:
             return None
         return self._ask(picture, asked.question, expand, weight, asked.region)
 
@@ -177,19 +189,21 @@ class Desk:
         return Turned(min(max(there, 1), count), str(count), entry.page, entry)
 
 
-def box_of(drawn: Any) -> str:
+def box_of(drawn: Any, others: str = "") -> str:
     """A box that was drawn, as the text of `write_boxes`.
 
     Args:
         drawn: what the browser says, not to be trusted: four numbers.
+        others: boxes that it joins, as the same text; "" for none.
 
     Raises:
-        AnswerError: it is none.
+        AnswerError: it is none, or they are none.
     """
     try:
-        return write_boxes(read_boxes(", ".join(str(float(corner)) for corner in drawn)))
+        corners = ", ".join(str(float(corner)) for corner in drawn)
     except (TypeError, ValueError):
         raise AnswerError(f"{shown(drawn)} is no box; draw it again") from None
+    return write_boxes((*(read_boxes(others) if others.strip() else ()), *read_boxes(corners)))
 
 
 def at_weight(asked: Asked | None, weight: float) -> str:

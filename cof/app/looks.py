@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 CSS = """
+h3 small { font-weight: 400; opacity: .75; margin-left: .8rem; }
 .cof-panels { display: flex; flex-wrap: wrap; gap: 1rem; }
 .cof-panels figure { flex: 1 1 18rem; margin: 0; min-width: 0; }
 .cof-panels figcaption { font-size: .85rem; overflow-wrap: anywhere; }
-.cof-picture { display: block; width: 100%; max-height: 60vh; overflow: hidden; }
+.cof-picture { display: block; width: 100%; max-height: 48vh; min-height: 2rem; overflow: hidden; }
 .cof-draws { cursor: crosshair; touch-action: none; user-select: none; }
 .cof-picture rect { fill: none; vector-effect: non-scaling-stroke; }
 .cof-picture .cof-found, .cof-picture .cof-used, .cof-picture .cof-true, .cof-picture .cof-drawn {
@@ -35,7 +36,7 @@ CSS = """
 .cof-token rt { font-size: .65rem; opacity: .8; }
 .cof-legend { font-size: .85rem; margin: .8rem 0 .2rem; }
 .cof-line { display: grid; gap: 2px;
-  grid-template-columns: repeat(auto-fill, minmax(3.6rem, 1fr)); }
+  grid-template-columns: repeat(auto-fill, minmax(max(3.6rem, 9.5%), 1fr)); }
 .cof-line > div { text-align: center; padding: .25rem .1rem;
   border-radius: .25rem; display: flex; flex-direction: column; min-width: 0;
   border: 2px solid transparent;
@@ -45,9 +46,10 @@ CSS = """
 .cof-line span { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .cof-line i { font-size: .75rem; opacity: .75; }
 .cof-figure { width: 100%; }
-.cof-record { width: 100%; margin-top: .8rem; }
+.cof-record { width: 100%; margin: 0 0 .6rem; }
 .cof-record th { text-align: left; width: 6rem; font-weight: 500; opacity: .75; }
 .cof-record td { overflow-wrap: anywhere; }
+.cof-record td, .cof-record th { padding: .25rem .6rem !important; }
 .cof-mark { padding: .1em .5em; border-radius: .3em; }
 .cof-right { background: color-mix(in srgb, #009E73 35%, transparent); }
 .cof-wrong { background: color-mix(in srgb, #D55E00 35%, transparent); }
@@ -72,7 +74,7 @@ element.addEventListener('pointerdown', (event) => {
   if (!svg || event.button !== 0) { svg = null; return; }
   event.preventDefault();
   svg.setPointerCapture(event.pointerId);
-  svg.querySelectorAll('.cof-drawn').forEach((old) => old.remove());
+  if (!event.shiftKey) svg.querySelectorAll('.cof-drawn').forEach((old) => old.remove());
   first = at(event);
   drawn = document.createElementNS('http://www.w3.org/2000/svg', 'rect');
   drawn.setAttribute('class', 'cof-drawn');
@@ -89,7 +91,11 @@ element.addEventListener('pointermove', (event) => {
 element.addEventListener('pointerup', (event) => {
   if (!drawn) return;
   const box = corners(event), small = box[2] - box[0] < 0.004 || box[3] - box[1] < 0.004;
-  if (small) { drawn.remove(); } else { trigger('draw', {box: box}); }
+  if (small) { drawn.remove(); } else { trigger('draw', {box: box, joins: event.shiftKey}); }
+  drawn = null;
+});
+element.addEventListener('pointercancel', () => {
+  if (drawn) drawn.remove();
   drawn = null;
 });
 """

@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from cof.app import desk as desks
 from cof.app.asking import HIGHEST, LOWEST, STEP
 from cof.app.browse import FILTERS, Browser
+from cof.app.guard import LOOPBACK, Guard, names_address
 from cof.app.looks import CSS, DRAW
 from cof.app.text import safe
 from cof.app.uploads import Bounds
@@ -50,10 +52,10 @@ def build(desk: Desk, first: Image | None = None) -> gr.Blocks:
         desk: what it calls.
         first: the picture that it opens with, RGB; None opens it empty.
     """
-    with gr.Blocks(
+    with _Blocks(
         title=TITLE, analytics_enabled=False, delete_cache=(KEPT, KEPT), fill_width=True
     ) as page:
-        gr.Markdown(f"### {TITLE}")
+        gr.Markdown(f"### {TITLE} <small>{safe(desk.asks)}</small>")
         with gr.Tabs() as tabs:
             with gr.Tab("Ask", id="ask"):
                 file, question, opened = _ask_tab(desk)
@@ -63,6 +65,33 @@ def build(desk: Desk, first: Image | None = None) -> gr.Blocks:
         if first is not None:
             _on(page.load, functools.partial(desk.show, first), [], opened, QUICK)
     return page
+
+
+class _Blocks(gr.Blocks):
+    """Blocks that download nothing, and whose sliders take any number that is typed."""
+
+    async def preprocess_data(self, block_fn: Any, inputs: list[Any], *more: Any) -> list[Any]:
+        """What the components make of what the browser sent.
+
+        Raises:
+            Error: a file is named by an address, which Gradio would download.
+        """
+        if names_address(inputs):
+            raise gr.Error("this page fetches nothing from the net", print_exception=False)
+        held = list(map(within, block_fn.inputs, inputs))
+        return await super().preprocess_data(block_fn, held, *more)
+
+
+def within(block: Any, value: Any) -> Any:
+    """What was typed beside a slider: beyond an end it is that end, and nothing is where it began.
+
+    Args:
+        block: any component; values of one that is no slider stay as they are.
+        value: of the browser.
+    """
+    if not isinstance(block, gr.Slider):
+        return value
+    return min(max(block.value if value is None else value, block.minimum), block.maximum)
 
 
 def start(page: gr.Blocks, host: str, port: int | None, bounds: Bounds, browser: bool) -> str:
@@ -84,6 +113,7 @@ def start(page: gr.Blocks, host: str, port: int | None, bounds: Bounds, browser:
 
 def launch_options(host: str, port: int | None, bounds: Bounds) -> dict[str, Any]:
     """What `launch` is told: no share, no file of the disk but uploads, nothing from the net."""
+    hosts = LOOPBACK if host in LOOPBACK else ()
     fonts = {"font": ("system-ui", "sans-serif"), "font_mono": ("ui-monospace", "monospace")}
     return {
         "server_name": host,
@@ -97,6 +127,8 @@ def launch_options(host: str, port: int | None, bounds: Bounds) -> dict[str, Any
         "ssr_mode": False,
         "pwa": False,
         "mcp_server": False,
+        "run_history": False,
+        "app_kwargs": {"middleware": [Middleware(Guard, hosts=hosts)]},
         "theme": gr.themes.Default(**fonts),
         "css": CSS,
     }
@@ -109,9 +141,9 @@ def _ask_tab(desk: Desk) -> tuple[Any, Any, list[Any]]:
         with gr.Column(scale=1, min_width=280):
             file = gr.File(label="Picture", file_types=["image"], height=120, elem_id="file")
             remark = gr.HTML()
-            question = gr.Textbox(label="Question", lines=3, max_lines=5, elem_id="question")
+            question = gr.Textbox(label="Question", max_lines=6, elem_id="question")
             ask = gr.Button("Ask", variant="primary", elem_id="do-ask")
-            how = "x0, y0, x1, y1 as fractions of the picture; or draw one on it"
+            how = "x0, y0, x1, y1 as fractions of the picture, or draw; with Shift, one more"
             boxes = gr.Textbox(label="Boxes", info=how, elem_id="boxes")
             use = gr.Button("Answer with these boxes", elem_id="do-use")
             alpha = desk.cof.settings.boxes.expand
@@ -126,15 +158,18 @@ def _ask_tab(desk: Desk) -> tuple[Any, Any, list[Any]]:
     given = [picture, question, expand, weight]
     for event in (file.upload, file.clear):
         _on(event, desk.open, [file], opened, QUICK)
-    _on(ask.click, desk.ask, given, result, MODEL)
+    model = {**MODEL, "show_progress_on": said}  # an error hides none of the fields to mend
+    for event in (ask.click, question.submit):
+        _on(event, desk.ask, given, result, model)
     for event in (use.click, boxes.submit):
-        _on(event, desk.ask, [*given, boxes], result, MODEL)
-    drawn = _on(panels.draw, _drawn, [], [boxes], QUICK)
-    _on(drawn.success, _if_asked(desk), [*given, boxes], result, MODEL)
-    _on(expand.release, _again(desk), [picture, asked, expand, weight], result, MODEL)
-    _on(weight.input, desks.at_weight, [asked, weight], [said], AT_ONCE)
+        _on(event, desk.ask, [*given, boxes], result, model)
+    drawn = _on(panels.draw, _drawn, [boxes], [boxes], QUICK)
+    _on(drawn.success, _if_asked(desk), [*given, boxes], result, model)
+    latest = {**model, "trigger_mode": "always_last"}
+    _on(expand.change, _again(desk), [picture, asked, expand, weight], result, latest)
+    _on(weight.change, desks.at_weight, [asked, weight], [said], AT_ONCE)
     _on(attend.click, desk.attend, [asked, weight, layer], [attended, maps], MODEL)
-    _on(layer.input, desks.at_layer, [attended, layer], [maps], AT_ONCE)
+    _on(layer.change, desks.at_layer, [attended, layer], [maps], AT_ONCE)
     return file, question, opened
 
 
@@ -163,16 +198,19 @@ def _attention(layers: int) -> tuple[Any, Any, Any]:
     return attend, layer, maps
 
 
-def _drawn(event: gr.EventData) -> str:
-    return desks.box_of(getattr(event, "box", None))
+def _drawn(boxes: str, event: gr.EventData) -> str:
+    others = boxes if getattr(event, "joins", False) is True else ""
+    return desks.box_of(getattr(event, "box", None), others)
 
 
 def _if_asked(desk: Desk) -> Callable[..., Any]:
     """Answer with a box that was drawn, where there is a question; else it waits for one."""
 
     def call(picture: Any, question: str, *others: Any) -> Any:
-        blank = not question.strip()
-        return (gr.skip(),) * 5 if blank else desk.ask(picture, question, *others)
+        if question.strip():
+            return desk.ask(picture, question, *others)
+        gr.Info("Write a question, then choose 'Answer with these boxes'.")
+        return (gr.skip(),) * 5
 
     return call
 
@@ -187,11 +225,11 @@ def _browse_tab(desk: Desk, page: gr.Blocks, asks: Sequence[Any]) -> None:
     names = list(desk.browsers)
     entry = gr.State(None, time_to_live=KEPT)
     with gr.Row():
-        name = gr.Dropdown(names, value=names[0], label="Run", elem_id="run")
+        name = gr.Dropdown(names, value=names[0], label="Run", elem_id="run", scale=2)
         choices = _choices(desk.browsers[names[0]])
-        kind = gr.Radio(choices, value="all", label="Questions", elem_id="kind", scale=4)
-        number = gr.Number(1, label="Number", precision=0, minimum=1, elem_id="number")
-        total = gr.Textbox(label="Of", interactive=False, max_lines=1, elem_id="total")
+        kind = gr.Radio(choices, value="all", label="Questions", elem_id="kind", scale=12)
+        number = gr.Number(1, label="Number", precision=0, elem_id="number", min_width=80)
+        total = gr.Textbox(label="Of", interactive=False, elem_id="total", min_width=80)
     with gr.Row():
         before, after = gr.Button("Previous"), gr.Button("Next")
         take = gr.Button("Ask this one", variant="primary")
@@ -235,5 +273,7 @@ def _told(call: Callable[..., Any]) -> Callable[..., Any]:
             return call(*given)
         except CofError as error:
             raise gr.Error(safe(str(error)), print_exception=False) from None
+        except Exception as error:
+            raise gr.Error("This broke inside; the terminal of cof app says where.") from error
 
     return told

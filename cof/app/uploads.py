@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cof.errors import AnswerError, DataError, shown
-from cof.files import regular
+from cof.files import DiskError, regular
 from cof.images import load_image
 from cof.types import Box
 
@@ -49,21 +49,25 @@ def read_upload(path: str | Path, folder: Path, bounds: Bounds) -> Image:
         bounds: see there.
 
     Raises:
-        DataError: a file elsewhere, too large, or no picture.
+        DataError: a file elsewhere, too large, or no picture; it names the file as its owner does.
     """
     file = Path(path).resolve()
     if not file.is_relative_to(folder.resolve()):
         raise DataError(f"{shown(str(path))} is none of this page's uploads; choose a file again")
+    try:
+        _check_size(file, bounds)
+        return load_image(file, exif="apply", max_pixels=bounds.pixels)
+    except (DataError, DiskError, MemoryError) as error:
+        raise DataError(str(error).replace(str(file), file.name)) from None
+
+
+def _check_size(file: Path, bounds: Bounds) -> None:
     size = regular(file).stat().st_size
     if size > bounds.bytes:
         raise DataError(
             f"{file.name}: {size} bytes, the limit is {bounds.bytes}; scale the picture down, or "
             "start the page with a larger --max-megabytes"
         )
-    try:
-        return load_image(file, exif="apply", max_pixels=bounds.pixels)
-    except DataError as error:  # a visitor knows the file by its name alone
-        raise DataError(str(error).replace(str(file), file.name)) from None
 
 
 def read_boxes(text: str) -> tuple[Box, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -49,14 +50,32 @@ def app(overrides: Sequence[str], **options: Any) -> None:
     from cof.app.uploads import Bounds
 
     bounds = Bounds(options["max_megabytes"], options["max_megapixels"])
+    _check_address(options["host"], options["port"])
     with tempfile.TemporaryDirectory(prefix="cof-app-") as uploads:
         page = _page_module(Path(uploads))
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uploads are deleted then too
         browsers = _browsers(options["runs"], options["images"], bounds)
         built = _build(page, Path(uploads), bounds, browsers, overrides, options)
         where = (options["host"], options["port"], bounds, options["browser"])
         click.echo(f"{page.start(built, *where)} - Ctrl-C ends it")
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uploads are deleted then too
         built.block_thread()
+
+
+def _check_address(host: str, port: int | None) -> None:
+    """Find out before the model is loaded that nobody could listen there.
+
+    Raises:
+        ConfigError: the port is taken, or the address is none of this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port or 0), family=family).close()
+    except OSError as error:
+        where = f"{host} port {port}" if port else host
+        why = str(error.strerror).partition(" (")[0]
+        raise ConfigError(
+            f"cannot listen on {where} ({why}); choose another --port or --host"
+        ) from None
 
 
 def _page_module(uploads: Path) -> Any:
