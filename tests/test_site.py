@@ -114,6 +114,15 @@ class TestSite:
                     assert there.is_file(), f"{page.name}: {link}"
                     assert there.is_relative_to(laid_out)
 
+    def test_a_notebook_is_a_page_with_what_it_printed_and_drew(self, laid_out):
+        page = (laid_out / "examples" / "tour.ipynb.md").read_text(encoding="utf-8")
+        assert "](../cof/bench/__init__.py.md)" in page
+        for cell in TestNotebook.cells:
+            for out in cell.get("outputs", []):
+                assert "".join(out.get("text", "")).strip() in page
+                drawn = out.get("data", {}).get("image/jpeg")
+                assert drawn is None or "".join(drawn).strip() in page
+
     def test_what_the_navigation_names_is_there(self, laid_out):
         named = re.findall(r": (\S+\.md)$", (DOCS / "mkdocs.yml").read_text(), re.M)
         assert len(named) > 15
@@ -135,6 +144,7 @@ class TestSite:
         build(tmp_path / "site")
         python = (tmp_path / "site/docs/python/index.html").read_text(encoding="utf-8")
         assert "from_pretrained" in python
+        assert 'href="../site.css"' in python
         assert "no such keyword" in (tmp_path / "site/docs/errors/index.html").read_text("utf-8")
         inner = build.__globals__
 
