@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import messages
+
 import cof
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,6 +42,8 @@ NOTEBOOK = ".ipynb"
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".sh": "bash", ".json": "json", "": "text"}
 PYTHON = "docs/python.md"
 """The page made from docstrings."""
+MESSAGES = "docs/messages.md"
+"""The page made from the texts of errors."""
 
 
 def lay_out(folder: Path) -> None:
@@ -56,6 +60,7 @@ def lay_out(folder: Path) -> None:
             done.add(name)
             waiting += bring(name, folder)
     write(folder / PYTHON, python_page())
+    write(folder / MESSAGES, messages.page())
 
 
 def bring(name: str, folder: Path) -> list[str]:

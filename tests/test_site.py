@@ -1,18 +1,24 @@
 """Documents made from the code, the site, and the notebook."""
 
 import ast
+import html
 import json
 import re
 import runpy
 import shutil
+import sys
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from cof import Box, CoF
 from cof.config import plugins, schema
 from cof.config.general import SUBSET
+from cof.config.schema import resolve
 from cof.config.sections import KINDS
+from cof.errors import CofError
+from cof.images import load_image
 from cof.store.records import to_record
 from cof.types import Gated, Question, Result
 
@@ -23,7 +29,11 @@ LINK = re.compile(r"\]\(([^)#\s]+)")
 
 
 def script(name):
-    return runpy.run_path(str(ROOT / "scripts" / f"{name}.py"))
+    sys.path.insert(0, str(ROOT / "scripts"))  # as `python scripts/NAME.py` has it
+    try:
+        return runpy.run_path(str(ROOT / "scripts" / f"{name}.py"))
+    finally:
+        sys.path.pop(0)
 
 
 def rows(page):
@@ -79,6 +89,24 @@ def test_the_index_of_errors_quotes_the_code():
     quoted = [one[0].strip("`") for one in rows((DOCS / "errors.md").read_text())]
     assert len(quoted) > 20
     assert not [one for one in quoted if one not in whole]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: CoF.from_pretrained("cof-tiny", wieght=2),
+        lambda: resolve({"bench": {"name": "mme", "root": "."}, "locate": {"name": "promt"}}),
+        lambda: Box(0, 0, 0, 1),
+        lambda: load_image("nowhere.jpg"),
+    ],
+)
+def test_an_error_that_is_met_is_on_the_page_of_messages(call):
+    with pytest.raises((CofError, ValueError)) as met:
+        call()
+    page = script("messages")["page"]()
+    texts = [html.unescape(one) for one in re.findall(r"^\| <code>(.*)</code>", page, re.M)]
+    patterns = [".*".join(map(re.escape, one.split("…"))) for one in texts]
+    assert any(re.fullmatch(one, str(met.value), re.S) for one in patterns)
 
 
 def test_the_page_about_runs_names_every_key_of_a_record():
