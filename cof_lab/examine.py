@@ -48,7 +48,10 @@ def load(folder: Path) -> tuple[LlavaForConditionalGeneration, PreTrainedTokeniz
     """A transformers-layout folder, in float32."""
     from transformers import AutoTokenizer, LlavaForConditionalGeneration
 
-    model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    from cof.models.common.loading import without_bars
+
+    with without_bars():
+        model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     return model.eval(), tokenizer
 

@@ -73,10 +73,13 @@ def _half(model: LlavaForConditionalGeneration) -> dict[str, Tensor]:
 def _transformers(model: LlavaForConditionalGeneration, folder: Path) -> None:
     from transformers import LlavaForConditionalGeneration
 
+    from cof.models.common.loading import without_bars
+
     config: Any = type(model.config).from_dict(model.config.to_dict())
     clone = LlavaForConditionalGeneration(config).half()
     clone.load_state_dict(_half(model))
-    clone.save_pretrained(folder)
+    with without_bars():
+        clone.save_pretrained(folder)
     text = config.text_config
     ids = {name: getattr(text, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     write_json(folder / "generation_config.json", {**ids, "do_sample": False})

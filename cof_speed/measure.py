@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from cof.attention import NAME
+from cof.evaluate.progress import progress
 from cof.models.base import Limits
 from cof_speed.breakdown import DECODE_RATIO, Step
 from cof_speed.cases import COARSE, LONG, TWO, WEIGHTS, Case, Workload
@@ -75,13 +76,18 @@ def measure(cases: Iterable[Case], device: torch.device, rounds: int) -> list[Ti
             case.run()
     spent: dict[str, list[float]] = {case.name: [] for case in cases}
     peaks: dict[str, float] = dict.fromkeys(spent, 0.0)
-    for number in range(rounds):
-        for case in cases:
-            if case.once and number and device.type == "cuda":
-                continue
+    turns = [
+        case
+        for number in range(rounds)
+        for case in cases
+        if not (case.once and number and device.type == "cuda")
+    ]
+    with progress(len(turns), "case", "bench") as bar:
+        for case in turns:
             seconds, mib = _once(case.run, device)
             spent[case.name].append(seconds / case.questions)
             peaks[case.name] = max(peaks[case.name], mib)
+            bar.update()
     return [_timing(case, spent, peaks[case.name]) for case in cases]
 
 

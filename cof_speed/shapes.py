@@ -48,6 +48,7 @@ class WordTokenizer:
 
     def __init__(self, size: int) -> None:
         self.size = size
+        self.added_tokens_decoder: dict[int, Any] = {}  # no id of a reply is special
 
     def __call__(self, text: str, add_special_tokens: bool = True) -> Any:
         """Ids of a text's words, from 3 on."""

@@ -15,8 +15,8 @@ import runpy
 import shlex
 import sys
 import time
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +75,9 @@ def answer(session: Session, message: list[dict[str, str]], dataset: str) -> str
         raise DataError(f"{dataset}: CoF asks about one picture; this message has {kinds}")
     [path], text = parts["image"], "\n".join(parts["text"])
     read = partial(load_image, path, exif="ignore")
-    extra = {"task": dataset, "file": Path(path).name}
-    asked = Asked(f"{dataset}/{Path(path).name}", text, read, session.config.limits, extra)
+    file = "/".join(Path(path).parts[-2:])  # MME's names are unique within a category
+    extra = {"task": dataset, "file": file}
+    asked = Asked(f"{dataset}/{file}", text, read, session.config.limits, extra)
     [result] = session.ask([asked], shown=False)
     if result.cof is None:
         raise AnswerError(f"{asked.id}: {result.error}")
@@ -96,6 +97,37 @@ def alone() -> Iterator[None]:
         os.environ.update(kept)
 
 
+def builder(options: dict[str, str], theirs: list[str]) -> Callable[..., Any]:
+    """What VLMEvalKit calls for the model: built once, it calls again after a failed benchmark."""
+    config, ranks = read_arguments(options), Ranks.here()
+    if ranks.size > 1 and not config.general.name:
+        raise ConfigError("several processes: give the folder of the records a name=")
+    name = config.general.name or time.strftime("cof-records-%Y%m%d-%H%M%S")
+    records, command = Path(options.get("out", work_dir(theirs))) / name, shlex.join(sys.argv)
+
+    @cache
+    def build() -> Any:
+        with alone():
+            session = Session(config, records, command, ranks=ranks)
+        atexit.register(lambda: print(f"CoF: {session.close()}"))
+        return make_class()(session)
+
+    return lambda **_: build()
+
+
+def work_dir(theirs: list[str]) -> str:
+    """Where VLMEvalKit writes."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--work-dir", default="./outputs")
+    return os.environ.get("MMEVAL_ROOT") or parser.parse_known_args(theirs)[0].work_dir
+
+
+def with_model(theirs: list[str]) -> list[str]:
+    """Its command line, which names the model by itself or in a `--config`."""
+    given = {word.partition("=")[0] for word in theirs}
+    return theirs if given & {"--model", "--config"} else [*theirs, "--model", "cof"]
+
+
 def main() -> None:
     """Read the command line, register, run."""
     words = sys.argv[1:]
@@ -103,27 +135,12 @@ def main() -> None:
     if not split or not (Path(words[0]) / "run.py").is_file():
         raise SystemExit(f"{__doc__}\nno run.py in {words[0] if split else 'nothing'}")
     folder, theirs = Path(words[0]).resolve(), words[split:]
-    options = dict(word.partition("=")[::2] for word in words[1:split])
-    config, ranks = read_arguments(options), Ranks.here()
-    if ranks.size > 1 and not config.general.name:
-        raise ConfigError("several processes: give the folder of the records a name=")
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--work-dir", default="./outputs")
-    beside = parser.parse_known_args(theirs)[0].work_dir
-    name = config.general.name or time.strftime("cof-records-%Y%m%d-%H%M%S")
-    records = Path(options.get("out", beside)) / name
+    build = builder(dict(word.partition("=")[::2] for word in words[1:split]), theirs)
     sys.path[0] = str(folder)  # as `python run.py` has it
     from vlmeval.config import supported_VLM
 
-    def build(**_: Any) -> Any:
-        with alone():
-            session = Session(config, records, shlex.join(sys.argv), ranks=ranks)
-        atexit.register(lambda: print(f"CoF: {session.close()}"))
-        return make_class()(session)
-
     supported_VLM["cof"] = build
-    named = [] if "--model" in theirs else ["--model", "cof"]
-    sys.argv = [str(folder / "run.py"), *theirs, *named]
+    sys.argv = [str(folder / "run.py"), *with_model(theirs)]
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 

@@ -3,13 +3,14 @@
     python scripts/build_site.py OUT
 
 The documents are laid out in a temporary folder as in the repository, so that their links hold.
-What they link to comes along: documents and pictures as they are, source files as pages, folders
-as lists of the documents in them. A link that leads nowhere ends the build.
+What they link to comes along: documents and pictures as they are, notebooks and source files as
+pages, folders as lists of the documents in them. A link that leads nowhere ends the build.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -17,6 +18,9 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import messages
 
 import cof
 
@@ -28,13 +32,18 @@ FIRST = (
     "CHANGELOG.md",
     "results/README.md",
     "base_models/README.md",
+    "examples/tour.ipynb",
+    "docs/site.css",
 )
-"""Documents outside docs/ that are part of the site by themselves."""
+"""Files besides the documents of docs/ that are part of the site by themselves."""
 
 LINK = re.compile(r"(\]\()([^)#\s]+)(#[^)\s]*)?(\))")
+NOTEBOOK = ".ipynb"
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".sh": "bash", ".json": "json", "": "text"}
 PYTHON = "docs/python.md"
 """The page made from docstrings."""
+MESSAGES = "docs/messages.md"
+"""The page made from the texts of errors."""
 
 
 def lay_out(folder: Path) -> None:
@@ -51,6 +60,7 @@ def lay_out(folder: Path) -> None:
             done.add(name)
             waiting += bring(name, folder)
     write(folder / PYTHON, python_page())
+    write(folder / MESSAGES, messages.page())
 
 
 def bring(name: str, folder: Path) -> list[str]:
@@ -70,13 +80,34 @@ def bring(name: str, folder: Path) -> list[str]:
         fence = f"````{LANGUAGES[source.suffix]}\n{source.read_text(encoding='utf-8')}\n````\n"
         write(folder / f"{name}.md", f"# {name}\n\n{fence}")
         return []
-    if source.suffix == ".md":
+    if source.suffix in (".md", NOTEBOOK):
         text = source.read_text(encoding="utf-8")
-        write(folder / name, LINK.sub(lambda found: rewritten(name, found), text))
+        if source.suffix == NOTEBOOK:
+            page, text = folder / f"{name}.md", notebook(json.loads(text)["cells"])
+        else:
+            page = folder / name
+        write(page, LINK.sub(lambda found: rewritten(name, found), text))
         return list(targets(name, text))
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(source, folder / name)
     return []
+
+
+def notebook(cells: list[dict[str, Any]]) -> str:
+    """The cells of a notebook as one document, with what they printed and drew."""
+    parts = []
+    for cell in cells:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        outputs = cell.get("outputs", [])
+        if printed := "".join("".join(one.get("text", "")) for one in outputs):
+            parts.append(f"```text\n{printed.rstrip()}\n```")
+        for one in outputs:
+            for kind, drawn in one.get("data", {}).items():
+                if kind.startswith("image/"):
+                    data = "".join("".join(drawn).split())
+                    parts.append(f'<img src="data:{kind};base64,{data}" alt="figure">')
+    return "\n\n".join([*parts, ""])
 
 
 def targets(name: str, text: str) -> Iterator[str]:
@@ -102,7 +133,7 @@ def rewritten(name: str, found: re.Match[str]) -> str:
     target = ROOT / target_of(name, link)
     if target.is_dir():
         link = f"{link.rstrip('/')}/index.md"
-    elif target.suffix in LANGUAGES:
+    elif target.suffix in (*LANGUAGES, NOTEBOOK):
         link = f"{link}.md"
     return f"{before}{link}{anchor}{after}"
 
@@ -112,11 +143,12 @@ def python_page() -> str:
     parts = [
         "# Python",
         "",
-        "What `cof` exports, and what it returns; [From Python](api.md) shows it in use.",
+        "What `from cof import ...` gives, and the `Outcome` that a `CoF` returns;",
+        "[From Python](api.md) shows them in use.",
         "",
     ]
-    places = {**cof._PUBLIC, "Outcome": "cof.outcome.outcome"}
-    for name, module in sorted(places.items()):
+    places = {"CoF": "", "Outcome": "cof.outcome.outcome", **cof._PUBLIC}
+    for name, module in places.items():
         parts += [f"::: {module}.{name}", ""]
     return "\n".join(parts)
 

@@ -3,7 +3,7 @@
 # With --fast first: without the tests marked `slow`.
 set -euo pipefail
 here="$(realpath "$(dirname "${BASH_SOURCE[0]}")/..")"
-. "$here/scripts/setup.sh" requirements.txt requirements-dev.txt
+. "$here/scripts/setup.sh" requirements.txt requirements-dev.txt docs/requirements.txt
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 chosen=()
 if [[ "${1:-}" == --fast ]]; then chosen=(-m "not slow"); shift; fi

@@ -52,6 +52,7 @@ def pope_rows(root, questions):
         yield {
             **{"question": question.text.partition("\n")[0], "answer": question.reference},
             **{"image_source": Path(question.image).stem, "category": question.category},
+            "question_id": question.id.rpartition("/")[2],
             "image": (root / question.image).read_bytes(),
         }
 

@@ -282,6 +282,12 @@ def test_quoted_cells_and_line_ends_leave_pictures_in_place(tmp_path):
         assert found[0].mark == found[2].mark != found[1].mark
 
 
+def test_mini_data_that_was_not_drawn_has_the_command_that_draws_it():
+    way = "`cof data mini a/b --only MiniMME` draws it"
+    with pytest.raises(DataError, match=f"no such folder.*; {way}$"):
+        plugins.load("bench", "mme").read(mme.Config("a/b/MiniMME"))
+
+
 @pytest.mark.parametrize("name", ["mme", "pope", "mmbench", "textvqa", "gqa", "vstar", "refcoco"])
 def test_a_folder_of_something_else_says_what_is_there_and_what_helps(tmp_path, name):
     (tmp_path / "holiday").mkdir()

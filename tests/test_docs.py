@@ -280,6 +280,20 @@ def test_commands(block, ready, tmp_path):
             run(call)
 
 
+@pytest.mark.parametrize("block", [one for one in SHELL if "data mini" in one.text], ids=str)
+def test_what_a_block_draws_is_what_it_asks_about(block, ready, tmp_path):
+    drawn = []
+    for call in calls(block, tmp_path):
+        words = call.words[1:]
+        if words[:2] == ("data", "mini"):
+            drawn.append(Path(words[2]))
+        elif words[0] in ("eval", "sweep", "controls") and Path(words[1]).is_file():
+            overrides, _ = parse_settings([word for word in words[2:] if "=" in word])
+            root = Path(schema.load(words[1], overrides).bench.root)
+            assert drawn
+            assert any(root.is_relative_to(folder) for folder in drawn), f"{call}: {root}"
+
+
 @pytest.mark.parametrize("block", PYTHON, ids=str)
 def test_python(block, ready):
     """A block that is a file is a plug-in; others are run."""

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 
 import pytest
 from click.testing import CliRunner
@@ -11,6 +12,8 @@ from families import TINY, build, picture
 from cof.cli import main
 from cof.config import plugins, schema
 from cof.errors import ModelError
+from cof.harness.arguments import read_arguments
+from cof.harness.session import Asked, Session
 from cof.models.common.checkpoint import FAMILY_OF
 
 
@@ -25,6 +28,21 @@ def cof(*words):
 
 def of_qwen(folder):
     return f"model.path={folder}", "model.name=qwen_vl", "model.device=cpu"
+
+
+def test_under_another_tool_it_fails_its_own_question(qwen, tmp_path):
+    given = {"pretrained": qwen, "family": "qwen_vl", "device": "cpu", "batch_size": 2}
+    session = Session(read_arguments({**given, "max_new_tokens": 2}), tmp_path / "out")
+    limits = session.config.limits
+    asked = [
+        Asked(str(row), "What is it?", partial(picture, size), limits)
+        for row, size in enumerate([(60, 40), (1000, 3), (40, 60)])
+    ]
+    good, thin, also = session.ask(asked)
+    assert "1000 x 3 cannot be shown" in thin.error
+    assert (good.error, also.error) == ("", "")
+    assert "3 questions" in session.close()
+    assert session.notes["failed"] == 1
 
 
 @pytest.mark.parametrize("batch", [1, 4])

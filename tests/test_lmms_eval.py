@@ -1,11 +1,13 @@
 """lmms-eval's plug-in on a stand-in of its base class; test_lmms_eval_cli.py has the real one."""
 
 import importlib
+import io
 import json
 import logging
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -196,6 +198,9 @@ def test_what_cannot_be_done_is_said(plugin, asked, caplog):
         model.generate_until(requests(model, visual=lambda doc: None))
     with pytest.raises(DataError, match=r"this has 1 \(str"):
         model.generate_until(requests(model, visual=lambda doc: ["film.mp4"]))
+    damaged = partial(Image.open, io.BytesIO(b"no picture"))
+    with pytest.raises(DataError, match=r"document 0: its picture cannot be read \(cannot ident"):
+        model.generate_until(requests(model, visual=lambda doc: [damaged()]))
     with pytest.raises(DataError, match=r"a request of 2 parts.*acc_mutual_info"):
         model.loglikelihood([Request(("", "Yes"))])
     with pytest.raises(ConfigError, match="several rounds"):

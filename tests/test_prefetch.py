@@ -13,7 +13,7 @@ from cof.config import schema
 from cof.errors import DataError, RunError
 from cof.evaluate import runner
 from cof.evaluate.memory import Fitted
-from cof.evaluate.prefetch import feed
+from cof.evaluate.prefetch import ahead, feed
 from cof.evaluate.runner import run
 from cof.files import DiskError
 from cof.store.dataset import plan_batches
@@ -222,3 +222,20 @@ def test_memory_does_not_grow_with_the_number_of_questions(ask, tmp_path, monkey
         assert sum(1 for line in lines if json.loads(line)["cof"]) == total
     quarter, end = sizes[len(sizes) // 4], sizes[-1]
     assert end - quarter < 100_000, f"{(end - quarter) / (0.75 * total):.0f} bytes a question"
+
+
+def test_the_next_batch_is_loaded_while_this_one_is_asked_and_errors_come_in_order():
+    loaded = {number: threading.Event() for number in (1, 2)}
+
+    def load(number):
+        if number == 3:
+            raise DataError("the third")
+        loaded[number].set()
+        return number * 10
+
+    batches = ahead([1, 2, 3, 4], load)
+    assert next(batches) == (1, 10)
+    assert loaded[2].wait(PATIENCE)
+    assert next(batches) == (2, 20)
+    with pytest.raises(DataError, match="the third"):
+        next(batches)

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from click.testing import CliRunner
+from committed import ROOT
 
 from cof.cli import main
 from cof.evaluate import progress as module
@@ -136,3 +137,10 @@ def test_a_run_in_a_log_has_one_line_and_no_carriage_return(config):
     done = cof(config, "bench.limit=1")
     assert "\r" not in done.stderr
     assert re.search(r"^mine: 2 of 2 questions in \d+ s$", done.stderr, re.M)
+
+
+def test_transformers_own_bars_stay_out_of_a_log(tmp_path):
+    words = ["tiny", "export", str(ROOT / "base_models" / "cof-tiny"), str(tmp_path / "out")]
+    done = CliRunner().invoke(main, words)
+    assert done.stdout.endswith(" MB\n")
+    assert not done.stderr

@@ -1,18 +1,24 @@
 """Documents made from the code, the site, and the notebook."""
 
 import ast
+import html
 import json
 import re
 import runpy
 import shutil
+import sys
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from cof import Box, CoF
 from cof.config import plugins, schema
 from cof.config.general import SUBSET
+from cof.config.schema import resolve
 from cof.config.sections import KINDS
+from cof.errors import CofError
+from cof.images import load_image
 from cof.store.records import to_record
 from cof.types import Gated, Question, Result
 
@@ -23,7 +29,11 @@ LINK = re.compile(r"\]\(([^)#\s]+)")
 
 
 def script(name):
-    return runpy.run_path(str(ROOT / "scripts" / f"{name}.py"))
+    sys.path.insert(0, str(ROOT / "scripts"))  # as `python scripts/NAME.py` has it
+    try:
+        return runpy.run_path(str(ROOT / "scripts" / f"{name}.py"))
+    finally:
+        sys.path.pop(0)
 
 
 def rows(page):
@@ -81,6 +91,24 @@ def test_the_index_of_errors_quotes_the_code():
     assert not [one for one in quoted if one not in whole]
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: CoF.from_pretrained("cof-tiny", wieght=2),
+        lambda: resolve({"bench": {"name": "mme", "root": "."}, "locate": {"name": "promt"}}),
+        lambda: Box(0, 0, 0, 1),
+        lambda: load_image("nowhere.jpg"),
+    ],
+)
+def test_an_error_that_is_met_is_on_the_page_of_messages(call):
+    with pytest.raises((CofError, ValueError)) as met:
+        call()
+    page = script("messages")["page"]()
+    texts = [html.unescape(one) for one in re.findall(r"^\| <code>(.*)</code>", page, re.M)]
+    patterns = [".*".join(map(re.escape, one.split("…"))) for one in texts]
+    assert any(re.fullmatch(one, str(met.value), re.S) for one in patterns)
+
+
 def test_the_page_about_runs_names_every_key_of_a_record():
     part = (DOCS / "read_a_run.md").read_text().split("## A record")[1]
     told = {name for one in rows(part) for name in re.findall(r"`(\w+)`", one[0])}
@@ -114,6 +142,15 @@ class TestSite:
                     assert there.is_file(), f"{page.name}: {link}"
                     assert there.is_relative_to(laid_out)
 
+    def test_a_notebook_is_a_page_with_what_it_printed_and_drew(self, laid_out):
+        page = (laid_out / "examples" / "tour.ipynb.md").read_text(encoding="utf-8")
+        assert "](../cof/bench/__init__.py.md)" in page
+        for cell in TestNotebook.cells:
+            for out in cell.get("outputs", []):
+                assert "".join(out.get("text", "")).strip() in page
+                drawn = out.get("data", {}).get("image/jpeg")
+                assert drawn is None or "".join(drawn).strip() in page
+
     def test_what_the_navigation_names_is_there(self, laid_out):
         named = re.findall(r": (\S+\.md)$", (DOCS / "mkdocs.yml").read_text(), re.M)
         assert len(named) > 15
@@ -135,6 +172,7 @@ class TestSite:
         build(tmp_path / "site")
         python = (tmp_path / "site/docs/python/index.html").read_text(encoding="utf-8")
         assert "from_pretrained" in python
+        assert 'href="../site.css"' in python
         assert "no such keyword" in (tmp_path / "site/docs/errors/index.html").read_text("utf-8")
         inner = build.__globals__
 

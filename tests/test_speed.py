@@ -134,7 +134,7 @@ def test_command_prints_json_and_fails_on_a_missed_bar(monkeypatch):
     monkeypatch.setitem(shapes.SHAPES, "nano", NANO)
     command = ["bench", "--shape", "nano", "--batch", "2", "--rounds", "1", "--device", "cpu"]
     result = CliRunner().invoke(main, [*command, "--json"])
-    said = json.loads(result.output)
+    said = json.loads(result.stdout)
     assert {"name", "value", "limit", "met"} == set(said["bars"][0])
     names = [step["name"].split(",")[0] for step in said["breakdown"]]
     assert names[:3] == ["preprocess", "look", "tower"]
@@ -143,8 +143,8 @@ def test_command_prints_json_and_fails_on_a_missed_bar(monkeypatch):
     monkeypatch.setattr(measure.Bar, "met", property(lambda self: False))
     printed = CliRunner().invoke(main, command)
     assert printed.exit_code == 1
-    assert re.search(r"\ndecode +-?\d+\.\d\d  ms a token of 2 replies\n", printed.output)
-    assert re.search(r"\nhost gaps of prefill and decode +n/a  share of the time", printed.output)
+    assert re.search(r"\ndecode +-?\d+\.\d\d  ms a token of 2 replies\n", printed.stdout)
+    assert re.search(r"\nhost gaps of prefill and decode +n/a  share of the time", printed.stdout)
 
 
 def test_an_unknown_shape_is_named():

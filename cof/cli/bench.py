@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cof.cli._options import COUNT
+from cof.cli._options import COUNT, quiet
 
 if TYPE_CHECKING:
     from cof.models.common.graphs import Decode
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     help="Captured decode steps or the eager loop; auto is graph on CUDA.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@quiet
 def bench(
     shape: str,
     model: str | None,

@@ -165,6 +165,7 @@ def lab(
 @click.option("--seed", type=SEED, default=401, show_default=True, help="Of the scenes.")
 @click.option("--pages-only", is_flag=True, help="The tables again, from OUT's records.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.")
+@quiet
 def methods(
     checkpoint: Path,
     out: Path,

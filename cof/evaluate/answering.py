@@ -111,9 +111,9 @@ def answer_all(
         contextlib.closing(feed(todo, pictures(config), config.general.workers, load)) as fed,
     ):
         for batch, images in fed:
-            answered = _answer(ask, batch, len(cells), images)
+            found = answered(ask, batch, len(cells), images)
             seal()
-            for cell, there, results in zip(cells, known, answered, strict=True):
+            for cell, there, results in zip(cells, known, found, strict=True):
                 _write(cell, batch, results, there, strict)
             bar.update(len(batch))
     seal()
@@ -159,7 +159,7 @@ def open_image(pipeline: CoF, exif: Exif, path: Path | Member) -> Prepared:
         raise RunError(f"image {str(path)!r} cannot be made ready for the model ({why})") from error
 
 
-def _answer(
+def answered(
     ask: Ask, batch: PlannedBatch, cells: int, images: Sequence[Prepared | DataError]
 ) -> list[list[Result]]:
     """For each cell one result a question; an image that cannot be shown fails its own alone."""
@@ -171,8 +171,8 @@ def _answer(
         else:
             pictures[index] = image
     asked = [question for index, question in batch if index in pictures]
-    answered = ask(asked, list(pictures.values())) if asked else [[]] * cells
-    by_index = [failed | dict(zip(pictures, results, strict=True)) for results in answered]
+    found = ask(asked, list(pictures.values())) if asked else [[]] * cells
+    by_index = [failed | dict(zip(pictures, results, strict=True)) for results in found]
     return [[results[index] for index, _ in batch] for results in by_index]
 
 

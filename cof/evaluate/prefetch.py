@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +14,9 @@ from cof.files import Folder, Member
 from cof.store.dataset import PlannedBatch
 
 _T = TypeVar("_T")
-"""An image as `load` gives it."""
+"""An image, or a batch of them, as `load` gives it."""
+
+_S = TypeVar("_S")
 
 _Pending = dict[str, Future[Any]]
 
@@ -52,6 +54,22 @@ def feed(
                 yield _opened(*waiting.popleft())
         while waiting:
             yield _opened(*waiting.popleft())
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def ahead(batches: Iterable[_S], load: Callable[[_S], _T]) -> Generator[tuple[_S, _T]]:
+    """Each batch with what is loaded for it, in order; one thread loads the next meanwhile."""
+    pool = ThreadPoolExecutor(1, thread_name_prefix="images")
+    waiting: deque[tuple[_S, Future[_T]]] = deque()
+    try:
+        for batch in batches:
+            waiting.append((batch, pool.submit(load, batch)))
+            if len(waiting) > 1:
+                first, loaded = waiting.popleft()
+                yield first, loaded.result()
+        for last, loaded in waiting:
+            yield last, loaded.result()
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -8,12 +8,14 @@
 
 Of several processes each has its own records-<rank>.jsonl and noted-<rank>.json.
 
-Each question carries its own limits, since in other tools the benchmark chooses them. Pictures come
-decoded, one a question: equal pixels within a batch are seen by the model once.
+Each question carries its own limits, since in other tools the benchmark chooses them. Each has a
+picture of its own, opened while the model works on the batch before: equal pixels within a batch
+are seen by the model once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,13 +25,15 @@ from typing import TYPE_CHECKING, Any
 
 from cof.config.identity import content_hash
 from cof.config.schema import RunConfig
-from cof.errors import AnswerError, ConfigError, RunError
+from cof.errors import AnswerError, ConfigError, DataError, RunError
+from cof.evaluate.answering import answered
 from cof.evaluate.memory import Fitted
+from cof.evaluate.prefetch import ahead
 from cof.evaluate.progress import progress
 from cof.evaluate.runner import build_pipeline
 from cof.models.base import Limits
 from cof.store import manifest, origin
-from cof.store.dataset import batch_limit
+from cof.store.dataset import PlannedBatch, batch_limit
 from cof.store.folder import MANIFEST, RunFolder
 from cof.store.launch import Ranks
 from cof.store.records import to_record
@@ -60,21 +64,11 @@ class Asked:
     limits: Limits
     extra: Mapping[str, Any] = field(default_factory=dict)
 
-
-@dataclass(frozen=True)
-class Told:
-    """A question with its picture, opened."""
-
-    question: Question
-    image: Image
-
-    @classmethod
-    def of(cls, asked: Asked) -> Told:
-        """Open the picture; the record knows it by its pixels."""
-        image = asked.open()
+    def told(self) -> tuple[Question, Image]:
+        """As the pipeline takes it, and its picture; the record knows that by its pixels."""
+        image = self.open()
         name = f"pixels-{digest(image)[:16]}"
-        group = str(asked.extra.get("task", ""))
-        return cls(Question(asked.id, name, asked.text, category=group), image)
+        return Question(self.id, name, self.text, category=str(self.extra.get("task", ""))), image
 
 
 class Session:
@@ -134,12 +128,17 @@ class Session:
             RunError: with `strict`, a question failed; or not even one fits into memory.
         """
         results: dict[int, Result] = {}
+        batches = [[(row, asked[row]) for row in rows] for rows in self._batches(asked)]
         shown = shown and self.folder.ranks.leads
-        with progress(len(asked), "question", "CoF", shown=shown) as bar:
-            for rows in self._batches(asked):
-                told = [Told.of(asked[row]) for row in rows]
-                found = self._answer(told, asked[rows[0]].limits)
-                self._keep([asked[row] for row in rows], found)
+        with (
+            progress(len(asked), "question", "CoF", shown=shown) as bar,
+            contextlib.closing(ahead(batches, self._opened)) as opened,
+        ):
+            for batch, (questions, images) in opened:
+                rows, of = zip(*batch, strict=True)
+                plan = tuple(zip(rows, questions, strict=True))
+                found = self._answer(plan, images, of[0].limits)
+                self._keep(of, found)
                 results |= dict(zip(rows, found, strict=True))
                 bar.update(len(rows))
         return [results[row] for row in range(len(asked))]
@@ -153,14 +152,14 @@ class Session:
         from cof.batch import Batch
         from cof.stages import refine
 
-        told, pipeline = Told.of(asked), self._pipeline(asked.limits)
-        [outcome] = pipeline([told.image], [told.question.text])
-        result = replace(outcome.result, question=told.question)
+        (question, image), pipeline = asked.told(), self._pipeline(asked.limits)
+        [outcome] = pipeline([image], [question.text])
+        result = replace(outcome.result, question=question)
         self._keep([asked], [result])
         if result.error:
             return result, [Answer("", error=result.error)] * len(texts)
-        options = [replace(told.question, options=(text,), choose=True) for text in texts]
-        batch = Batch.of(self.pipeline.model, options, [told.image] * len(texts), asked.limits)
+        options = [replace(question, options=(text,), choose=True) for text in texts]
+        batch = Batch.of(self.pipeline.model, options, [image] * len(texts), asked.limits)
         [weighed] = refine(batch, [[outcome.focus] * len(texts)], [pipeline.settings.refine])
         return result, weighed
 
@@ -188,16 +187,36 @@ class Session:
         settings = replace(self.pipeline.settings, limits=limits)
         return CoF(self.pipeline.model, settings, self.pipeline.cache)
 
-    def _answer(self, told: Sequence[Told], limits: Limits) -> list[Result]:
+    def _opened(
+        self, batch: Sequence[tuple[int, Asked]]
+    ) -> tuple[list[Question], list[Prepared | DataError]]:
+        """Questions of a batch, and their pictures, ready for the model; equal ones are one object.
+
+        A picture that the model cannot be shown is the reason in its place.
+        """
+        told = [asked.told() for _, asked in batch]
+        ready: dict[str, Prepared | DataError] = {}
+        for question, image in told:
+            if question.image not in ready:
+                ready[question.image] = self._prepared(image)
+        return [question for question, _ in told], [ready[one.image] for one, _ in told]
+
+    def _prepared(self, image: Image) -> Prepared | DataError:
+        try:
+            return self.pipeline.prepare(image)
+        except DataError as error:
+            return error
+
+    def _answer(
+        self, batch: PlannedBatch, images: Sequence[Prepared | DataError], limits: Limits
+    ) -> list[Result]:
         pipeline = self._pipeline(limits)
 
-        def ask(questions: Sequence[Question], images: Sequence[Prepared]) -> list[list[Result]]:
-            return [pipeline.answer_batch(questions, images)]
+        def ask(questions: Sequence[Question], pictures: Sequence[Prepared]) -> list[list[Result]]:
+            return [pipeline.answer_batch(questions, pictures)]
 
-        images = shared([one.image for one in told])
-        ready = {id(image): pipeline.prepare(image) for image in images}
         fits = Fitted(ask, self._fits, self.config.general.batch_size == "auto", self._shrink)
-        return fits([one.question for one in told], [ready[id(image)] for image in images])[0]
+        return answered(fits, batch, 1, images)[0]
 
     def _shrink(self, size: int) -> None:
         self._fits = size
@@ -227,9 +246,3 @@ def digest(image: Image) -> str:
     seen = hashlib.sha256(f"{image.mode}{image.size}".encode())
     seen.update(image.tobytes())
     return seen.hexdigest()
-
-
-def shared(images: Sequence[Image]) -> list[Image]:
-    """The pictures, with one object for equal pixels."""
-    first: dict[str, Image] = {}
-    return [first.setdefault(digest(image), image) for image in images]

@@ -194,6 +194,7 @@ def unknown(name: str, root: str, looked: str) -> DataError:
         names = sorted(f"{one.name}/" if one.is_dir() else one.name for one in path.iterdir())
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         state = f"holds {', '.join(map(cut, names[:_SHOWN])) or 'nothing'}{more}"
-    return DataError(
-        f"{root}: {state}; looked for {looked}; `cof data fetch {name} FOLDER` gets it"
-    )
+    mini = path.name.startswith("Mini")  # as `cof data mini` names them
+    draws = f"`cof data mini {path.parent} --only {path.name}` draws it"
+    way = draws if mini else f"`cof data fetch {name} FOLDER` gets it"
+    return DataError(f"{root}: {state}; looked for {looked}; {way}")

@@ -103,10 +103,14 @@ def picture(
     """The one picture of a document.
 
     Raises:
-        DataError: it has none, several, or something else, such as a video.
+        DataError: it has none, several, or something else, such as a video; or it is damaged.
     """
     task, split, document = place
-    found = list(visual(documents[task][split][document]) or ())
+    try:
+        found = list(visual(documents[task][split][document]) or ())
+    except OSError as error:  # Pillow's, of a file that is no picture, or cut off
+        said = f"task {task}, document {document}: its picture cannot be read ({error})"
+        raise DataError(said) from error
     if len(found) != 1 or not isinstance(found[0], Image.Image):
         kinds = ", ".join(type(one).__name__ for one in found[:4]) or "none"
         raise DataError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any, Literal
@@ -16,6 +18,18 @@ from cof.models.common.checkpoint import Checkpoint
 
 Quantization = Literal["bnb4", "bnb8"]
 """How weights are quantised while they are loaded: by bitsandbytes, to 4 bits (NF4) or 8."""
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Transformers draws no bars of its own inside; in a log they are one endless line."""
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if bars:
+            logging.enable_progress_bar()
 
 
 def load_transformers(
@@ -35,18 +49,15 @@ def load_transformers(
         quantization: None leaves the weights as they are.
     """
     more = {} if quantization is None else _quantizing(quantization, dtype)
-    folder, bars = checkpoint.folder, logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    folder = checkpoint.folder
     try:
-        loaded: Any = kind.from_pretrained(
-            folder, dtype=dtype, device_map=device_map, output_loading_info=True, **more
-        )
+        with without_bars():
+            loaded: Any = kind.from_pretrained(
+                folder, dtype=dtype, device_map=device_map, output_loading_info=True, **more
+            )
         network, said = loaded  # the library's annotation knows the network alone
     except (OSError, RuntimeError, ValueError, ImportError, SafetensorError) as error:
         raise ModelError(f"{folder}: cannot be loaded ({str(error).splitlines()[0]})") from error
-    finally:
-        if bars:
-            logging.enable_progress_bar()
     wrong = {kind: said[kind] for kind in ("missing_keys", "mismatched_keys") if said[kind]}
     if wrong:
         raise ModelError(f"{folder}: weights do not fit the config: {wrong}")
