@@ -114,7 +114,10 @@ def start(page: gr.Blocks, host: str, port: int | None, bounds: Bounds, browser:
 def launch_options(host: str, port: int | None, bounds: Bounds) -> dict[str, Any]:
     """What `launch` is told: no share, no file of the disk but uploads, nothing from the net."""
     hosts = LOOPBACK if host in LOOPBACK else ()
-    fonts = {"font": ("system-ui", "sans-serif"), "font_mono": ("ui-monospace", "monospace")}
+    fonts: dict[str, Any] = {
+        "font": ("system-ui", "sans-serif"),
+        "font_mono": ("ui-monospace", "monospace"),
+    }
     return {
         "server_name": host,
         "server_port": port,
