@@ -206,7 +206,7 @@ def test_cells_may_be_as_long_as_any_system_lets_them(root, rows, monkeypatch):
         ({"B": ""}, "row 2000007 lacks its question or options"),
         ({"question": ""}, "row 2000007 lacks its question or options"),
         ({"index": "seven"}, "index 'seven' is no number"),
-        ({"index": 7}, "mmbench_dev_20230712.tsv: 7 occurs twice"),
+        ({"index": 7}, "mmbench_dev_20230712.tsv:7: index '7' occurs twice"),
     ],
 )
 def test_a_broken_table_is_refused_by_row(root, rows, cells, message):
@@ -253,7 +253,7 @@ def test_what_is_no_table_is_refused(tmp_path):
     with pytest.raises(DataError, match="holds nothing; looked for mmbench"):
         questions_of(tmp_path)
     (tmp_path / NAME).write_text("a\tb\n1\t2\n")
-    with pytest.raises(DataError, match="not an MMBench table"):
+    with pytest.raises(DataError, match="has the columns a, b; looked for index, question"):
         questions_of(tmp_path)
 
 

@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cof.bench.common.answers import Answers, Given, Said, llava_answer, match_answers
-from cof.bench.common.containers import Found, Held, held, id_boxes, shards, tsv, unknown
+from cof.bench.common.containers import Found, Held, Reader, held, id_boxes
 from cof.bench.common.files import read_json_rows, write_jsonl, write_text
+from cof.bench.common.finding import tables
 from cof.bench.common.rows import Row
 from cof.bench.common.tables import Entry
 from cof.bench.common.tally import Mark, Part, Tally, all_right, left_out, number_of, scored, sizes
@@ -79,18 +80,13 @@ def pictures(config: Config) -> Folder:
 
 
 def _held(config: Config) -> Held:
-    tables = shards(config.root, r"(^|/)image$") or tsv(config.root, "HallusionBench")
-    if not tables:
-        looked = f"{FILE}, image-*.parquet, HallusionBench.tsv"
-        raise unknown("hallusionbench", config.root, looked)
-    return held(_from_rows, config, tables)
+    looked = f"{FILE}, image-*.parquet, HallusionBench.tsv"
+    return held(_READER, config, tables("hallusionbench", config.root, looked, [r"(^|/)image$"]))
 
 
 def _from_rows(rows: Iterable[Entry], config: Config) -> Iterator[Found]:
     """Of the release's columns, or of VLMEvalKit's, which has them in its index."""
     for row in rows:
-        if row.picture is None:
-            continue
         cells = dict(row.cells)
         if "set_id" not in cells:
             parts = row.text("index").split("_")
@@ -98,7 +94,11 @@ def _from_rows(rows: Iterable[Entry], config: Config) -> Iterator[Found]:
                 raise DataError(f"{row.where}: index {shown('_'.join(parts))}, expected six parts")
             cells |= dict(zip(_PARTS, parts, strict=True))
         cells.setdefault("gt_answer", cells.get("answer"))
-        yield _question(Row(cells, row.where)), row.picture
+        if str(cells.get("visual_input")) != "0":
+            yield _question(Row(cells, row.where)), row.picture
+
+
+_READER = Reader("hallusionbench", _from_rows, ("set_id|index", "question", "gt_answer|answer"))
 
 
 def _question(row: Row) -> Question:

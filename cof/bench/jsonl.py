@@ -36,8 +36,8 @@ from cof.bench.common.answers import (
     unique,
 )
 from cof.bench.common.choice import LETTERS, UNRESOLVED, Extract, ask, extract
-from cof.bench.common.containers import folder_of, unknown
 from cof.bench.common.files import read_jsonl, write_jsonl
+from cof.bench.common.finding import folder_of, unknown
 from cof.bench.common.rows import Row
 from cof.bench.common.tally import Mark, Part, Tally, added, scored
 from cof.bench.common.vqa_words import soft_accuracy

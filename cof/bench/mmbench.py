@@ -18,8 +18,9 @@ from cof.bench._mmbench_table import COLUMNS as COLUMNS  # for those who write s
 from cof.bench._mmbench_table import ROTATION
 from cof.bench.common.answers import Answers, Said, with_boxes
 from cof.bench.common.choice import UNRESOLVED, Extract, disputed, extract
-from cof.bench.common.containers import Found, Held, folder_of, held
+from cof.bench.common.containers import Found, Held, Reader, held
 from cof.bench.common.files import write_jsonl
+from cof.bench.common.finding import folder_of
 from cof.bench.common.tables import Entry
 from cof.bench.common.tally import Mark, Part, Tally, scored
 from cof.errors import ConfigError
@@ -86,7 +87,7 @@ def pictures(config: Config) -> Folder:
 
 def _held(config: Config) -> Held:
     tables = _mmbench_files.tables(config.root, config.file)
-    return held(_from_rows, replace(config, file=str(tables[0])), tables, look=True)
+    return held(_READER, replace(config, file=str(tables[0])), tables)
 
 
 def _from_rows(rows: Iterable[Entry], config: Config) -> Iterator[Found]:
@@ -101,6 +102,9 @@ def _from_rows(rows: Iterable[Entry], config: Config) -> Iterator[Found]:
         image = f"{folder}/{names[line.index]}"
         for question in _mmbench_files.questions(line, image, config.rotate, chinese):
             yield question, line.picture
+
+
+_READER = Reader("mmbench", _from_rows, ("index", "question", "A", "B"), look=True)
 
 
 def expected(config: Config) -> dict[str, tuple[int, ...]]:

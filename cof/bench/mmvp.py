@@ -19,8 +19,9 @@ from typing import Any
 from cof.bench.common import lettered
 from cof.bench.common.answers import Answers, Said
 from cof.bench.common.choice import LETTERS, Extract
-from cof.bench.common.containers import Found, Held, held, id_boxes, shards, tsv, unknown
+from cof.bench.common.containers import Found, Held, Reader, held, id_boxes
 from cof.bench.common.files import read_text, write_jsonl
+from cof.bench.common.finding import tables
 from cof.bench.common.lettered import credit as credit  # the module's own
 from cof.bench.common.rows import whole_number
 from cof.bench.common.tables import Entry
@@ -43,8 +44,7 @@ class Config:
     Attributes:
         root: the release, Questions.csv and the folder of images; parquet files of the same columns
             and an image (lmms-lab-eval/MMVP, which corrects labels, lmms-eval#1018; the authors'
-            own parquet has images alone); or VLMEvalKit's MMVP.tsv, of which, from memory, the
-            rows 2k and 2k+1 are taken for a pair.
+            own parquet has images alone); or VLMEvalKit's MMVP.tsv.
         images: folder of the release's images.
         extract: how options are read from answers, see `cof.bench.common.choice`.
     """
@@ -78,10 +78,9 @@ def pictures(config: Config) -> Folder:
 
 
 def _held(config: Config) -> Held:
-    tables = shards(config.root, "test$", "train$") or tsv(config.root, "MMVP")
-    if not tables:
-        raise unknown("mmvp", config.root, f"{FILE}, *.parquet, MMVP.tsv")
-    return held(_from_rows, config, tables)
+    looked = f"{FILE}, *.parquet, MMVP.tsv"
+    found = tables("mmvp", config.root, looked, ["test$", "train$"])
+    return held(_HUB if found[0].suffix == ".parquet" else _TSV, config, found)
 
 
 def _csv(file: Path) -> Iterator[Entry]:
@@ -99,13 +98,28 @@ def _released(row: Entry, images: str) -> Question:
     return _question(row, "Question", number, options, row.text("Correct Answer"), images)
 
 
-def _from_rows(rows: Iterable[Entry], config: Config) -> Iterator[Found]:
-    for number, row in enumerate(rows, start=1):
-        if "Options" in row.cells:
-            yield _released(row, config.images), row.picture
-            continue
+def _from_hub(rows: Iterable[Entry], config: Config) -> Iterator[Found]:
+    for row in rows:
+        yield _released(row, config.images), row.picture
+
+
+def _from_tsv(rows: Iterable[Entry], config: Config) -> Iterator[Found]:
+    """Two by two in the order of their `index`, as VLMEvalKit's `report_acc_MMVP` pairs them, which
+    also wants one question of both.
+    """
+    order = sorted(rows, key=lambda row: whole_number(row.text("index"), "index", row.where))
+    for first, second in zip(order[::2], order[1::2], strict=False):
+        if first.text("question") != second.text("question"):
+            raise DataError(f"{second.where}: asks another question than its pair's first row")
+    for number, row in enumerate(order, start=1):
         options, answer = lettered.options_of(row), row.text("answer")
+        if len(options) != 2:
+            raise DataError(f"{row.where}: options {shown(options)}, expected two")
         yield _question(row, "question", number, options, answer, config.images), row.picture
+
+
+_HUB = Reader("mmvp", _from_hub, ("Index", "Question", "Options", "Correct Answer"))
+_TSV = Reader("mmvp", _from_tsv, ("index", "question", "A", "B", "answer"))
 
 
 def _question(

@@ -29,8 +29,9 @@ from cof.bench.common.answers import (
     unique,
     with_boxes,
 )
-from cof.bench.common.containers import Held, folder_of, held, with_llava
+from cof.bench.common.containers import Held, held
 from cof.bench.common.files import read_jsonl, write_jsonl
+from cof.bench.common.finding import folder_of, with_llava
 from cof.bench.common.rows import Row
 from cof.bench.common.tally import Mark, Part, Tally, scored
 from cof.bench.common.yes_no import PARSERS
@@ -102,7 +103,7 @@ def _own(config: Config) -> dict[str, list[Question]] | None:
 
 def _held(config: Config) -> Held:
     tables = _pope_files.tables(config.root, config.source)
-    return held(_pope_files.from_rows, config, tables)
+    return held(_pope_files.READER, config, tables)
 
 
 def _region_key(row: Row) -> tuple[str, str]:

@@ -9,6 +9,7 @@ IMG-Accuracy, which is what this is.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,9 @@ from typing import Any
 from cof.bench.common import lettered
 from cof.bench.common.answers import Answers, Said
 from cof.bench.common.choice import LETTERS, Extract
-from cof.bench.common.containers import Found, Held, held, id_boxes, shards, tsv, unknown
+from cof.bench.common.containers import Found, Held, Reader, held, id_boxes
 from cof.bench.common.files import read_json
+from cof.bench.common.finding import tables
 from cof.bench.common.lettered import export as export  # the module's own
 from cof.bench.common.lettered import table as table
 from cof.bench.common.rows import Row, inside
@@ -86,12 +88,11 @@ def _problems(config: Config) -> Iterator[Entry]:
 
 
 def _held(config: Config) -> Held:
-    pattern = rf"(^|/){config.split}$"
-    tables = shards(config.root, rf"ScienceQA-IMG/{config.split}$", pattern)
-    tables = tables or tsv(config.root, "ScienceQA_TEST")
-    if not tables:
-        raise unknown("scienceqa", config.root, f"{FILES[0]}, *.parquet, ScienceQA_TEST.tsv")
-    return held(_from_rows, config, tables)
+    split = re.escape(config.split)
+    named = f"ScienceQA_{config.split.upper().removesuffix('IDATION')}"  # TEST, VAL
+    looked = f"{FILES[0]}, *.parquet, {named}.tsv"
+    wanted = (rf"ScienceQA-IMG/{split}$", rf"(^|/){split}$")
+    return held(_READER, config, tables("scienceqa", config.root, looked, wanted, named))
 
 
 def _from_rows(rows: Iterable[Entry], config: Config) -> Iterator[Found]:
@@ -111,6 +112,9 @@ def _from_rows(rows: Iterable[Entry], config: Config) -> Iterator[Found]:
         hint = row.text("hint")
         context = f"Context: {hint}" if hint and hint != "nan" else ""
         yield lettered.lettered(bare, options, context), row.picture
+
+
+_READER = Reader("scienceqa", _from_rows, ("question", "choices|A", "answer"))
 
 
 def _answered(row: Entry) -> tuple[list[str], str]:

@@ -22,8 +22,9 @@ from cof.bench.common.answers import (
     match_answers,
     reworded,
 )
-from cof.bench.common.containers import Found, Held, held, shards, unknown, with_llava
+from cof.bench.common.containers import Found, Held, Reader, held
 from cof.bench.common.files import read_json, read_json_rows, read_jsonl, write_jsonl, write_text
+from cof.bench.common.finding import shards, unknown, with_llava
 from cof.bench.common.rows import Row, inside
 from cof.bench.common.tables import Entry
 from cof.bench.common.tally import Mark, Part, Tally, added, scored
@@ -90,16 +91,19 @@ def _annotated(config: Config) -> list[Question]:
 
 
 def _held(config: Config) -> Held:
-    tables = shards(config.root, r"(^|/)val(idation)?$")
+    tables = shards("textvqa", config.root, r"(^|/)val(idation)?$")
     if not tables:
         raise unknown("textvqa", config.root, f"{config.file}, *.parquet")
-    return held(_from_rows, config, tables)
+    return held(_READER, config, tables)
 
 
 def _from_rows(rows: Iterable[Entry], config: Config) -> Iterator[Found]:
     """The questions of lmms-lab's table, whose columns are the annotation file's keys."""
     for row in rows:
         yield _question(row.row, config.images), row.picture
+
+
+_READER = Reader("textvqa", _from_rows, ("question_id", "image_id", "question"))
 
 
 def expected(config: Config) -> dict[str, tuple[int, ...]]:

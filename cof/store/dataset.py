@@ -12,7 +12,8 @@ from types import ModuleType
 from typing import Any, Literal
 
 from cof import prompts
-from cof.bench.common.containers import folder_of, places
+from cof.bench.common.containers import places
+from cof.bench.common.finding import folder_of
 from cof.config import plugins
 from cof.config.build import build
 from cof.config.general import SUBSET

@@ -1,4 +1,4 @@
-"""Parquet tables of the Hub: pictures as {bytes, path} in a column, or as base64, read in pieces."""
+"""Parquet tables of the Hub: pictures in a column, {bytes, path} or base64, read in pieces."""
 
 from __future__ import annotations
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from cof.bench.common.containers import folder_of, places
+from cof.bench.common.containers import places
 from cof.bench.common.files import file_of, read_json
+from cof.bench.common.finding import folder_of
 from cof.bench.common.rows import Row, inside
 from cof.errors import DataError
 from cof.files import Folder
