@@ -148,8 +148,6 @@ def _of_groups(metrics: Mapping[str, Any]) -> list[str]:
         lines.append(f"{name}: {plural(lost, 'group')} with a question missing left out{none}")
     if metrics.get("unchecked_groups"):
         lines.append("the benchmark's folder cannot be read: groups are taken for complete")
-    if metrics.get("unanswered") and "circular_right" in metrics:  # published groups differ in size
-        lines.append("circular: a question that lacks rows is judged by those that are there")
     return lines
 
 

@@ -118,8 +118,8 @@ class MayHave(Protocol):
         """What stands for the answer where the coarse stage is scored (RefCOCO)."""
 
     @property
-    def KNOWN_MD5(self) -> Mapping[str, str]:  # noqa: N802
-        """File name -> MD5, for `cof data check`."""
+    def KNOWN_MD5(self) -> Mapping[str, tuple[str, ...]]:  # noqa: N802
+        """File name -> the MD5 of each of its versions, for `cof data check`."""
 
 
 if TYPE_CHECKING:

@@ -36,6 +36,7 @@ from cof.types import Question
 
 VERSION = "1"
 SOURCE = "github.com/tianyi-lab/HallusionBench (HallusionBench.json, hallusion_bench.zip)"
+KNOWN_MD5 = {"HallusionBench.tsv": ("0c23ac0dc9ef46832d7a24504f2a0c7c",)}
 FILE = "HallusionBench.json"
 
 _PARTS = ("category", "subcategory", "visual_input", "set_id", "figure_id", "question_id")
@@ -120,9 +121,8 @@ def _question(row: Row) -> Question:
 
 def _image(row: Row) -> str:
     """The release's `filename` from VD/ or VS/ on; VLMEvalKit's table has none, but the numbers."""
-    if not row.values.get("filename"):
-        return ""
-    return row.inside("filename").removeprefix("./").removeprefix("hallusion_bench/")
+    name = row.inside("filename") if row.values.get("filename") else ""
+    return name.removeprefix("./").removeprefix("hallusion_bench/")
 
 
 _TRUTHS = {"0": "no", "1": "yes", "no": "no", "yes": "yes"}

@@ -31,10 +31,10 @@ from cof.types import Question
 VERSION = "1"
 SOURCE = "huggingface.co/datasets/DreamMr/HR-Bench (hr_bench_4k.tsv, hr_bench_8k.tsv, or parquet)"
 KNOWN_MD5 = {
-    "hr_bench_4k.tsv": "f6b041b03d49543494b8a56d2e35be65",
-    "hr_bench_8k.tsv": "274c9c7f89329b804a4723178a00219c",
-    "HRBench4K.tsv": "f6b041b03d49543494b8a56d2e35be65",
-    "HRBench8K.tsv": "274c9c7f89329b804a4723178a00219c",
+    "hr_bench_4k.tsv": ("f6b041b03d49543494b8a56d2e35be65",),
+    "hr_bench_8k.tsv": ("274c9c7f89329b804a4723178a00219c",),
+    "HRBench4K.tsv": ("f6b041b03d49543494b8a56d2e35be65",),
+    "HRBench8K.tsv": ("274c9c7f89329b804a4723178a00219c",),
 }
 
 

@@ -33,6 +33,7 @@ from cof.types import Question
 
 VERSION = "1"
 SOURCE = "github.com/BradyFU/Awesome-Multimodal-Large-Language-Models (Evaluation, MME)"
+KNOWN_MD5 = {"MME.tsv": ("b36b43c3f09801f5d368627fb92187c3",)}
 
 
 @dataclass(frozen=True)

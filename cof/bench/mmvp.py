@@ -32,6 +32,7 @@ from cof.types import Question
 
 VERSION = "1"
 SOURCE = "huggingface.co/datasets/MMVP/MMVP (Questions.csv, MMVP Images/)"
+KNOWN_MD5 = {"MMVP.tsv": ("8cb732b141a0cba5b42159df2839e557",)}
 FILE = "Questions.csv"
 
 _OPTION = re.compile(r"\(([a-e])\)\s*(.*?)\s*(?=\([a-e]\)|$)", re.DOTALL)

@@ -42,6 +42,7 @@ from cof.types import Question
 
 VERSION = "2"  # 1 had a parser `word` that knew more punctuation than VLMEvalKit
 SOURCE = "github.com/RUCAIBox/POPE (output/coco); images: COCO val2014, cocodataset.org"
+KNOWN_MD5 = {"POPE.tsv": ("c12f5acb142f2ef1f85a26ba2fbe41d5",)}
 METRICS = ("accuracy", "precision", "recall", "f1", "yes_ratio")
 
 

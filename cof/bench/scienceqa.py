@@ -32,6 +32,10 @@ from cof.types import Question
 
 VERSION = "1"
 SOURCE = "github.com/lupantech/ScienceQA (problems.json, pid_splits.json, images/test)"
+KNOWN_MD5 = {
+    "ScienceQA_TEST.tsv": ("e42e9e00f9c59a80d8a5db35bc32b71f",),
+    "ScienceQA_VAL.tsv": ("96320d05e142e585e7204e72affd29f3",),
+}
 FILES = ("problems.json", "pid_splits.json")
 
 

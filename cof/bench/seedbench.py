@@ -30,6 +30,7 @@ from cof.types import Question
 
 VERSION = "1"
 SOURCE = "huggingface.co/datasets/AILab-CVC/SEED-Bench (SEED-Bench.json, SEED-Bench-image.zip)"
+KNOWN_MD5 = {"SEEDBench_IMG.tsv": ("68017231464752261a2526d6ca3a10c0",)}
 FILE = "SEED-Bench.json"
 KINDS = (
     *("Scene Understanding", "Instance Identity", "Instance Attributes", "Instance Location"),
