@@ -135,9 +135,20 @@ def notes(scores: dict[str, Any]) -> list[str]:
     left = scores.get("unanswered")
     lines += [f"{left} questions without an answer left out"] if left else []
     lines += _of_groups({**metrics, **scores})
+    lines += _of_blanks(scores)
     split = {**(scores.get("cof") or {}), **scores}.get("disputed")
     reads = f"{split} answers are read differently by extract=vlmevalkit and extract=clean"
     return [*lines, reads] if split else lines
+
+
+def _of_blanks(scores: Mapping[str, Any]) -> list[str]:
+    """How many answers said nothing, by pass, where the parser takes that for a yes."""
+    passes = {name: scores[which] for which, name in NAMES.items() if scores.get(which)}
+    said = {name: one["blank_yes"] for name, one in passes.items() if "blank_yes" in one}
+    counts = [f"{name} {count}" for name, count in said.items()]
+    counts = counts or ([str(scores["blank_yes"])] if "blank_yes" in scores else [])
+    why = "this parser takes for a yes (parser=word for neither yes nor no)"
+    return [f"empty answers, which {why}: {', '.join(counts)}"] if counts else []
 
 
 def _of_groups(metrics: Mapping[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +28,7 @@ from cof.bench.common.finding import tables
 from cof.bench.common.rows import Row
 from cof.bench.common.tables import Entry
 from cof.bench.common.tally import Mark, Part, Tally, all_right, left_out, number_of, scored, sizes
-from cof.bench.common.yes_no import PARSERS
+from cof.bench.common.yes_no import PARSERS, blank_yes
 from cof.errors import DataError, shown
 from cof.files import Folder
 from cof.prompts import SHORT_ANSWER
@@ -126,6 +126,7 @@ def _image(row: Row) -> str:
 
 
 _TRUTHS = {"0": "no", "1": "yes", "no": "no", "yes": "yes"}
+_BITS = {"no": "0", "yes": "1"}
 
 
 def together(question: Question) -> str:
@@ -161,8 +162,8 @@ def score(
 
 
 class _Tally(Tally):
-    """Marks are (`category/subcategory`, unreadable); the group is the figure, the number the
-    question of a set, as one that a float holds. Of both it knows how many answers the folder has.
+    """Marks are (`category/subcategory`, unreadable, an empty yes); the group is the figure, the
+    number the question of a set, as one that a float holds. Of both it knows how many there are.
     """
 
     def __init__(self, config: Config | None = None) -> None:
@@ -187,7 +188,8 @@ class _Tally(Tally):
 
     def mark(self, question: Question, answer: Said) -> tuple[float, Mark]:
         lost = _said(answer, self.config) == "other"
-        return credit(question, answer, self.config), (question.category, lost)
+        blank = blank_yes(answer, partial(_said, config=self.config))
+        return credit(question, answer, self.config), (question.category, lost, blank)
 
     def group(self, question: Question) -> int:
         kind, subject, _, subset, figure, _ = question.id.split("_")
@@ -214,6 +216,7 @@ class _Tally(Tally):
             "categories": _by(part, whole, broad),
             "subcategories": _by(part, whole, kinds),
             **({"unchecked_groups": True} if self.config and self._whole is None else {}),
+            **({"blank_yes": blank} if (blank := part.where(lambda mark: mark[2])) else {}),
         }
 
 
@@ -274,9 +277,6 @@ def export(
         write_jsonl(folder / "answers.jsonl", (llava_answer(q.id, q, a) for q, a in pairs)),
         write_text(folder / "HallusionBench_result.json", json.dumps(results, indent=1) + "\n"),
     ]
-
-
-_BITS = {"no": "0", "yes": "1"}
 
 
 def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Answers:

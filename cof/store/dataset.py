@@ -195,7 +195,10 @@ def described(questions: Sequence[Question], images: str) -> dict[str, Any]:
 
 
 def hash_images(
-    questions: Sequence[Question], root: Folder, stop: Callable[[], bool] = lambda: False
+    questions: Sequence[Question],
+    root: Folder,
+    stop: Callable[[], bool] = lambda: False,
+    known: Mapping[str, str] | None = None,
 ) -> str:
     """Hash of the bytes of every image file, wherever the root is; a missing file counts as such.
 
@@ -203,12 +206,14 @@ def hash_images(
         questions: whose images.
         root: folder of the image names.
         stop: asked before each file, whether nobody wants to know any more.
+        known: what stands for some of the files' own hashes.
     """
+    known = known or {}
     found = hashlib.sha256()
     for name in subset.images_of(questions):
         if stop():
             break
-        found.update(f"{name} {_file_hash(root / name)}\n".encode())
+        found.update(f"{name} {known.get(name) or file_hash(root / name)}\n".encode())
     return found.hexdigest()
 
 
@@ -228,7 +233,8 @@ def benchmark_hash(config: RunConfig) -> str:
     return questions_hash(plugins.load("bench", config.names["bench"]).read(config.bench))
 
 
-def _file_hash(path: Path | Member) -> str:
+def file_hash(path: Path | Member) -> str:
+    """Hex SHA-256 of a file's bytes; of one that cannot be read the name of the error."""
     try:
         with regular(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
