@@ -48,7 +48,7 @@ def check_folder(bench: ModuleType, config: Any, open_images: bool = False) -> F
     Args:
         bench: the benchmark's module.
         config: its Config.
-        open_images: also decode every image.
+        open_images: also decode every image, and compare its size with an annotated one.
     """
     root = folder_of(config.root)
     check = FolderCheck()
@@ -58,7 +58,9 @@ def check_folder(bench: ModuleType, config: Any, open_images: bool = False) -> F
         check.problems.append(str(error))
         return check
     check.questions = dict(Counter(question.category for question in questions))
-    _images(check, questions, places(bench, config), open_images)
+    sizes: Mapping[str, tuple[int, int]] | None
+    sizes = getattr(bench, "sizes", lambda config: {})(config) if open_images else None
+    _images(check, questions, places(bench, config), sizes)
     try:
         own = _own_hashes(check, root)
     except DataError as error:
@@ -70,22 +72,44 @@ def check_folder(bench: ModuleType, config: Any, open_images: bool = False) -> F
     return check
 
 
-def _images(check: FolderCheck, questions: list[Question], root: Folder, open_images: bool) -> None:
+def _images(
+    check: FolderCheck,
+    questions: list[Question],
+    root: Folder,
+    sizes: Mapping[str, tuple[int, int]] | None,
+) -> None:
+    """Look for the images; with `sizes`, which may be empty, open them."""
     names = list(dict.fromkeys(question.image for question in questions))
     check.images = len(names)
     missing = [name for name in names if not (root / name).is_file()]
     if missing:
         shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         check.problems.append(f"{len(missing)} of {len(names)} images are missing: {shown}")
-    if open_images:
-        from cof.images import load_image
+    if sizes is not None:
+        lost = set(missing)
+        _open(check, root, [name for name in names if name not in lost], sizes)
 
-        for name in names:
-            if name not in missing:
-                try:
-                    load_image(root / name, exif="ignore")
-                except DataError as error:
-                    check.problems.append(str(error))
+
+def _open(
+    check: FolderCheck, root: Folder, names: list[str], sizes: Mapping[str, tuple[int, int]]
+) -> None:
+    """Decode images, and compare their sizes with those that are annotated, as they are stored."""
+    from cof.images import load_image
+
+    other = []
+    for name in names:
+        try:
+            size = load_image(root / name, exif="ignore").size
+        except DataError as error:
+            check.problems.append(str(error))
+            continue
+        if size != sizes.get(name, size):
+            found, known = (f"{width} x {height}" for width, height in (size, sizes[name]))
+            other.append(f"{name} is {found} pixels, annotated as {known}")
+    if other:
+        check.problems.append(
+            f"{len(other)} of {len(names)} images are not of the annotated size: {other[0]}"
+        )
 
 
 def _own_hashes(check: FolderCheck, root: Path) -> bool:
