@@ -133,7 +133,7 @@ def notes(scores: dict[str, Any]) -> list[str]:
     absent = {**metrics, **scores}.get("missing_subtasks")
     lines = [f"not in this data, and not in the sums: {', '.join(absent)}"] if absent else []
     left = scores.get("unanswered")
-    lines += [f"{left} questions without an answer left out"] if left else []
+    lines += [f"{plural(left, 'question')} without an answer left out"] if left else []
     lines += _of_groups({**metrics, **scores})
     lines += _of_blanks(scores)
     split = {**(scores.get("cof") or {}), **scores}.get("disputed")
