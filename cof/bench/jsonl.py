@@ -224,14 +224,14 @@ def _letter(question: Question, answer: Said, config: Config | None) -> str:
 
 
 def _question(row: Row, number: int, config: Config) -> Question:
-    options = row.texts("options") if row.values.get("options") else []
+    options = _options(row.texts("options"), row) if row.values.get("options") else []
     text = row.asked("question")
     truths = [] if row.values.get("answer") in (None, "", []) else _truths(row, options)
     suffix = {"none": "", "llava": OPTION_LETTER if options else SHORT_ANSWER}[config.suffix]
     question = Question(
         id=row.key("id") if "id" in row.values else str(number),
         image=row.inside("image"),
-        text=ask(text, _options(options, row), suffix) if options else text + suffix,
+        text=ask(text, options, suffix) if options else text + suffix,
         category=row.text("category") if "category" in row.values else "",
         reference=json.dumps(truths) if truths else "",
         boxes=boxes_in(row.values.get("boxes") or [], row.where),
@@ -241,7 +241,7 @@ def _question(row: Row, number: int, config: Config) -> Question:
     return question
 
 
-def _options(options: Sequence[str], row: Row) -> Sequence[str]:
+def _options(options: list[str], row: Row) -> list[str]:
     if not 2 <= len({*options}) == len(options) <= len(LETTERS):
         raise DataError(
             f"{row.where}: options {shown(list(options))}, expected two or more different texts, "
