@@ -101,8 +101,6 @@ def score(
 class _Tally(lettered.LetterTally):
     """Categories are `type/task/source`."""
 
-    name, version = "cvbench", VERSION
-
     def parts(self, part: Part) -> dict[str, Any]:
         sources = lettered.by_category(part, lambda category: category.split("/")[2])
         parts = {kind: _mean(sources, names) for kind, names in SOURCES.items()}
@@ -123,7 +121,7 @@ def _mean(sources: dict[str, Any], names: Sequence[str]) -> float | None:
 
 def tally(config: Config | None = None) -> Tally:
     """What `score` counts with."""
-    return _Tally(config)
+    return _Tally(config, "cvbench", VERSION)
 
 
 def table(scores: dict[str, Any]) -> list[tuple[str, float, int]]:
@@ -140,5 +138,5 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     Raises:
         DataError: as `match_answers`; no table.
     """
-    lettered.with_truth(path, config.root, "the folder of test_2d.parquet and test_3d.parquet")
-    return lettered.given_answers(path, read(config), allow_missing)
+    what = "the folder of test_2d.parquet and test_3d.parquet"
+    return lettered.given_answers(path, config, read, what, allow_missing)

@@ -119,8 +119,6 @@ def score(
 class _Tally(lettered.LetterTally):
     """Groups are the permutations of a question, as many as `number`: its options."""
 
-    name, version = "hrbench", VERSION
-
     def group(self, question: Question) -> int:
         return number_of(question.id.rpartition("/")[0])
 
@@ -134,7 +132,7 @@ class _Tally(lettered.LetterTally):
 
 def tally(config: Config | None = None) -> Tally:
     """What `score` counts with."""
-    return _Tally(config)
+    return _Tally(config, "hrbench", VERSION)
 
 
 def table(scores: dict[str, Any]) -> list[tuple[str, float, int]]:
@@ -149,5 +147,5 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     Raises:
         DataError: as `match_answers`; no table.
     """
-    lettered.with_truth(path, config.root, "the table")
-    return lettered.given_answers(path, read(config), allow_missing)
+    what = "the table"
+    return lettered.given_answers(path, config, read, what, allow_missing)

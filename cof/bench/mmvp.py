@@ -161,8 +161,6 @@ def score(
 class _Tally(lettered.LetterTally):
     """Groups are pairs."""
 
-    name, version = "mmvp", VERSION
-
     def group(self, question: Question) -> int:
         return number_of(together(question))
 
@@ -173,7 +171,7 @@ class _Tally(lettered.LetterTally):
 
 def tally(config: Config | None = None) -> Tally:
     """What `score` counts with."""
-    return _Tally(config)
+    return _Tally(config, "mmvp", VERSION)
 
 
 def table(scores: dict[str, Any]) -> list[tuple[str, float, int]]:
@@ -214,5 +212,5 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     Raises:
         DataError: as `match_answers`; no question file.
     """
-    lettered.with_truth(path, config.root, f"the folder of {FILE}")
-    return lettered.given_answers(path, read(config), allow_missing)
+    what = f"the folder of {FILE}"
+    return lettered.given_answers(path, config, read, what, allow_missing)

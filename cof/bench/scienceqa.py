@@ -148,15 +148,9 @@ def score(
     return scored(tally(config), questions, answers)
 
 
-class _Tally(lettered.LetterTally):
-    """Categories are the subjects."""
-
-    name, version = "scienceqa", VERSION
-
-
 def tally(config: Config | None = None) -> Tally:
     """What `score` counts with."""
-    return _Tally(config or Config(""))
+    return lettered.LetterTally(config or Config(""), "scienceqa", VERSION)
 
 
 def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Answers:
@@ -165,5 +159,5 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     Raises:
         DataError: as `match_answers`; no problems.
     """
-    lettered.with_truth(path, config.root, f"the folder of {FILES[0]}")
-    return lettered.given_answers(path, read(config), allow_missing)
+    what = f"the folder of {FILES[0]}"
+    return lettered.given_answers(path, config, read, what, allow_missing)

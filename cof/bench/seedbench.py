@@ -142,15 +142,9 @@ def score(
     return scored(tally(config), questions, answers)
 
 
-class _Tally(lettered.LetterTally):
-    """Categories are the kinds."""
-
-    name, version = "seedbench", VERSION
-
-
 def tally(config: Config | None = None) -> Tally:
     """What `score` counts with."""
-    return _Tally(config)
+    return lettered.LetterTally(config, "seedbench", VERSION)
 
 
 def export(
@@ -177,6 +171,6 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     Raises:
         DataError: as `match_answers`; no question file.
     """
-    lettered.with_truth(path, config.root, f"the folder of {FILE}")
+    what = f"the folder of {FILE}"
     names = ("question_id", "prediction")
-    return lettered.given_answers(path, read(config), allow_missing, names)
+    return lettered.given_answers(path, config, read, what, allow_missing, names)
