@@ -38,11 +38,14 @@ def test_a_table_of_another_benchmark_is_refused(name, kind, other, tmp_path):
             read(other, place)
 
 
-def test_a_table_with_a_name_of_its_own_is_anybodys(tmp_path):
+def test_a_table_with_a_name_of_its_own_has_to_be_named(tmp_path):
+    """In a folder it may be MMStar's, whose columns are alike."""
     root = small_benchmarks.write("seedbench", "tsv", tmp_path)
     mine = root.rename(tmp_path / "mine.tsv")
-    for name in ("seedbench", "scienceqa"):
-        assert len(read(name, mine)[0]) == len(read(name, tmp_path)[0]) == 3
+    for name in ("seedbench", "scienceqa", "mmbench"):
+        assert len(read(name, mine)[0]) == 3
+        with pytest.raises(DataError, match=r"holds mine.tsv; looked for"):
+            read(name, tmp_path)
     named = [owner(tmp_path / f"{one}.tsv") for names in TSV_NAMES.values() for one in names]
     assert {*named} == {*TSV_NAMES}
     for stem in ("MMBench_TEST_CN_V11", "ccbench", "mmbench_dev_20230712"):
@@ -213,6 +216,8 @@ def test_a_split_of_scienceqa_is_not_taken_for_another(tmp_path):
     file = small_benchmarks.write("scienceqa", "tsv", tmp_path)
     file.rename(tmp_path / "ScienceQA_VAL.tsv")
     assert len(read("scienceqa", tmp_path, split="val")[0]) == 2
+    with pytest.raises(DataError, match=r"VAL.tsv: is another table of scienceqa; looked for"):
+        read("scienceqa", tmp_path / "ScienceQA_VAL.tsv")
     with pytest.raises(
         DataError, match=r"holds ScienceQA_VAL.tsv; looked for .*ScienceQA_TEST.tsv"
     ):

@@ -36,7 +36,7 @@ def tables(root: str, file: str = "") -> list[Path]:
         return [path]
     if path.is_dir() and (path / file).is_file():
         return [path / file]
-    there = mmbench_tsvs(root) if not file else []
+    there = mmbench_tsvs(path) if not file else []
     if there:
         return [max(there, key=_newness)]
     wanted = f"(^|/){re.escape(file) if file else 'en/dev'}$"

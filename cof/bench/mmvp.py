@@ -3,7 +3,8 @@
 The questions of a pair are alike, their right answers are not. A pair counts where both answers
 are right: the published number is the share of such pairs. The authors ask with the options behind
 the question, `(a) ... (b) ...`, and let GPT-4 judge; here the two options are lettered and asked
-as LLaVA asks multiple choice, and letters are read without a judge (`bench.extract`).
+as LLaVA asks multiple choice, and letters are read without a judge (`bench.extract`). VLMEvalKit's
+scorer and the authors' pair two by two in the order of the index.
 """
 
 from __future__ import annotations

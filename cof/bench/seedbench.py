@@ -2,8 +2,8 @@
 
 Read are the questions about images (14233 in the release; VLMEvalKit's table has one less); those
 about videos are left out. The authors rank the options by likelihood; LLaVA, whose published
-SEED-Bench number is for images, asks for a letter and compares answers with it (`extract=llava`).
-Here letters are read by `bench.extract`. Accuracy of all questions and of each kind.
+SEED-Bench number is for images, asks for a letter and wants it alone; `extract=llava` also takes
+`B. two`. Letters are read by `bench.extract`. Accuracy of all questions and of each kind.
 """
 
 from __future__ import annotations

@@ -21,9 +21,10 @@ TSV_NAMES: Mapping[str, tuple[str, ...]] = {
     "hrbench": ("hr_bench_4k", "HRBench4K", "hr_bench_8k", "HRBench8K"),
     "seedbench": ("SEEDBench_IMG",),
     "scienceqa": ("ScienceQA_TEST", "ScienceQA_VAL"),
+    "cvbench": ("CV-Bench-2D", "CV-Bench-3D"),
 }
 """Benchmark -> how VLMEvalKit and the authors call its tables, the most wanted first; MMBench's
-begin with `_MMBENCH`."""
+have `_MMBENCH` in their names. CV-Bench's are known so as not to be taken for another one's."""
 
 _MMBENCH = re.compile("mmbench|ccbench", re.IGNORECASE)
 _SHARD = re.compile(r"(-\d{5}-of-\d{5}.*|^\d+)$")
@@ -68,35 +69,27 @@ def tables(name: str, root: str, looked: str, wanted: Sequence[str], *names: str
 
 
 def tsv(name: str, root: str, *names: str) -> list[Path]:
-    """One TSV: `root` itself, or in it the first of some names in any case, or the only one.
+    """One TSV: `root` itself, or in it the first of some names in any case.
 
     Args:
         name: of the benchmark; a table that is another one's by its name is not taken.
-        root: a file or folder.
+        root: a file, which may have a name of its own, or a folder.
         names: of the table, without its suffix; none stands for those of `TSV_NAMES`.
     """
-    there = _there(name, root, ".tsv")
+    path = Path(root)
+    if path.is_file() and path.suffix == ".tsv" and not owner(path):
+        return [path]
+    there = [path] if path.is_file() else sorted(_snapshot(path).glob("*.tsv"))
     for stem in names or TSV_NAMES.get(name, ()):
-        hits = [file for file in there if file.stem.lower() == stem.lower()]
+        hits = [file for file in there if file.name.lower() == f"{stem}.tsv".lower()]
         if hits:
             return hits[:1]
-    return there if len(there) == 1 and not owner(there[0]) else []
+    return []
 
 
-def mmbench_tsvs(root: str) -> list[Path]:
-    """All TSVs in a folder that are MMBench's by their names, or the only one there."""
-    there = _there("mmbench", root, ".tsv")
-    known = [file for file in there if owner(file)]
-    return known or (there if len(there) == 1 else [])
-
-
-def _there(name: str, root: str, suffix: str) -> list[Path]:
-    path = Path(root)
-    if path.is_file():
-        files = [path] if path.suffix == suffix else []
-    else:
-        files = sorted(_snapshot(path).glob(f"*{suffix}"))
-    return [file for file in files if owner(file) in ("", name)]
+def mmbench_tsvs(folder: Path) -> list[Path]:
+    """All TSVs in a folder that are MMBench's by their names."""
+    return [file for file in sorted(folder.glob("*.tsv")) if owner(file) == "mmbench"]
 
 
 def shards(name: str, root: str, *wanted: str) -> list[Path]:
@@ -191,7 +184,8 @@ def unknown(name: str, root: str, looked: str) -> DataError:
         there = sorted(f"{one.name}/" if one.is_dir() else one.name for one in path.iterdir())
         state = f"holds {_listed(there)}"
     elif path.is_file():
-        state = f"is a table of {owner(path)}" if owner(path) else "is no such table"
+        other = "another table" if owner(path) == name else "a table"
+        state = f"is {other} of {owner(path)}" if owner(path) else "is no such table"
     else:
         state = "no such folder or file"
     mini = path.name.startswith("Mini")  # as `cof data mini` names them
