@@ -11,10 +11,10 @@ import tables
 from cof.bench.common import _parquet
 from cof.bench.common.containers import entries, places
 from cof.bench.common.finding import TSV_NAMES, owner
-from cof.config import plugins
+from cof.config import plugins, schema
 from cof.errors import DataError
 from cof.images import load_image
-from cof.store.dataset import questions_hash
+from cof.store.dataset import questions_hash, read_questions
 
 CHOICE = ("mmbench", "mmvp", "hrbench", "seedbench", "scienceqa")
 TABLES = [(name, kind) for name in CHOICE[1:] for kind in ("tsv", "parquet")]
@@ -222,3 +222,13 @@ def test_a_split_of_scienceqa_is_not_taken_for_another(tmp_path):
         DataError, match=r"holds ScienceQA_VAL.tsv; looked for .*ScienceQA_TEST.tsv"
     ):
         read("scienceqa", tmp_path)
+
+
+def test_a_table_without_its_pictures_says_so(tmp_path):
+    """As VLMEvalKit's *_local.tsv, which names files; scoring alone needs none."""
+    file = small_benchmarks.write("hrbench", "tsv", tmp_path) / "hr_bench_4k.tsv"
+    file.write_text(file.read_text().replace("\timage\n", "\timage_path\n"))
+    assert len(read("hrbench", file)[0]) == 8
+    settings = schema.resolve({"bench": {"name": "hrbench", "root": str(tmp_path)}})
+    with pytest.raises(DataError, match=r"2 of 2 images are missing, .*; the table lacks them$"):
+        read_questions(settings)

@@ -20,7 +20,7 @@ from cof.config.general import SUBSET
 from cof.config.schema import RunConfig
 from cof.errors import DataError
 from cof.exif import turned
-from cof.files import DiskError, Folder, Member, regular
+from cof.files import DiskError, Folder, Member, Packed, regular
 from cof.images import header
 from cof.store import subset
 from cof.types import Box, Question
@@ -90,7 +90,12 @@ def _check_images(config: RunConfig, root: Folder, names: Sequence[str]) -> None
     if 2 * len(missing) > len(names):
         raise DataError(
             f"{config.bench.root}: {len(missing)} of {len(names)} images are missing, the first is "
-            f"{root / missing[0]}{_elsewhere(config, missing[0])}"
+            f"{root / missing[0]}"
+            + (
+                "; the table lacks them"
+                if isinstance(root, Packed)
+                else _elsewhere(config, missing[0])
+            )
         )
 
 

@@ -109,7 +109,11 @@ class _Table:
         batches = self._file.iter_batches(
             _ROWS, row_groups=[group], columns=[self.picture], use_threads=False
         )
-        return (batch.column(0) for batch in batches)
+        rows = self._file.metadata.row_group(group).num_rows
+        for number, batch in enumerate(batches):
+            if len(batch) != min(_ROWS, rows - number * _ROWS):  # pyarrow may give fewer
+                raise ValueError(f"{len(batch)} rows at once, not {_ROWS}")
+            yield batch.column(0)
 
     def _piece(self, group: int, number: int) -> Any:
         """One of them; reading goes on from the nearest one before it that is held."""
