@@ -12,13 +12,14 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cof.bench.common import lettered
-from cof.bench.common.answers import Answers, Said
+from cof.bench.common.answers import Answers, Said, unique
 from cof.bench.common.choice import LETTERS, Extract
 from cof.bench.common.containers import Found, Held, Reader, held, id_boxes
 from cof.bench.common.files import read_text, write_jsonl
@@ -60,16 +61,20 @@ def read(config: Config) -> list[Question]:
     """Every question, pair by pair.
 
     Raises:
-        DataError: neither file, a row without index, question, two options or the right one's
-            letter, or a question without the other one of its pair.
+        DataError: neither file, no rows, a row without index, question, two options or the right
+            one's letter, an index twice, or a question without the other one of its pair.
     """
     file = Path(config.root) / FILE
     if file.is_file():
         questions = [_released(entry, config.images) for entry in _csv(file)]
     else:
         questions = list(_held(config).questions)
-    if len(questions) % 2:
-        raise DataError(f"{config.root}: {len(questions)} questions; MMVP asks them in pairs")
+    if not questions:
+        raise DataError(f"{config.root}: no questions")
+    unique([question.id for question in questions], config.root)
+    for pair, count in Counter(map(together, questions)).items():
+        if count != 2:
+            raise DataError(f"{config.root}: pair {pair} has {count} question, expected two")
     return id_boxes(questions, config.root)
 
 
