@@ -6,6 +6,7 @@ import shutil
 
 import mme_folders
 import pytest
+import tables
 from click.testing import CliRunner
 from PIL import Image
 
@@ -94,7 +95,7 @@ def test_known_hashes(tmp_path, monkeypatch):
     assert result.exit_code == 1
     assert "md5 is" in result.stdout
     digest = hashlib.md5(table.read_bytes()).hexdigest()
-    monkeypatch.setattr(mmbench, "KNOWN_MD5", {table.name: digest})
+    monkeypatch.setattr(mmbench, "KNOWN_MD5", {table.name: ("of an older version", digest)})
     result = check("mmbench", tmp_path, option)
     assert result.exit_code == 0
     assert "1 files verified" in result.stdout
@@ -107,3 +108,25 @@ def test_what_cannot_be_read_is_a_problem(tmp_path):
     assert "textvqa.org" in result.stdout
     assert check("nonsense", tmp_path).exit_code == 2
     assert check("mme", tmp_path, "colour=red").exit_code == 2
+
+
+@pytest.mark.parametrize("kind", ["json", "parquet"])
+def test_pictures_of_another_size_than_is_annotated(tmp_path, kind):
+    """TextVQA has the sizes; of RefCOCO, whose boxes need them, such a picture is refused."""
+    (tmp_path / "train_images").mkdir()
+    rows = []
+    for name, width in (("a", 8), ("b", 9), ("c", None)):
+        file = tmp_path / "train_images" / f"{name}.jpg"
+        Image.new("RGB", (8, 6)).save(file)
+        row = {"question_id": len(rows), "image_id": name, "question": "?", "answers": ["x"] * 10}
+        rows.append(row | {"image_width": width, "image_height": 6, "image": file.read_bytes()})
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+        tables.write_parquet(tmp_path / "data/validation-00000-of-00001.parquet", rows)
+        shutil.rmtree(tmp_path / "train_images")
+    else:
+        data = [{key: row[key] for key in row if key != "image"} for row in rows]
+        (tmp_path / "TextVQA_0.5.1_val.json").write_text(json.dumps({"data": data}))
+    said = "1 of 3 images are not of the annotated size: train_images/b.jpg is 8 x 6 pixels, ann"
+    assert said in check("textvqa", tmp_path, "--open").stdout
+    assert said not in check("textvqa", tmp_path).stdout

@@ -16,7 +16,7 @@ from PIL import Image
 
 from cof.app.browse import Browser
 from cof.bench import mme, pope
-from cof.bench.common import _parquet, containers
+from cof.bench.common import _parquet, finding
 from cof.bench.common.containers import entries
 from cof.cli import main
 from cof.config import plugins, schema
@@ -321,7 +321,7 @@ def test_splits_are_told_by_their_names(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     found = {
-        pattern: [file.name for file in containers.shards(str(tmp_path), pattern)]
+        pattern: [file.name for file in finding.shards("", str(tmp_path), pattern)]
         for pattern in ("train$", "(^|/)test$", "cn/dev$", "nothing")
     }
     assert found["train$"] == ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"]

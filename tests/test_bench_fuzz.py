@@ -152,6 +152,7 @@ HALLUSION |= {"figure_id": "1", "question_id": "2", "question": "Is it?", "gt_an
 HALLUSION |= {"filename": "./hallusion_bench/VD/figure/0_1.png"}
 SEED = {"question_id": "1", "question": "?", "answer": "A", "choice_a": "a", "choice_b": "b"}
 SEED |= {"data_type": "image", "data_id": "1.jpg", "question_type_id": 1}
+LETTERED = {"index": 1, "question": "?", "A": "a", "B": "b", "answer": "A", "category": "c"}
 SCIENCE = {"question": "?", "choices": ["a", "b"], "answer": 1, "image": "image.png", "hint": "h"}
 OWN = [
     {"image": "a.jpg", "question": "Is it?", "answer": "yes", "boxes": [[0, 0, 1, 1]]},
@@ -328,14 +329,16 @@ ENTRIES = {
     ),
     "hallusionbench": (hallusionbench, hallusionbench._from_rows, [HALLUSION]),
     "mmvp": (
-        *(mmvp, mmvp._from_rows),
+        *(mmvp, mmvp._from_hub),
         [{"Index": 1, "Question": "?", "Options": "(a) x (b) y", "Correct Answer": "(a)"}],
     ),
+    "MMVP.tsv": (mmvp, mmvp._from_tsv, [{**LETTERED, "index": number} for number in (0, 1)]),
     "hrbench": (
         *(hrbench, hrbench._from_rows),
         [{"index": 1, "question": "?", "A": "a", "B": "b", "answer": "A", "category": "single"}],
     ),
-    "seedbench": (seedbench, seedbench._from_rows, [SEED]),
+    "seedbench": (seedbench, seedbench._released, [SEED]),
+    "SEEDBench_IMG.tsv": (seedbench, seedbench._from_tsv, [LETTERED]),
     "scienceqa": (scienceqa, scienceqa._from_rows, [{**SCIENCE, "image": None}]),
     "cvbench": (
         *(cvbench, cvbench._from_rows),

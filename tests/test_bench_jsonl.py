@@ -102,6 +102,9 @@ def test_a_rule_may_be_chosen(tmp_path):
         ({"options": ["red"]}, r"jsonl:2: options \['red'\], expected two or more"),
         ({"id": "1"}, "jsonl: '1' occurs twice"),
         ({"answer": None}, "1 of 4 questions have no answer; give all or none"),
+        ({"answer": True, "options": None}, "jsonl:2: answer True, expected a text or a list of"),
+        ({"answer": {"a": 1}}, r"jsonl:2: answer {'a': 1}, expected a text or a list of texts"),
+        ({"answer": ["red", 2]}, "jsonl:2: 'answer' is 2, expected text"),
         ({"boxes": [[0, 0, 9, 9]]}, "jsonl:2: box .*look like pixels"),
     ],
 )
@@ -219,6 +222,23 @@ def test_a_failing_image_is_said_and_asked_again(tmp_path, asked):
     Image.new("RGB", (8, 6)).save(tmp_path / "pictures" / "b.jpg")
     assert cof(*call, "--retry-failed").exit_code == 0
     assert not any("error" in line for line in lines_of(out))
+
+
+def test_a_number_is_an_answer_and_so_is_nought(tmp_path):
+    rows = [{"image": "a.jpg", "question": "How many?", "answer": answer} for answer in (3, 0, -1)]
+    questions = questions_of(make(tmp_path, rows))
+    assert [json.loads(one.reference) for one in questions] == [["3"], ["0"], ["-1"]]
+    assert jsonl.score(questions, ["3", "0.", "1"])["accuracy"] == 2 / 3
+
+
+def test_the_questions_are_not_overwritten_by_their_answers(tmp_path, asked):
+    file = make(tmp_path, bare())
+    before = file.read_bytes()
+    for out in (file, tmp_path / "pictures" / ".." / "questions.jsonl"):
+        result = cof("answer", file, tmp_path / "pictures", "--out", out, "--overwrite")
+        assert result.exit_code == 2
+        assert "--out is the file of the questions" in result.stderr
+    assert (file.read_bytes(), asked) == (before, [])
 
 
 def test_what_answer_is_given_has_to_be_there(tmp_path):

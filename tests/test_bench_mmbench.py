@@ -206,7 +206,7 @@ def test_cells_may_be_as_long_as_any_system_lets_them(root, rows, monkeypatch):
         ({"B": ""}, "row 2000007 lacks its question or options"),
         ({"question": ""}, "row 2000007 lacks its question or options"),
         ({"index": "seven"}, "index 'seven' is no number"),
-        ({"index": 7}, "mmbench_dev_20230712.tsv: 7 occurs twice"),
+        ({"index": 7}, "mmbench_dev_20230712.tsv:7: index '7' occurs twice"),
     ],
 )
 def test_a_broken_table_is_refused_by_row(root, rows, cells, message):
@@ -253,7 +253,7 @@ def test_what_is_no_table_is_refused(tmp_path):
     with pytest.raises(DataError, match="holds nothing; looked for mmbench"):
         questions_of(tmp_path)
     (tmp_path / NAME).write_text("a\tb\n1\t2\n")
-    with pytest.raises(DataError, match="not an MMBench table"):
+    with pytest.raises(DataError, match="has the columns a, b; looked for index, question"):
         questions_of(tmp_path)
 
 
@@ -407,6 +407,52 @@ def llava_rows(questions, texts):
         }
         for q, text in zip(questions, texts, strict=True)
     ]
+
+
+def test_circular_leaves_out_a_question_that_lacks_a_row(root, rows, tmp_path):
+    """Of four rows three right ones and none: nobody knows; of two rows one is wrong."""
+    questions = questions_of(root)
+    answers = ["B", "A", "D", "", "A", "A"]
+    kept = [place for place in range(6) if place != 3]
+    file = write_jsonl(
+        tmp_path / "a.jsonl", llava_rows([questions[k] for k in kept], [answers[k] for k in kept])
+    )
+    call = ("score", "mmbench", file, "--tsv", write_tsv(tmp_path / "bare.tsv", rows, COLUMNS[:-1]))
+    assert "1 of 6 questions have no answer" in cof(*call).stderr
+    result = cof(*call, "--allow-missing", "--json")
+    scores = json.loads(result.stdout)
+    assert (scores["circular"], scores["groups"], scores["incomplete"]) == (0, 1, {"circular": 1})
+    assert (scores["vanilla"], scores["base_rows"]) == (1, 2)
+    assert scores["categories"]["attribute"]["circular"] is None
+    assert "note: circular: 1 group with a question missing left out" in result.stderr
+    printed = cof(*call, "--allow-missing").stdout
+    assert "attribute" not in printed
+    assert "logic" in printed
+
+
+def test_circular_of_local_rotations_and_of_a_table_that_is_gone(root, rows):
+    write_tsv(root / NAME, [rows[0], rows[4]])
+    config = mmbench.Config(str(root), rotate=True)
+    questions = mmbench.read(config)
+    right = [one.reference for one in questions]
+    assert mmbench.score(questions, right, config)["groups"] == 2
+    scores = mmbench.score(questions[1:], right[1:], config)
+    assert (scores["circular"], scores["incomplete"]) == (1, {"circular": 1})
+    (root / NAME).unlink()
+    scores = mmbench.score(questions[1:], right[1:], config)
+    assert (scores["groups"], scores["unchecked_groups"]) == (2, True)
+
+
+def test_groups_that_a_newer_table_names_must_be_those_of_the_index(root, rows):
+    for row in rows:
+        row["g_index"] = row["index"] % 1_000_000
+    columns = [*COLUMNS, "g_index"]
+    write_tsv(root / NAME, rows, columns)
+    assert len(questions_of(root)) == 6
+    rows[1]["g_index"] = 8
+    write_tsv(root / NAME, rows, columns)
+    with pytest.raises(DataError, match="index 1000007 with g_index '8', expected k "):
+        questions_of(root)
 
 
 def test_scoring_an_export_gives_the_same_scores(root):

@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from mme_folders import write_jsonl
 
+from cof.analyse.scores import notes
 from cof.bench import pope
 from cof.bench.common import yes_no
 from cof.cli import main
@@ -380,3 +381,25 @@ def test_command_line_options(tmp_path):
     assert refused.exit_code == 2
     assert "pope.colour: unknown key (value 'red'); there is: images, parser" in refused.stderr
     assert "needs --labels" in cof("score", "pope", file).stderr
+
+
+def test_empty_answers_that_count_as_yes_are_said(tmp_path):
+    """As a model without a word answers: recall 1, and half of the questions right."""
+    rows = make(tmp_path)
+    answers = answer_rows(rows, lambda name, row: " " if name == "random" else "Yes")
+    file = write_jsonl(tmp_path / "answers.jsonl", answers)
+    given = ("score", "pope", file, "--labels", tmp_path, "--json")
+    result = cof(*given)
+    scores = json.loads(result.stdout)
+    assert (scores["blank_yes"], scores["settings"]["random"]["recall"]) == (12, 1)
+    assert "note: empty answers, which this parser takes for a yes (parser=word" in result.stderr
+    assert result.stderr.endswith("yes nor no): 12\n")
+    other = cof(*given, "parser=word")
+    assert json.loads(other.stdout)["settings"]["random"]["other"] == 12
+    assert other.stderr == ""
+    passes = {"plain": {"blank_yes": 3, "pooled": {}}, "cof": {"pooled": {}}}
+    assert notes(passes)[0].endswith(": plain 3")
+    passes["cof"]["blank_yes"] = 36
+    assert notes(passes)[0].endswith(": plain 3, CoF 36")
+    questions = pope.read(pope.Config(str(tmp_path)))
+    assert "blank_yes" not in pope.score(questions, [None] * 36)

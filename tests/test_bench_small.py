@@ -124,9 +124,16 @@ def test_mmvp_counts_pairs(tmp_path):
     assert [row["response"] for row in sent] == ["(a)", "(b)", "(b)", "one"]
     assert [row["answer"] for row in sent] == ["(a)", "(b)", "(b)", "(a)"]
     rows = (tmp_path / "Questions.csv").read_text().splitlines()
-    (tmp_path / "Questions.csv").write_text("\n".join(rows[:-1]))
-    with pytest.raises(DataError, match="3 questions; MMVP asks them in pairs"):
-        bench.read(bench.Config(str(tmp_path)))
+    damaged = {
+        "pair 2 has 1 question, expected two": rows[:-1],
+        "'1/1' occurs twice": [*rows[:2], rows[1]],
+        "pair 1 has 1 question": [*rows[:2], *rows[3:]],
+        "no questions": rows[:1],
+    }
+    for message, lines in damaged.items():
+        (tmp_path / "Questions.csv").write_text("\n".join(lines))
+        with pytest.raises(DataError, match=message):
+            bench.read(bench.Config(str(tmp_path)))
 
 
 def test_hrbench_is_the_mean_over_permutations(tmp_path):

@@ -432,6 +432,33 @@ class TestBrokenImages:
             comparable(to_record(0, r)) for r in whole.results
         ]
 
+    def test_images_of_answered_questions_may_not_change(self, settings, broken, data, caplog):
+        path, kept = broken
+        done = run(settings())
+        assert list(done.manifest["failed_images"]["files"]) == ["color/0001.png"]
+        other = data / "color" / "0003.png"
+        answered = other.read_bytes()
+        path.write_bytes(kept)
+        other.write_bytes(kept)
+        before = (done.path / "records.jsonl").read_bytes()
+        with pytest.raises(RunError, match="others than those of failed questions were changed"):
+            run(settings(), Options(retry_failed=True))
+        assert (done.path / "records.jsonl").read_bytes() == before
+        other.write_bytes(answered)
+        mended = run(settings(), Options(retry_failed=True))
+        assert mended.manifest["failed_images"]["files"] == {}
+        assert "it is not known which images changed" not in caplog.text
+
+    def test_an_older_run_does_not_know_which_images_failed(self, settings, broken, data, caplog):
+        path, kept = broken
+        file = run(settings()).path / "manifest.json"
+        older = json.loads(file.read_text())
+        del older["failed_images"]
+        file.write_text(json.dumps(older))
+        path.write_bytes(kept)
+        assert not run(settings(), Options(retry_failed=True)).failed
+        assert "it is not known which images changed" in caplog.text
+
     def test_two_questions_of_one_id_are_refused(self, settings, monkeypatch):
         from cof.bench import mme
 

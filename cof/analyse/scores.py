@@ -133,11 +133,22 @@ def notes(scores: dict[str, Any]) -> list[str]:
     absent = {**metrics, **scores}.get("missing_subtasks")
     lines = [f"not in this data, and not in the sums: {', '.join(absent)}"] if absent else []
     left = scores.get("unanswered")
-    lines += [f"{left} questions without an answer left out"] if left else []
+    lines += [f"{plural(left, 'question')} without an answer left out"] if left else []
     lines += _of_groups({**metrics, **scores})
+    lines += _of_blanks(scores)
     split = {**(scores.get("cof") or {}), **scores}.get("disputed")
     reads = f"{split} answers are read differently by extract=vlmevalkit and extract=clean"
     return [*lines, reads] if split else lines
+
+
+def _of_blanks(scores: Mapping[str, Any]) -> list[str]:
+    """How many answers said nothing, by pass, where the parser takes that for a yes."""
+    passes = {name: scores[which] for which, name in NAMES.items() if scores.get(which)}
+    said = {name: one["blank_yes"] for name, one in passes.items() if "blank_yes" in one}
+    counts = [f"{name} {count}" for name, count in said.items()]
+    counts = counts or ([str(scores["blank_yes"])] if "blank_yes" in scores else [])
+    why = "this parser takes for a yes (parser=word for neither yes nor no)"
+    return [f"empty answers, which {why}: {', '.join(counts)}"] if counts else []
 
 
 def _of_groups(metrics: Mapping[str, Any]) -> list[str]:
@@ -148,8 +159,6 @@ def _of_groups(metrics: Mapping[str, Any]) -> list[str]:
         lines.append(f"{name}: {plural(lost, 'group')} with a question missing left out{none}")
     if metrics.get("unchecked_groups"):
         lines.append("the benchmark's folder cannot be read: groups are taken for complete")
-    if metrics.get("unanswered") and "circular_right" in metrics:  # published groups differ in size
-        lines.append("circular: a question that lacks rows is judged by those that are there")
     return lines
 
 

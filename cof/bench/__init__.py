@@ -117,9 +117,12 @@ class MayHave(Protocol):
     def region_answer(self, region: Region) -> str:
         """What stands for the answer where the coarse stage is scored (RefCOCO)."""
 
+    def sizes(self, config: Any) -> Mapping[str, tuple[int, int]]:
+        """Image name -> width and height in pixels that its annotation says, for `data check`."""
+
     @property
-    def KNOWN_MD5(self) -> Mapping[str, str]:  # noqa: N802
-        """File name -> MD5, for `cof data check`."""
+    def KNOWN_MD5(self) -> Mapping[str, tuple[str, ...]]:  # noqa: N802
+        """File name -> the MD5 of each of its versions, for `cof data check`."""
 
 
 if TYPE_CHECKING:

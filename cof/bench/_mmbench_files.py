@@ -11,8 +11,8 @@ from typing import Any
 from cof.bench._mmbench_table import TableLine, read_table
 from cof.bench.common.answers import Answers, Given, llava_answer, match_answers
 from cof.bench.common.choice import LETTERS, ask
-from cof.bench.common.containers import shards, unknown
 from cof.bench.common.files import read_jsonl
+from cof.bench.common.finding import mmbench_tsvs, owner, shards, unknown
 from cof.bench.common.rows import Row
 from cof.errors import DataError, shown
 from cof.prompts import OPTION_LETTER, OPTION_LETTER_CN
@@ -32,15 +32,15 @@ def tables(root: str, file: str = "") -> list[Path]:
         DataError: there is none.
     """
     path = Path(root)
-    if path.is_file():
+    if path.is_file() and owner(path) in ("", "mmbench"):
         return [path]
-    if (path / file).is_file():
+    if path.is_dir() and (path / file).is_file():
         return [path / file]
-    there = sorted(path.glob("*.tsv")) if path.is_dir() and not file else []
-    known = [one for one in there if re.search("mmbench|ccbench", one.stem, re.IGNORECASE)]
-    if known or len(there) == 1:
-        return [max(known or there, key=_newness)]
-    found = shards(root, f"(^|/){re.escape(file) if file else 'en/dev'}$", "(^|/)dev$")
+    there = mmbench_tsvs(path) if not file else []
+    if there:
+        return [max(there, key=_newness)]
+    wanted = f"(^|/){re.escape(file) if file else 'en/dev'}$"
+    found = shards("mmbench", root, wanted, "(^|/)dev$")
     if not found:
         looked = file or "mmbench*.tsv, MMBench_*.tsv, en/dev-*.parquet"
         raise unknown("mmbench", root, looked)
@@ -50,11 +50,12 @@ def tables(root: str, file: str = "") -> list[Path]:
 def _newness(path: Path) -> tuple[bool, bool, bool, str]:
     name = path.stem.lower()
     date = re.search(r"\d{8}", name)
-    dev, english = "dev" in name, not _CHINESE_NAME.search(name)
+    dev, english = "dev" in name, not _OTHER_LANGUAGE.search(name)
     return english, dev, "v11" in name, date[0] if date else "20231003"
 
 
 _CHINESE_NAME = re.compile(r"(?<![a-z])cn(?![a-z])|ccbench", re.IGNORECASE)
+_OTHER_LANGUAGE = re.compile(r"(?<![a-z])(cn|ar|pt|ru|tr)(?![a-z])|ccbench")
 _CHINESE = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
 
 

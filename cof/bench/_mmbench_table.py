@@ -12,7 +12,7 @@ from cof.bench.common.containers import entries
 from cof.bench.common.files import file_of
 from cof.bench.common.rows import whole_number
 from cof.bench.common.tables import Entry
-from cof.errors import DataError, cut
+from cof.errors import DataError, cut, shown
 from cof.files import Member, whole
 
 COLUMNS = (
@@ -69,7 +69,8 @@ def read_table(*paths: Path) -> list[TableLine]:
     """Rows of a .tsv or .xlsx, or of the .parquet files of one table, in their order.
 
     Raises:
-        DataError: no column `index`, an index that is no number or occurs twice, no rows.
+        DataError: no column `index`, an index that is no number or occurs twice, or that is not in
+            the group that newer tables say (`g_index`), no rows.
     """
     rows: list[Entry] = []
     for path in paths:
@@ -97,6 +98,11 @@ def _line(row: Entry) -> TableLine:
         if cell not in _EMPTY or (name == "prediction" and cell)
     }
     index = whole_number(cells.get("index", ""), "index", row.where)
+    if cells.get("g_index", str(index % ROTATION)) != str(index % ROTATION):
+        raise DataError(
+            f"{row.where}: index {index} with g_index {shown(cells['g_index'])}, expected "
+            f"k * {ROTATION} + g_index"
+        )
     return TableLine(index, cells, row.where, row.picture, row.mark, row.suffix)
 
 

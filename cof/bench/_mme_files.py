@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from cof.bench.common import finding
 from cof.bench.common.answers import Given, reworded, with_boxes
-from cof.bench.common.containers import Found, rows_of, shards, tsv, unknown
+from cof.bench.common.containers import Found, Reader
 from cof.bench.common.files import read_jsonl, read_lines
 from cof.bench.common.rows import Row, inside
 from cof.bench.common.tables import Entry
@@ -69,11 +70,8 @@ def tables(root: str) -> list[Path]:
     Raises:
         DataError: neither, nor a release, which the caller has looked for.
     """
-    found = shards(root, r"(^|/)test$", ".") or tsv(root, "MME")
-    if not found:
-        looked = f"subtask folders ({', '.join(SUBTASKS[:4])}, ...), *.parquet, MME.tsv"
-        raise unknown("mme", root, looked)
-    return found
+    looked = f"subtask folders ({', '.join(SUBTASKS[:4])}, ...), *.parquet, MME.tsv"
+    return finding.tables("mme", root, looked, [r"(^|/)test$", "."])
 
 
 def from_rows(rows: Iterable[Entry], config: Any) -> Iterator[Found]:
@@ -95,6 +93,9 @@ def from_rows(rows: Iterable[Entry], config: Any) -> Iterator[Found]:
             raise DataError(f"{asked[0].where}: {len(asked)} questions; {_TWO}")
         for number, row in enumerate(asked, start=1):
             yield _question(SUBTASKS[place], path, number, row), row.picture
+
+
+READER = Reader("mme", from_rows, ("question_id|image_path", "question", "answer", "category"))
 
 
 def _stem(item: tuple[tuple[int, str], object]) -> str:
@@ -124,7 +125,7 @@ def ground_truth(root: str) -> list[Question]:
             return list(_template(place))
     folder = release_root(Path(root))
     if folder is None:
-        return [question for question, _ in from_rows(rows_of(tables(root)), None)]
+        return [question for question, _ in from_rows(READER.rows(tables(root)), None)]
     return list(release(folder, Path(root), strict=False))
 
 

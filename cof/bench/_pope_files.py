@@ -7,11 +7,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cof.bench.common.containers import Found, shards, tsv, unknown
+from cof.bench.common import finding
+from cof.bench.common.containers import Found, Reader
 from cof.bench.common.files import read_json_rows, read_jsonl
 from cof.bench.common.rows import Row, inside
-from cof.bench.common.tables import Entry
+from cof.bench.common.tables import Entry, Names
 from cof.errors import DataError, cut, shown
+from cof.files import Member
 from cof.prompts import SHORT_ANSWER
 from cof.types import Question
 
@@ -49,12 +51,11 @@ def tables(root: str, source: str) -> list[Path]:
     Raises:
         DataError: neither, nor label files, which the caller has looked for.
     """
-    settings = "|".join(SETTINGS)
-    found = shards(root, rf"(^|/)({settings})$", r"(^|/)test$") or tsv(root, "POPE")
-    if not found:
-        looked = f"label files ({source}_pope_random.json, ...), *.parquet, POPE.tsv"
-        raise unknown("pope", root, looked)
-    return found
+    looked = f"label files ({source}_pope_random.json, ...)"
+    if source != "coco":  # the only one that tables are known of
+        raise finding.unknown("pope", root, looked)
+    wanted = (rf"(^|/)({'|'.join(SETTINGS)})$", r"(^|/)test$")
+    return finding.tables("pope", root, f"{looked}, *.parquet, POPE.tsv", wanted)
 
 
 def from_rows(rows: Iterable[Entry], config: Any) -> Iterator[Found]:
@@ -64,21 +65,29 @@ def from_rows(rows: Iterable[Entry], config: Any) -> Iterator[Found]:
     a question of several settings, their names joined by commas. Its order within a setting need
     not be that of the label files, nor so the ids.
     """
-    settings: dict[str, list[Entry]] = {name: [] for name in FIRST_ID}
+    settings: dict[str, list[tuple[Row, Member | None]]] = {name: [] for name in FIRST_ID}
+    names = Names()
     for row in rows:
+        label = _as_label(row, names)
         named = row.text("category") or Path(row.where.partition(": ")[0]).stem.partition("-")[0]
         for name in named.split(","):
             if name.strip() not in settings:
                 raise DataError(f"{row.where}: {shown(named)} is no setting of POPE")
-            settings[name.strip()].append(row)
+            settings[name.strip()].append((label, row.picture))
     for name, asked in settings.items():
-        for number, row in enumerate(asked, start=1):
-            yield _question(name, number, _as_label(row), config.images), row.picture
+        for number, (label, picture) in enumerate(asked, start=1):
+            yield _question(name, number, label, config.images), picture
 
 
-def _as_label(row: Entry) -> Row:
+_PICTURE = ("image_source", "image_path", "image_name")
+"""Columns that name it, in one copy or another."""
+
+READER = Reader("pope", from_rows, ("question", "answer", "|".join([*_PICTURE, "index"])))
+
+
+def _as_label(row: Entry, names: Names) -> Row:
     """A table's row as a label file has it."""
-    named = row.text("image_source", "image_path", "image_name") or row.text("index")
+    named = row.text(*_PICTURE) or names.of(row)
     image = f"{PurePosixPath(inside(named, row.where)).name.removesuffix('.jpg')}.jpg"
     text, label = row.row.asked("question"), row.text("answer").lower()
     return Row({"image": image, "text": text, "label": label}, row.where)

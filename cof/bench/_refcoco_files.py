@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from cof.bench.common.answers import boxes_in
-from cof.bench.common.containers import unknown
 from cof.bench.common.files import file_of, read_json, read_jsonl
+from cof.bench.common.finding import unknown
 from cof.bench.common.rows import Row, inside
 from cof.bench.common.units import Annotated, Claim, Corners, Size, Unit, pixels
 from cof.errors import DataError, cut

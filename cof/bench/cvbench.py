@@ -15,7 +15,8 @@ from typing import Any
 from cof.bench.common import lettered
 from cof.bench.common.answers import Answers, Said
 from cof.bench.common.choice import Extract
-from cof.bench.common.containers import Found, Held, held, id_boxes, shards, unknown
+from cof.bench.common.containers import Found, Held, Reader, held, id_boxes
+from cof.bench.common.finding import tables
 from cof.bench.common.lettered import credit as credit  # the module's own
 from cof.bench.common.lettered import export as export
 from cof.bench.common.rows import inside
@@ -58,10 +59,9 @@ def pictures(config: Config) -> Folder:
 
 
 def _held(config: Config) -> Held:
-    tables = shards(config.root, r"(^|/)test_[23]d$", r"(^|/)test$")
-    if not tables:
-        raise unknown("cvbench", config.root, "test_2d.parquet, test_3d.parquet")
-    return held(_from_rows, config, tables)
+    wanted = (r"(^|/)test_[23]d$", r"(^|/)test$")
+    looked = "test_2d.parquet, test_3d.parquet"
+    return held(_READER, config, tables("cvbench", config.root, looked, wanted))
 
 
 def _from_rows(rows: Iterable[Entry], config: Config) -> Iterator[Found]:
@@ -78,6 +78,9 @@ def _from_rows(rows: Iterable[Entry], config: Config) -> Iterator[Found]:
             reference=lettered.letter_of(row.text("answer"), options, row.where),
         )
         yield lettered.lettered(bare, options), row.picture
+
+
+_READER = Reader("cvbench", _from_rows, ("question", "choices", "answer", "type", "source", "task"))
 
 
 def expected(config: Config) -> dict[str, tuple[int, ...]]:
@@ -97,8 +100,6 @@ def score(
 
 class _Tally(lettered.LetterTally):
     """Categories are `type/task/source`."""
-
-    name, version = "cvbench", VERSION
 
     def parts(self, part: Part) -> dict[str, Any]:
         sources = lettered.by_category(part, lambda category: category.split("/")[2])
@@ -120,7 +121,7 @@ def _mean(sources: dict[str, Any], names: Sequence[str]) -> float | None:
 
 def tally(config: Config | None = None) -> Tally:
     """What `score` counts with."""
-    return _Tally(config)
+    return _Tally(config, "cvbench", VERSION)
 
 
 def table(scores: dict[str, Any]) -> list[tuple[str, float, int]]:
@@ -137,5 +138,5 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     Raises:
         DataError: as `match_answers`; no table.
     """
-    lettered.with_truth(path, config.root, "the folder of test_2d.parquet and test_3d.parquet")
-    return lettered.given_answers(path, read(config), allow_missing)
+    what = "the folder of test_2d.parquet and test_3d.parquet"
+    return lettered.given_answers(path, config, read, what, allow_missing)

@@ -22,8 +22,9 @@ from cof.bench.common.answers import (
     match_answers,
     unique,
 )
-from cof.bench.common.containers import Found, Held, held, shards, unknown, with_llava
+from cof.bench.common.containers import Found, Held, Reader, held
 from cof.bench.common.files import read_json, read_json_rows, read_jsonl, write_jsonl, write_text
+from cof.bench.common.finding import shards, unknown, with_llava
 from cof.bench.common.rows import Row, inside
 from cof.bench.common.tables import Entry
 from cof.bench.common.tally import Mark, Part, Tally, scored
@@ -93,12 +94,12 @@ def _known(config: Config) -> dict[str, Question]:
 
 def _held(config: Config) -> Held:
     """What lmms-lab's two tables hold: of questions, and of images."""
-    asked = shards(config.root, r"testdev_balanced_instructions")
+    asked = shards("gqa", config.root, r"testdev_balanced_instructions")
     if not asked:
         looked = f"{config.file}, testdev_balanced_instructions/*.parquet"
         raise unknown("gqa", config.root, looked)
-    images = shards(config.root, r"testdev_balanced_images")
-    return held(_from_rows, config, [*dict.fromkeys([*images, *asked])])
+    images = shards("gqa", config.root, r"testdev_balanced_images")
+    return held(_READER, config, [*dict.fromkeys([*images, *asked])])
 
 
 def _from_rows(rows: Iterable[Entry], config: Config) -> Iterator[Found]:
@@ -110,6 +111,9 @@ def _from_rows(rows: Iterable[Entry], config: Config) -> Iterator[Found]:
         else:
             asked = _question(row.row.key("id"), row.row, config.images)
             yield asked, row.picture or images.get(row.row.text("imageId"))
+
+
+_READER = Reader("gqa", _from_rows, ("id",))
 
 
 def plain(answer: str) -> str:

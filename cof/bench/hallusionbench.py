@@ -17,17 +17,18 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
 from cof.bench.common.answers import Answers, Given, Said, llava_answer, match_answers
-from cof.bench.common.containers import Found, Held, held, id_boxes, shards, tsv, unknown
+from cof.bench.common.containers import Found, Held, Reader, held, id_boxes
 from cof.bench.common.files import read_json_rows, write_jsonl, write_text
+from cof.bench.common.finding import tables
 from cof.bench.common.rows import Row
 from cof.bench.common.tables import Entry
 from cof.bench.common.tally import Mark, Part, Tally, all_right, left_out, number_of, scored, sizes
-from cof.bench.common.yes_no import PARSERS
+from cof.bench.common.yes_no import PARSERS, blank_yes
 from cof.errors import DataError, shown
 from cof.files import Folder
 from cof.prompts import SHORT_ANSWER
@@ -35,6 +36,7 @@ from cof.types import Question
 
 VERSION = "1"
 SOURCE = "github.com/tianyi-lab/HallusionBench (HallusionBench.json, hallusion_bench.zip)"
+KNOWN_MD5 = {"HallusionBench.tsv": ("0c23ac0dc9ef46832d7a24504f2a0c7c",)}
 FILE = "HallusionBench.json"
 
 _PARTS = ("category", "subcategory", "visual_input", "set_id", "figure_id", "question_id")
@@ -79,18 +81,13 @@ def pictures(config: Config) -> Folder:
 
 
 def _held(config: Config) -> Held:
-    tables = shards(config.root, r"(^|/)image$") or tsv(config.root, "HallusionBench")
-    if not tables:
-        looked = f"{FILE}, image-*.parquet, HallusionBench.tsv"
-        raise unknown("hallusionbench", config.root, looked)
-    return held(_from_rows, config, tables)
+    looked = f"{FILE}, image-*.parquet, HallusionBench.tsv"
+    return held(_READER, config, tables("hallusionbench", config.root, looked, [r"(^|/)image$"]))
 
 
 def _from_rows(rows: Iterable[Entry], config: Config) -> Iterator[Found]:
     """Of the release's columns, or of VLMEvalKit's, which has them in its index."""
     for row in rows:
-        if row.picture is None:
-            continue
         cells = dict(row.cells)
         if "set_id" not in cells:
             parts = row.text("index").split("_")
@@ -98,7 +95,11 @@ def _from_rows(rows: Iterable[Entry], config: Config) -> Iterator[Found]:
                 raise DataError(f"{row.where}: index {shown('_'.join(parts))}, expected six parts")
             cells |= dict(zip(_PARTS, parts, strict=True))
         cells.setdefault("gt_answer", cells.get("answer"))
-        yield _question(Row(cells, row.where)), row.picture
+        if str(cells.get("visual_input")) != "0":
+            yield _question(Row(cells, row.where)), row.picture
+
+
+_READER = Reader("hallusionbench", _from_rows, ("set_id|index", "question", "gt_answer|answer"))
 
 
 def _question(row: Row) -> Question:
@@ -120,12 +121,12 @@ def _question(row: Row) -> Question:
 
 def _image(row: Row) -> str:
     """The release's `filename` from VD/ or VS/ on; VLMEvalKit's table has none, but the numbers."""
-    if not row.values.get("filename"):
-        return ""
-    return row.inside("filename").removeprefix("./").removeprefix("hallusion_bench/")
+    name = row.inside("filename") if row.values.get("filename") else ""
+    return name.removeprefix("./").removeprefix("hallusion_bench/")
 
 
 _TRUTHS = {"0": "no", "1": "yes", "no": "no", "yes": "yes"}
+_BITS = {"no": "0", "yes": "1"}
 
 
 def together(question: Question) -> str:
@@ -161,8 +162,8 @@ def score(
 
 
 class _Tally(Tally):
-    """Marks are (`category/subcategory`, unreadable); the group is the figure, the number the
-    question of a set, as one that a float holds. Of both it knows how many answers the folder has.
+    """Marks are (`category/subcategory`, unreadable, an empty yes); the group is the figure, the
+    number the question of a set, as one that a float holds. Of both it knows how many there are.
     """
 
     def __init__(self, config: Config | None = None) -> None:
@@ -187,7 +188,8 @@ class _Tally(Tally):
 
     def mark(self, question: Question, answer: Said) -> tuple[float, Mark]:
         lost = _said(answer, self.config) == "other"
-        return credit(question, answer, self.config), (question.category, lost)
+        blank = blank_yes(answer, partial(_said, config=self.config))
+        return credit(question, answer, self.config), (question.category, lost, blank)
 
     def group(self, question: Question) -> int:
         kind, subject, _, subset, figure, _ = question.id.split("_")
@@ -214,6 +216,7 @@ class _Tally(Tally):
             "categories": _by(part, whole, broad),
             "subcategories": _by(part, whole, kinds),
             **({"unchecked_groups": True} if self.config and self._whole is None else {}),
+            **({"blank_yes": blank} if (blank := part.where(lambda mark: mark[2])) else {}),
         }
 
 
@@ -274,9 +277,6 @@ def export(
         write_jsonl(folder / "answers.jsonl", (llava_answer(q.id, q, a) for q, a in pairs)),
         write_text(folder / "HallusionBench_result.json", json.dumps(results, indent=1) + "\n"),
     ]
-
-
-_BITS = {"no": "0", "yes": "1"}
 
 
 def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Answers:

@@ -19,7 +19,8 @@ from typing import Any
 from cof.bench.common import lettered
 from cof.bench.common.answers import Answers, Said
 from cof.bench.common.choice import Extract
-from cof.bench.common.containers import Found, Held, held, id_boxes, shards, tsv, unknown
+from cof.bench.common.containers import Found, Held, Reader, held, id_boxes
+from cof.bench.common.finding import shards, tsv, unknown
 from cof.bench.common.lettered import credit as credit  # the module's own
 from cof.bench.common.lettered import export as export
 from cof.bench.common.tables import Entry
@@ -30,12 +31,11 @@ from cof.types import Question
 VERSION = "1"
 SOURCE = "huggingface.co/datasets/DreamMr/HR-Bench (hr_bench_4k.tsv, hr_bench_8k.tsv, or parquet)"
 KNOWN_MD5 = {
-    "hr_bench_4k.tsv": "f6b041b03d49543494b8a56d2e35be65",
-    "hr_bench_8k.tsv": "274c9c7f89329b804a4723178a00219c",
-    "HRBench4K.tsv": "f6b041b03d49543494b8a56d2e35be65",
-    "HRBench8K.tsv": "274c9c7f89329b804a4723178a00219c",
+    "hr_bench_4k.tsv": ("f6b041b03d49543494b8a56d2e35be65",),
+    "hr_bench_8k.tsv": ("274c9c7f89329b804a4723178a00219c",),
+    "HRBench4K.tsv": ("f6b041b03d49543494b8a56d2e35be65",),
+    "HRBench8K.tsv": ("274c9c7f89329b804a4723178a00219c",),
 }
-NAMES = ("hr_bench_4k", "HRBench4K", "hr_bench_8k", "HRBench8K")
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,11 @@ def pictures(config: Config) -> Folder:
 
 def _held(config: Config) -> Held:
     patterns = (r"(^|/)hr_bench_4k$", r"(^|/)hr_bench_8k$")
-    tables = tsv(config.root, *NAMES) or shards(config.root, *patterns)
+    tables = tsv("hrbench", config.root) or shards("hrbench", config.root, *patterns)
     if not tables:
         looked = "hr_bench_4k.tsv, HRBench4K.tsv, hr_bench_4k.parquet, or those of 8k"
         raise unknown("hrbench", config.root, looked)
-    return held(_from_rows, config, tables)
+    return held(_READER, config, tables)
 
 
 def _from_rows(rows: Iterable[Entry], config: Config) -> Iterator[Found]:
@@ -83,7 +83,7 @@ def _from_rows(rows: Iterable[Entry], config: Config) -> Iterator[Found]:
     for row in rows:
         options, text = lettered.options_of(row), row.row.asked("question")
         key = (row.text("category"), text, *sorted(options))
-        cycle = (*key, row.text("cycle_category", "index"))
+        cycle = (*key, row.text("cycle_category"))
         seen[cycle] += 1
         base = first.setdefault((*key, str(seen[cycle])), row.text("index"))
         bare = Question(
@@ -94,6 +94,10 @@ def _from_rows(rows: Iterable[Entry], config: Config) -> Iterator[Found]:
             reference=lettered.letter_of(row.text("answer"), options, row.where),
         )
         yield lettered.lettered(bare, options), row.picture
+
+
+_NEEDS = ("index", "question", "A", "B", "answer", "category", "cycle_category")
+_READER = Reader("hrbench", _from_rows, _NEEDS)
 
 
 def expected(config: Config) -> dict[str, tuple[int, ...]]:
@@ -115,8 +119,6 @@ def score(
 class _Tally(lettered.LetterTally):
     """Groups are the permutations of a question, as many as `number`: its options."""
 
-    name, version = "hrbench", VERSION
-
     def group(self, question: Question) -> int:
         return number_of(question.id.rpartition("/")[0])
 
@@ -130,7 +132,7 @@ class _Tally(lettered.LetterTally):
 
 def tally(config: Config | None = None) -> Tally:
     """What `score` counts with."""
-    return _Tally(config)
+    return _Tally(config, "hrbench", VERSION)
 
 
 def table(scores: dict[str, Any]) -> list[tuple[str, float, int]]:
@@ -145,5 +147,5 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     Raises:
         DataError: as `match_answers`; no table.
     """
-    lettered.with_truth(path, config.root, "the table")
-    return lettered.given_answers(path, read(config), allow_missing)
+    what = "the table"
+    return lettered.given_answers(path, config, read, what, allow_missing)

@@ -4,7 +4,7 @@
     {"image": "b.jpg", "question": "What colour is it?", "answer": "B", "options": ["red", "blue"]}
     {"image": "b.jpg", "question": "What does it say?", "answer": ["stop", "STOP sign"], "id": "s1"}
 
-`image` and `question` have to be there. `answer` is a text or a list of accepted texts, of a
+`image` and `question` have to be there. `answer` is a text, a number or a list of texts, of a
 question with `options` the letter of the right one or its text; either all questions have one, or
 none, and then there is nothing to score (`cof answer`). `boxes` are true regions as fractions of
 the image, [[x0, y0, x1, y1], ...]; `category` is a group with an accuracy of its own; `id` is the
@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from cof.bench.common import lettered
 from cof.bench.common.answers import (
     Answers,
     Given,
@@ -36,8 +37,8 @@ from cof.bench.common.answers import (
     unique,
 )
 from cof.bench.common.choice import LETTERS, UNRESOLVED, Extract, ask, extract
-from cof.bench.common.containers import folder_of, unknown
 from cof.bench.common.files import read_jsonl, write_jsonl
+from cof.bench.common.finding import folder_of, unknown
 from cof.bench.common.rows import Row
 from cof.bench.common.tally import Mark, Part, Tally, added, scored
 from cof.bench.common.vqa_words import soft_accuracy
@@ -169,10 +170,7 @@ def tally(config: Config | None = None) -> Tally:
 
 def table(scores: dict[str, Any]) -> list[tuple[str, float, int]]:
     """Rows: accuracy of all, then of each category; in percent."""
-    if scores["accuracy"] is None:
-        return []
-    parts = {"accuracy": scores, **scores["categories"]}
-    return [(name, 100 * part["accuracy"], part["n"]) for name, part in parts.items()]
+    return [] if scores["accuracy"] is None else lettered.table(scores)
 
 
 def export(
@@ -226,15 +224,16 @@ def _letter(question: Question, answer: Said, config: Config | None) -> str:
 
 
 def _question(row: Row, number: int, config: Config) -> Question:
-    options = row.texts("options") if row.values.get("options") else []
+    options = _options(row.texts("options"), row) if row.values.get("options") else []
     text = row.asked("question")
+    truths = [] if row.values.get("answer") in (None, "", []) else _truths(row, options)
     suffix = {"none": "", "llava": OPTION_LETTER if options else SHORT_ANSWER}[config.suffix]
     question = Question(
         id=row.key("id") if "id" in row.values else str(number),
         image=row.inside("image"),
-        text=ask(text, _options(options, row), suffix) if options else text + suffix,
+        text=ask(text, options, suffix) if options else text + suffix,
         category=row.text("category") if "category" in row.values else "",
-        reference=json.dumps(_truths(row, options)) if row.values.get("answer") else "",
+        reference=json.dumps(truths) if truths else "",
         boxes=boxes_in(row.values.get("boxes") or [], row.where),
         options=tuple(options),
     )
@@ -242,7 +241,7 @@ def _question(row: Row, number: int, config: Config) -> Question:
     return question
 
 
-def _options(options: Sequence[str], row: Row) -> Sequence[str]:
+def _options(options: list[str], row: Row) -> list[str]:
     if not 2 <= len({*options}) == len(options) <= len(LETTERS):
         raise DataError(
             f"{row.where}: options {shown(list(options))}, expected two or more different texts, "
@@ -253,8 +252,10 @@ def _options(options: Sequence[str], row: Row) -> Sequence[str]:
 
 def _truths(row: Row, options: Sequence[str]) -> list[str]:
     """The accepted answers; of a question with options the right letter."""
-    one = isinstance(row.value("answer"), str)
-    truths = [row.asked("answer")] if one else row.texts("answer")
+    value = row.value("answer")
+    if not isinstance(value, str | float | int | list) or isinstance(value, bool):
+        raise DataError(f"{row.where}: answer {shown(value)}, expected a text or a list of texts")
+    truths = row.texts("answer") if isinstance(value, list) else [str(value)]
     if not options:
         return truths
     pairs = zip(LETTERS, options, strict=False)

@@ -11,31 +11,47 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from cof.bench import _mmbench_files, _mmbench_table
+from cof.bench._mmbench_score import MMBenchTally
 from cof.bench._mmbench_table import COLUMNS as COLUMNS  # for those who write such a table
 from cof.bench._mmbench_table import ROTATION
 from cof.bench.common.answers import Answers, Said, with_boxes
-from cof.bench.common.choice import UNRESOLVED, Extract, disputed, extract
-from cof.bench.common.containers import Found, Held, folder_of, held
+from cof.bench.common.choice import Extract
+from cof.bench.common.containers import Found, Held, Reader, held
 from cof.bench.common.files import write_jsonl
+from cof.bench.common.finding import folder_of
+from cof.bench.common.lettered import credit as credit  # the module's own
 from cof.bench.common.tables import Entry
-from cof.bench.common.tally import Mark, Part, Tally, scored
+from cof.bench.common.tally import Tally, scored
 from cof.errors import ConfigError
 from cof.files import Folder
 from cof.types import Question
-
-if TYPE_CHECKING:
-    import numpy as np
 
 VERSION = "3"
 """1 asked the coarse stage about the hint, where there is one; 2 took the option A of a sentence
 for an article, and knew a Chinese table by `_cn` in its name alone."""
 KNOWN_MD5 = {
-    "MMBench_DEV_EN.tsv": "b6caf1133a01c6bb705cf753bb527ed8",
-    "MMBench_DEV_EN_V11.tsv": "30c05be8f2f347a50be25aa067248184",
+    "MMBench_DEV_EN.tsv": ("b6caf1133a01c6bb705cf753bb527ed8",),
+    "MMBench_DEV_CN.tsv": ("08b8fc3324a5ed74155350f57be69fbd",),
+    "MMBench_TEST_EN.tsv": ("6939fadb0ce626fefc0bdc9c64efc528",),
+    "MMBench_TEST_CN.tsv": ("7e1239baf0ee4c8b513e19705a0f317e",),
+    "MMBench_DEV_EN_V11.tsv": (
+        *("30c05be8f2f347a50be25aa067248184", "8b7b30bb78b8f4a87ffc6b2258890a39"),
+    ),
+    "MMBench_DEV_CN_V11.tsv": (
+        *("593f9b5f6bea453d870a798b34ae4f37", "6e2f5cb803ae65e3b9f7c5f7abdbb2a3"),
+    ),
+    "MMBench_TEST_EN_V11.tsv": (
+        *("26f0f15381a21720255091d3e0316ce6", "8d1a704e791df6f5d9fb3ef782b65365"),
+    ),
+    "MMBench_TEST_CN_V11.tsv": (
+        *("74bbe4556dac745613c7cbe5ad787050", "156e6569f9547afb16603eca16e85373"),
+    ),
+    "CCBench.tsv": ("f5dde47f24dc5a6fb6e595b409b466ac", "adf706c28a3535c89c500385ab235e28"),
 }
+"""As VLMEvalKit lists them: V1.1 and CCBench were put up again."""
 SOURCE = "download.openmmlab.com/mmclassification/datasets/mmbench/<file> (one TSV, images inside)"
 IMAGES = "mmbench_dev_20230712_images"
 """Stands in the names of images, whatever the table: so a dataset has one hash in all of them, and
@@ -86,7 +102,7 @@ def pictures(config: Config) -> Folder:
 
 def _held(config: Config) -> Held:
     tables = _mmbench_files.tables(config.root, config.file)
-    return held(_from_rows, replace(config, file=str(tables[0])), tables, look=True)
+    return held(_READER, replace(config, file=str(tables[0])), tables)
 
 
 def _from_rows(rows: Iterable[Entry], config: Config) -> Iterator[Found]:
@@ -103,19 +119,13 @@ def _from_rows(rows: Iterable[Entry], config: Config) -> Iterator[Found]:
             yield question, line.picture
 
 
+_READER = Reader("mmbench", _from_rows, ("index", "question", "A", "B"), look=True)
+
+
 def expected(config: Config) -> dict[str, tuple[int, ...]]:
     """The published number of rows, where it is known."""
     tables = _mmbench_files.tables(config.root, config.file)
     return {"": (4377,)} if tables[0].name == "mmbench_dev_20230712.tsv" else {}
-
-
-def credit(question: Question, answer: Said, config: Config | None = None) -> float:
-    """1.0 where the answer names the right option of this row, else 0.0."""
-    return float(extract(answer, question.options, _rule(config)) == question.reference)
-
-
-def _rule(config: Config | None) -> Extract:
-    return config.extract if config else "vlmevalkit"
 
 
 def score(
@@ -124,59 +134,27 @@ def score(
     """Circular and vanilla accuracy, in all and a category; shares in [0, 1].
 
     Metrics are None where the table holds no answers (the test splits). `disputed` counts answers
-    that the two rules of extraction read differently.
+    that the two rules of extraction read differently. `circular` leaves out questions that lack
+    rows of the table of `config.root` (`incomplete`); without it (`unchecked_groups`) every
+    question is taken for complete.
     """
     return scored(tally(config), questions, answers)
 
 
-class _Tally(Tally):
-    """Marks are (category, has a right answer, row of its own, unresolved, disputed); groups are
-    the rows that rotate one question.
-    """
-
-    def mark(self, question: Question, answer: Said) -> tuple[float, Mark]:
-        option = extract(answer, question.options, _rule(self.config))
-        own = question.id.isdecimal() and int(question.id) < ROTATION
-        lost, split = option == UNRESOLVED, disputed(answer, question.options)
-        mark = (question.category, bool(question.reference), own, lost, split)
-        return float(option == question.reference), mark
-
-    def group(self, question: Question) -> int:
-        return _mmbench_files.index_of(question) % ROTATION
-
-    def total(self, part: Part) -> dict[str, Any]:
-        labelled = part.where(lambda mark: mark[1]) == len(part)
-        groups = _Groups.of(part, self.marks)
-        return {
-            "benchmark": "mmbench",
-            "version": VERSION,
-            "rows": len(part),
-            "extract": _rule(self.config),
-            "unresolved": part.where(lambda mark: mark[3]),
-            "disputed": part.where(lambda mark: mark[4]),
-            **groups.accuracy(labelled),
-            "l2_categories": groups.by_category(labelled, 0),
-            "categories": groups.by_category(labelled, 2),
-        }
-
-
 def tally(config: Config | None = None) -> Tally:
     """What `score` counts with."""
-    return _Tally(config)
+    return MMBenchTally(config, VERSION)
 
 
 def table(scores: dict[str, Any]) -> list[tuple[str, float, int]]:
     """Rows: circular and vanilla accuracy, then circular accuracy a category; in percent."""
-    if scores["circular"] is None:
-        return []
-    rows = [("circular", 100 * scores["circular"], scores["groups"])]
-    if scores["vanilla"] is not None:
-        rows.append(("vanilla", 100 * scores["vanilla"], scores["base_rows"]))
-    for kind in ("l2_categories", "categories"):
-        rows += [
-            (name, 100 * part["circular"], part["groups"]) for name, part in scores[kind].items()
-        ]
-    return rows
+    parts = [*scores["l2_categories"].items(), *scores["categories"].items()]
+    rows = [
+        ("circular", scores["circular"], scores["groups"]),
+        ("vanilla", scores["vanilla"], scores["base_rows"]),
+        *((name, part["circular"], part["groups"]) for name, part in parts),
+    ]
+    return [(name, 100 * share, n) for name, share, n in rows if share is not None]
 
 
 def export(
@@ -219,69 +197,3 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
         DataError: as `match_answers`; no right answers; options that are not the table's.
     """
     return _mmbench_files.read_answers(path, config.root, config.file, allow_missing)
-
-
-@dataclass(frozen=True)
-class _Groups:
-    """Rows that rotate one question, a group each.
-
-    Attributes:
-        names: the categories there are.
-        category: of each group, that of its first row: its place in `names`.
-        circular: 1 where every row of the group is right.
-        base: how many of its rows are unrotated.
-        vanilla: how many of those are right.
-    """
-
-    names: tuple[str, ...]
-    category: np.ndarray
-    circular: np.ndarray
-    base: np.ndarray
-    vanilla: np.ndarray
-
-    @classmethod
-    def of(cls, part: Part, marks: Sequence[Mark]) -> _Groups:
-        """The groups of some answers."""
-        import numpy as np
-
-        names = tuple(dict.fromkeys(mark[0] for mark in marks))
-        order, starts = part.groups()
-        category = part.of_marks([names.index(mark[0]) for mark in marks])[order][starts]
-        own = part.of_marks([float(mark[2]) for mark in marks])[order]
-        right = part.credits[order]
-        found = (np.minimum.reduceat(right, starts), *_sums((own, own * right), starts))
-        return cls(names, category, *found)
-
-    def accuracy(self, labelled: bool, chosen: Any = slice(None)) -> dict[str, Any]:
-        """Both accuracies of all groups, or of those that are `chosen`."""
-        circular = int(self.circular[chosen].sum())
-        base, vanilla = (int(one[chosen].sum()) for one in (self.base, self.vanilla))
-        count = len(self.circular[chosen])
-        return {
-            "groups": count,
-            "circular_right": circular if labelled else None,
-            "circular": circular / count if labelled else None,
-            "base_rows": base,
-            "vanilla": vanilla / base if labelled and base else None,
-        }
-
-    def by_category(self, labelled: bool, part: int) -> dict[str, Any]:
-        """Accuracies a category; `part` 0 is the broad one, 2 the fine one, of `broad/fine`."""
-        import numpy as np
-
-        present = set(np.unique(self.category).tolist())
-        members: dict[str, list[int]] = {}
-        for number in sorted(present):
-            members.setdefault(self.names[number].rpartition("/")[part], []).append(number)
-        return {
-            name: self.accuracy(labelled, np.isin(self.category, members[name]))
-            for name in sorted(members)
-            if name
-        }
-
-
-def _sums(columns: Sequence[np.ndarray], starts: np.ndarray) -> list[np.ndarray]:
-    """Sums of each group."""
-    import numpy as np
-
-    return [np.add.reduceat(column, starts) for column in columns]

@@ -22,8 +22,9 @@ from typing import Any, NamedTuple
 from cof.bench import _mme_files
 from cof.bench._mme_files import COGNITION, PERCEPTION, RELEASE_SUFFIX, SUBTASKS
 from cof.bench.common.answers import Answers, Given, Said, add_up, llava_answer, match_answers
-from cof.bench.common.containers import Held, folder_of, held, with_llava
+from cof.bench.common.containers import Held, held
 from cof.bench.common.files import read_jsonl, write_jsonl, write_text
+from cof.bench.common.finding import folder_of, with_llava
 from cof.bench.common.tally import Mark, Part, Tally, number_of, scored
 from cof.errors import DataError
 from cof.files import Folder
@@ -32,6 +33,7 @@ from cof.types import Question
 
 VERSION = "1"
 SOURCE = "github.com/BradyFU/Awesome-Multimodal-Large-Language-Models (Evaluation, MME)"
+KNOWN_MD5 = {"MME.tsv": ("b36b43c3f09801f5d368627fb92187c3",)}
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def _held(config: Config) -> Held | None:
     """What tables hold, None where there is a release."""
     if _mme_files.release_root(Path(config.root)):
         return None
-    return held(_mme_files.from_rows, config, _mme_files.tables(config.root))
+    return held(_mme_files.READER, config, _mme_files.tables(config.root))
 
 
 def label(answer: Said) -> str:

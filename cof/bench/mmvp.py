@@ -3,7 +3,8 @@
 The questions of a pair are alike, their right answers are not. A pair counts where both answers
 are right: the published number is the share of such pairs. The authors ask with the options behind
 the question, `(a) ... (b) ...`, and let GPT-4 judge; here the two options are lettered and asked
-as LLaVA asks multiple choice, and letters are read without a judge (`bench.extract`).
+as LLaVA asks multiple choice, and letters are read without a judge (`bench.extract`). VLMEvalKit's
+scorer and the authors' pair two by two in the order of the index.
 """
 
 from __future__ import annotations
@@ -11,16 +12,18 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cof.bench.common import lettered
-from cof.bench.common.answers import Answers, Said
+from cof.bench.common.answers import Answers, Said, unique
 from cof.bench.common.choice import LETTERS, Extract
-from cof.bench.common.containers import Found, Held, held, id_boxes, shards, tsv, unknown
+from cof.bench.common.containers import Found, Held, Reader, held, id_boxes
 from cof.bench.common.files import read_text, write_jsonl
+from cof.bench.common.finding import tables
 from cof.bench.common.lettered import credit as credit  # the module's own
 from cof.bench.common.rows import whole_number
 from cof.bench.common.tables import Entry
@@ -31,6 +34,7 @@ from cof.types import Question
 
 VERSION = "1"
 SOURCE = "huggingface.co/datasets/MMVP/MMVP (Questions.csv, MMVP Images/)"
+KNOWN_MD5 = {"MMVP.tsv": ("8cb732b141a0cba5b42159df2839e557",)}
 FILE = "Questions.csv"
 
 _OPTION = re.compile(r"\(([a-e])\)\s*(.*?)\s*(?=\([a-e]\)|$)", re.DOTALL)
@@ -43,8 +47,7 @@ class Config:
     Attributes:
         root: the release, Questions.csv and the folder of images; parquet files of the same columns
             and an image (lmms-lab-eval/MMVP, which corrects labels, lmms-eval#1018; the authors'
-            own parquet has images alone); or VLMEvalKit's MMVP.tsv, of which, from memory, the
-            rows 2k and 2k+1 are taken for a pair.
+            own parquet has images alone); or VLMEvalKit's MMVP.tsv.
         images: folder of the release's images.
         extract: how options are read from answers, see `cof.bench.common.choice`.
     """
@@ -58,16 +61,20 @@ def read(config: Config) -> list[Question]:
     """Every question, pair by pair.
 
     Raises:
-        DataError: neither file, a row without index, question, two options or the right one's
-            letter, or a question without the other one of its pair.
+        DataError: neither file, no rows, a row without index, question, two options or the right
+            one's letter, an index twice, or a question without the other one of its pair.
     """
     file = Path(config.root) / FILE
     if file.is_file():
         questions = [_released(entry, config.images) for entry in _csv(file)]
     else:
         questions = list(_held(config).questions)
-    if len(questions) % 2:
-        raise DataError(f"{config.root}: {len(questions)} questions; MMVP asks them in pairs")
+    if not questions:
+        raise DataError(f"{config.root}: no questions")
+    unique([question.id for question in questions], config.root)
+    for pair, count in Counter(map(together, questions)).items():
+        if count != 2:
+            raise DataError(f"{config.root}: pair {pair} has {count} question, expected two")
     return id_boxes(questions, config.root)
 
 
@@ -78,10 +85,9 @@ def pictures(config: Config) -> Folder:
 
 
 def _held(config: Config) -> Held:
-    tables = shards(config.root, "test$", "train$") or tsv(config.root, "MMVP")
-    if not tables:
-        raise unknown("mmvp", config.root, f"{FILE}, *.parquet, MMVP.tsv")
-    return held(_from_rows, config, tables)
+    looked = f"{FILE}, *.parquet, MMVP.tsv"
+    found = tables("mmvp", config.root, looked, ["test$", "train$"])
+    return held(_HUB if found[0].suffix == ".parquet" else _TSV, config, found)
 
 
 def _csv(file: Path) -> Iterator[Entry]:
@@ -99,13 +105,28 @@ def _released(row: Entry, images: str) -> Question:
     return _question(row, "Question", number, options, row.text("Correct Answer"), images)
 
 
-def _from_rows(rows: Iterable[Entry], config: Config) -> Iterator[Found]:
-    for number, row in enumerate(rows, start=1):
-        if "Options" in row.cells:
-            yield _released(row, config.images), row.picture
-            continue
+def _from_hub(rows: Iterable[Entry], config: Config) -> Iterator[Found]:
+    for row in rows:
+        yield _released(row, config.images), row.picture
+
+
+def _from_tsv(rows: Iterable[Entry], config: Config) -> Iterator[Found]:
+    """Two by two in the order of their `index`, as VLMEvalKit's `report_acc_MMVP` pairs them, which
+    also wants one question of both.
+    """
+    order = sorted(rows, key=lambda row: whole_number(row.text("index"), "index", row.where))
+    for first, second in zip(order[::2], order[1::2], strict=False):
+        if first.text("question") != second.text("question"):
+            raise DataError(f"{second.where}: asks another question than its pair's first row")
+    for number, row in enumerate(order, start=1):
         options, answer = lettered.options_of(row), row.text("answer")
+        if len(options) != 2:
+            raise DataError(f"{row.where}: options {shown(options)}, expected two")
         yield _question(row, "question", number, options, answer, config.images), row.picture
+
+
+_HUB = Reader("mmvp", _from_hub, ("Index", "Question", "Options", "Correct Answer"))
+_TSV = Reader("mmvp", _from_tsv, ("index", "question", "A", "B", "answer"))
 
 
 def _question(
@@ -146,8 +167,6 @@ def score(
 class _Tally(lettered.LetterTally):
     """Groups are pairs."""
 
-    name, version = "mmvp", VERSION
-
     def group(self, question: Question) -> int:
         return number_of(together(question))
 
@@ -158,7 +177,7 @@ class _Tally(lettered.LetterTally):
 
 def tally(config: Config | None = None) -> Tally:
     """What `score` counts with."""
-    return _Tally(config)
+    return _Tally(config, "mmvp", VERSION)
 
 
 def table(scores: dict[str, Any]) -> list[tuple[str, float, int]]:
@@ -199,5 +218,5 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     Raises:
         DataError: as `match_answers`; no question file.
     """
-    lettered.with_truth(path, config.root, f"the folder of {FILE}")
-    return lettered.given_answers(path, read(config), allow_missing)
+    what = f"the folder of {FILE}"
+    return lettered.given_answers(path, config, read, what, allow_missing)

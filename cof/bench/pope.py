@@ -29,11 +29,12 @@ from cof.bench.common.answers import (
     unique,
     with_boxes,
 )
-from cof.bench.common.containers import Held, folder_of, held, with_llava
+from cof.bench.common.containers import Held, held
 from cof.bench.common.files import read_jsonl, write_jsonl
+from cof.bench.common.finding import folder_of, with_llava
 from cof.bench.common.rows import Row
 from cof.bench.common.tally import Mark, Part, Tally, scored
-from cof.bench.common.yes_no import PARSERS
+from cof.bench.common.yes_no import PARSERS, blank_yes
 from cof.errors import DataError, shown
 from cof.files import Folder
 from cof.prompts import SHORT_ANSWER
@@ -41,6 +42,7 @@ from cof.types import Question
 
 VERSION = "2"  # 1 had a parser `word` that knew more punctuation than VLMEvalKit
 SOURCE = "github.com/RUCAIBox/POPE (output/coco); images: COCO val2014, cocodataset.org"
+KNOWN_MD5 = {"POPE.tsv": ("c12f5acb142f2ef1f85a26ba2fbe41d5",)}
 METRICS = ("accuracy", "precision", "recall", "f1", "yes_ratio")
 
 
@@ -102,7 +104,7 @@ def _own(config: Config) -> dict[str, list[Question]] | None:
 
 def _held(config: Config) -> Held:
     tables = _pope_files.tables(config.root, config.source)
-    return held(_pope_files.from_rows, config, tables)
+    return held(_pope_files.READER, config, tables)
 
 
 def _region_key(row: Row) -> tuple[str, str]:
@@ -130,27 +132,30 @@ def score(
     """Counts and metrics a setting, their unweighted mean, and the metrics of all pooled.
 
     `data` names the version: `pope-2910` and `pope-3000` by the size of the random setting, all
-    settings complete; anything else is `pope-other`. All metrics are shares in [0, 1].
+    settings complete; anything else is `pope-other`. All metrics are shares in [0, 1]. `blank_yes`
+    counts empty answers that the parser takes for a yes, where there are any.
     """
     return scored(tally(config), questions, answers)
 
 
 class _Tally(Tally):
-    """Marks are (setting, truth, prediction)."""
+    """Marks are (setting, truth, prediction, whether an empty answer is that prediction)."""
 
     def mark(self, question: Question, answer: Said) -> tuple[float, Mark]:
-        said = _parser(self.config)(answer)
-        return float(said == question.reference), (question.category, question.reference, said)
+        parse = _parser(self.config)
+        said, blank = parse(answer), blank_yes(answer, parse)
+        return float(said == question.reference), (
+            *(question.category, question.reference, said, blank),
+        )
 
     def total(self, part: Part) -> dict[str, Any]:
-        by_setting = {
-            name: {mark[1:]: count for mark, count in part.counts.items() if mark[0] == name}
-            for name in SETTINGS
-        }
-        settings = {name: _metrics(counts) for name, counts in by_setting.items() if counts}
         pooled: Counter[Mark] = Counter()
-        for mark, count in part.counts.items():
-            pooled[mark[1:]] += count
+        by_setting: dict[str, Counter[Mark]] = {name: Counter() for name in SETTINGS}
+        for (name, truth, said, _), count in part.counts.items():
+            by_setting.setdefault(name, Counter())[truth, said] += count
+            pooled[truth, said] += count
+        settings = {name: _metrics(by_setting[name]) for name in SETTINGS if by_setting[name]}
+        blank = part.where(lambda mark: mark[3])
         return {
             "benchmark": "pope",
             "version": VERSION,
@@ -162,6 +167,7 @@ class _Tally(Tally):
             },
             "pooled": _metrics(pooled),
             "settings": settings,
+            **({"blank_yes": blank} if blank else {}),
         }
 
 

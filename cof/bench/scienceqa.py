@@ -9,6 +9,7 @@ IMG-Accuracy, which is what this is.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,9 @@ from typing import Any
 from cof.bench.common import lettered
 from cof.bench.common.answers import Answers, Said
 from cof.bench.common.choice import LETTERS, Extract
-from cof.bench.common.containers import Found, Held, held, id_boxes, shards, tsv, unknown
+from cof.bench.common.containers import Found, Held, Reader, held, id_boxes
 from cof.bench.common.files import read_json
+from cof.bench.common.finding import tables
 from cof.bench.common.lettered import export as export  # the module's own
 from cof.bench.common.lettered import table as table
 from cof.bench.common.rows import Row, inside
@@ -30,6 +32,10 @@ from cof.types import Question
 
 VERSION = "1"
 SOURCE = "github.com/lupantech/ScienceQA (problems.json, pid_splits.json, images/test)"
+KNOWN_MD5 = {
+    "ScienceQA_TEST.tsv": ("e42e9e00f9c59a80d8a5db35bc32b71f",),
+    "ScienceQA_VAL.tsv": ("96320d05e142e585e7204e72affd29f3",),
+}
 FILES = ("problems.json", "pid_splits.json")
 
 
@@ -86,12 +92,11 @@ def _problems(config: Config) -> Iterator[Entry]:
 
 
 def _held(config: Config) -> Held:
-    pattern = rf"(^|/){config.split}$"
-    tables = shards(config.root, rf"ScienceQA-IMG/{config.split}$", pattern)
-    tables = tables or tsv(config.root, "ScienceQA_TEST")
-    if not tables:
-        raise unknown("scienceqa", config.root, f"{FILES[0]}, *.parquet, ScienceQA_TEST.tsv")
-    return held(_from_rows, config, tables)
+    split = re.escape(config.split)
+    named = f"ScienceQA_{config.split.upper().removesuffix('IDATION')}"  # TEST, VAL
+    looked = f"{FILES[0]}, *.parquet, {named}.tsv"
+    wanted = (rf"ScienceQA-IMG/{split}$", rf"(^|/){split}$")
+    return held(_READER, config, tables("scienceqa", config.root, looked, wanted, named))
 
 
 def _from_rows(rows: Iterable[Entry], config: Config) -> Iterator[Found]:
@@ -111,6 +116,9 @@ def _from_rows(rows: Iterable[Entry], config: Config) -> Iterator[Found]:
         hint = row.text("hint")
         context = f"Context: {hint}" if hint and hint != "nan" else ""
         yield lettered.lettered(bare, options, context), row.picture
+
+
+_READER = Reader("scienceqa", _from_rows, ("question", "choices|A", "answer"))
 
 
 def _answered(row: Entry) -> tuple[list[str], str]:
@@ -140,15 +148,9 @@ def score(
     return scored(tally(config), questions, answers)
 
 
-class _Tally(lettered.LetterTally):
-    """Categories are the subjects."""
-
-    name, version = "scienceqa", VERSION
-
-
 def tally(config: Config | None = None) -> Tally:
     """What `score` counts with."""
-    return _Tally(config or Config(""))
+    return lettered.LetterTally(config or Config(""), "scienceqa", VERSION)
 
 
 def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Answers:
@@ -157,5 +159,5 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     Raises:
         DataError: as `match_answers`; no problems.
     """
-    lettered.with_truth(path, config.root, f"the folder of {FILES[0]}")
-    return lettered.given_answers(path, read(config), allow_missing)
+    what = f"the folder of {FILES[0]}"
+    return lettered.given_answers(path, config, read, what, allow_missing)

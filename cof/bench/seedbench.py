@@ -2,8 +2,8 @@
 
 Read are the questions about images (14233 in the release; VLMEvalKit's table has one less); those
 about videos are left out. The authors rank the options by likelihood; LLaVA, whose published
-SEED-Bench number is for images, asks for a letter and compares answers with it (`extract=llava`).
-Here letters are read by `bench.extract`. Accuracy of all questions and of each kind.
+SEED-Bench number is for images, asks for a letter and wants it alone; `extract=llava` also takes
+`B. two`. Letters are read by `bench.extract`. Accuracy of all questions and of each kind.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from typing import Any
 from cof.bench.common import lettered
 from cof.bench.common.answers import Answers, Said
 from cof.bench.common.choice import Extract
-from cof.bench.common.containers import Found, Held, held, id_boxes, shards, tsv, unknown
+from cof.bench.common.containers import Found, Held, Reader, held, id_boxes
 from cof.bench.common.files import read_json, write_jsonl
+from cof.bench.common.finding import tables
 from cof.bench.common.lettered import credit as credit  # the module's own
 from cof.bench.common.lettered import table as table
 from cof.bench.common.rows import Row, inside
-from cof.bench.common.tables import Entry
+from cof.bench.common.tables import Entry, Names
 from cof.bench.common.tally import Tally, scored
 from cof.errors import DataError
 from cof.files import Folder
@@ -29,6 +30,7 @@ from cof.types import Question
 
 VERSION = "1"
 SOURCE = "huggingface.co/datasets/AILab-CVC/SEED-Bench (SEED-Bench.json, SEED-Bench-image.zip)"
+KNOWN_MD5 = {"SEEDBench_IMG.tsv": ("68017231464752261a2526d6ca3a10c0",)}
 FILE = "SEED-Bench.json"
 KINDS = (
     *("Scene Understanding", "Instance Identity", "Instance Attributes", "Instance Location"),
@@ -66,7 +68,7 @@ def read(config: Config) -> list[Question]:
     if file.is_file():
         rows = Row.of(read_json(file), str(file)).parts("questions")
         entries = [Entry(row.values, row.where) for row in rows]
-        found = [question for question, _ in _from_rows(entries, config)]
+        found = [question for question, _ in _released(entries, config)]
     else:
         found = list(_held(config).questions)
     if not found:
@@ -81,28 +83,44 @@ def pictures(config: Config) -> Folder:
 
 
 def _held(config: Config) -> Held:
-    tables = shards(config.root, r"(^|/)test$") or tsv(config.root, "SEEDBench_IMG")
-    if not tables:
-        raise unknown("seedbench", config.root, f"{FILE}, *.parquet, SEEDBench_IMG.tsv")
-    return held(_from_rows, config, tables)
+    looked = f"{FILE}, *.parquet, SEEDBench_IMG.tsv"
+    found = tables("seedbench", config.root, looked, [r"(^|/)test$"])
+    return held(_HUB if found[0].suffix == ".parquet" else _TSV, config, found)
 
 
-def _from_rows(rows: Iterable[Entry], config: Config) -> Iterator[Found]:
-    """Of the release's keys, which lmms-lab has as columns, or of VLMEvalKit's columns."""
+def _released(rows: Iterable[Entry], config: Config) -> Iterator[Found]:
+    """Of the release's keys, which lmms-lab has as columns."""
     for row in rows:
-        released = "data_type" in row.cells
-        if released and row.text("data_type") != "image":
-            continue
-        options = lettered.options_of(row, _CHOICES) if released else lettered.options_of(row)
-        name = row.text("data_id") if released else f"{row.text('index')}{row.suffix}"
-        bare = Question(
-            id=row.text("question_id", "index"),
-            image=f"{config.images}/{inside(name, row.where)}",
-            text=row.row.asked("question"),
-            category=_kind(row) if released else row.text("category"),
-            reference=lettered.letter_of(row.text("answer"), options, row.where),
-        )
-        yield lettered.lettered(bare, options), row.picture
+        if row.text("data_type") == "image":
+            kind, name = _kind(row), row.text("data_id")
+            options = lettered.options_of(row, _CHOICES)
+            yield _question(row, row.text("question_id"), name, kind, options, config), row.picture
+
+
+def _from_tsv(rows: Iterable[Entry], config: Config) -> Iterator[Found]:
+    """Of VLMEvalKit's columns."""
+    names = Names()
+    for row in rows:
+        kind, name = row.text("category"), f"{names.of(row)}{row.suffix}"
+        options = lettered.options_of(row)
+        yield _question(row, row.text("index"), name, kind, options, config), row.picture
+
+
+_HUB = Reader("seedbench", _released, ("question_id", "data_type", "data_id", "choice_a", "answer"))
+_TSV = Reader("seedbench", _from_tsv, ("index", "question", "A", "B", "answer", "category"))
+
+
+def _question(
+    row: Entry, name: str, image: str, kind: str, options: Sequence[str], config: Config
+) -> Question:
+    bare = Question(
+        id=name,
+        image=f"{config.images}/{inside(image, row.where)}",
+        text=row.row.asked("question"),
+        category=kind,
+        reference=lettered.letter_of(row.text("answer"), options, row.where),
+    )
+    return lettered.lettered(bare, options)
 
 
 def _kind(row: Entry) -> str:
@@ -124,15 +142,9 @@ def score(
     return scored(tally(config), questions, answers)
 
 
-class _Tally(lettered.LetterTally):
-    """Categories are the kinds."""
-
-    name, version = "seedbench", VERSION
-
-
 def tally(config: Config | None = None) -> Tally:
     """What `score` counts with."""
-    return _Tally(config)
+    return lettered.LetterTally(config, "seedbench", VERSION)
 
 
 def export(
@@ -159,6 +171,6 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     Raises:
         DataError: as `match_answers`; no question file.
     """
-    lettered.with_truth(path, config.root, f"the folder of {FILE}")
+    what = f"the folder of {FILE}"
     names = ("question_id", "prediction")
-    return lettered.given_answers(path, read(config), allow_missing, names)
+    return lettered.given_answers(path, config, read, what, allow_missing, names)

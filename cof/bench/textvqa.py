@@ -22,8 +22,9 @@ from cof.bench.common.answers import (
     match_answers,
     reworded,
 )
-from cof.bench.common.containers import Found, Held, held, shards, unknown, with_llava
+from cof.bench.common.containers import Found, Held, Reader, held
 from cof.bench.common.files import read_json, read_json_rows, read_jsonl, write_jsonl, write_text
+from cof.bench.common.finding import tables, with_llava
 from cof.bench.common.rows import Row, inside
 from cof.bench.common.tables import Entry
 from cof.bench.common.tally import Mark, Part, Tally, added, scored
@@ -79,27 +80,49 @@ def pictures(config: Config) -> Folder:
     return Path(config.root) if own else _held(config).pictures
 
 
+def sizes(config: Config) -> dict[str, tuple[int, int]]:
+    """Width and height in pixels that the annotation has of a picture, by its name."""
+    config = with_llava(config)
+    own = (Path(config.root) / config.file).exists()
+    rows = _rows(config) if own else (row.row for row in _READER.rows(_tables(config)))
+    found = {}
+    for row in rows:
+        width, height = (row.values.get(f"image_{edge}") for edge in ("width", "height"))
+        if isinstance(width, int) and isinstance(height, int):
+            found[_image(row, config.images)] = (width, height)
+    return found
+
+
 def _annotated(config: Config) -> list[Question]:
-    path = Path(config.root) / config.file
-    if not path.exists():
+    if not (Path(config.root) / config.file).exists():
         return list(_held(config).questions)
+    return [_question(row, config.images) for row in _rows(config)]
+
+
+def _rows(config: Config) -> list[Row]:
+    path = Path(config.root) / config.file
     rows = Row.of(read_json(path), str(path)).parts("data")
     if not rows:
         raise DataError(f"{path}: `data` has no questions")
-    return [_question(row, config.images) for row in rows]
+    return rows
 
 
 def _held(config: Config) -> Held:
-    tables = shards(config.root, r"(^|/)val(idation)?$")
-    if not tables:
-        raise unknown("textvqa", config.root, f"{config.file}, *.parquet")
-    return held(_from_rows, config, tables)
+    return held(_READER, config, _tables(config))
+
+
+def _tables(config: Config) -> list[Path]:
+    looked = f"{config.file}, *.parquet"
+    return tables("textvqa", config.root, looked, [r"(^|/)val(idation)?$"])
 
 
 def _from_rows(rows: Iterable[Entry], config: Config) -> Iterator[Found]:
     """The questions of lmms-lab's table, whose columns are the annotation file's keys."""
     for row in rows:
         yield _question(row.row, config.images), row.picture
+
+
+_READER = Reader("textvqa", _from_rows, ("question_id", "image_id", "question"))
 
 
 def expected(config: Config) -> dict[str, tuple[int, ...]]:
@@ -197,10 +220,14 @@ def _question(row: Row, images: str) -> Question:
         raise DataError(f"{row.where}: answers {shown(answers)}, expected ten")
     return Question(
         id=str(row.number("question_id")),
-        image=f"{images}/{inside(row.text('image_id'), row.where)}.jpg",
+        image=_image(row, images),
         text=row.asked("question") + SHORT_ANSWER,
         reference=json.dumps(answers) if any(map(str.strip, answers)) else "",
     )
+
+
+def _image(row: Row, images: str) -> str:
+    return f"{images}/{inside(row.text('image_id'), row.where)}.jpg"
 
 
 def _with_core(question: Question) -> Question:

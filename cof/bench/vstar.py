@@ -18,8 +18,8 @@ from typing import Any, Literal
 from cof.bench import _vstar_files
 from cof.bench.common.answers import Answers, Given, Said, llava_answer, match_answers
 from cof.bench.common.choice import LETTERS, UNRESOLVED, Extract, ask, disputed, extract
-from cof.bench.common.containers import unknown
 from cof.bench.common.files import read_json, read_jsonl, write_jsonl
+from cof.bench.common.finding import unknown
 from cof.bench.common.rows import Row
 from cof.bench.common.tally import Mark, Part, Tally, scored
 from cof.errors import DataError, shown

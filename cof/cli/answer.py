@@ -82,6 +82,8 @@ def _data(
 
     if not questions.is_file():
         raise ConfigError(f"{questions}: no such file; QUESTIONS is a file of JSON lines")
+    if out.exists() and out.samefile(questions):
+        raise ConfigError(f"{out}: --out is the file of the questions, which it would replace")
     if not images.is_dir():
         raise ConfigError(f"{images}: no such folder; IMAGES is the folder of the images")
     asked = {"name": "jsonl", "root": str(questions), "images": str(images.resolve())}

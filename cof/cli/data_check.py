@@ -19,7 +19,12 @@ from cof.config import plugins
 @click.argument("name")
 @click.argument("root", type=click.Path(path_type=Path))
 @click.argument("options", metavar="[KEY=VALUE]...", nargs=-1)
-@click.option("--open", "open_images", is_flag=True, help="Also decode every image.")
+@click.option(
+    "--open",
+    "open_images",
+    is_flag=True,
+    help="Also decode every image, and compare annotated sizes.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def check(
     name: str, root: Path, options: tuple[str, ...], open_images: bool, as_json: bool

@@ -1,7 +1,11 @@
-"""A run folder before its run begins or goes on; of several processes rank 0 does this alone."""
+"""A run folder before its run begins or goes on, and what a later one has to know of this one.
+
+Of several processes rank 0 does this alone.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +16,8 @@ from cof.store import manifest, origin, record_files
 from cof.store.dataset import plan_batches
 from cof.store.folder import WAY_OUT
 from cof.types import Question
+
+log = logging.getLogger(__name__)
 
 
 def prepare(
@@ -46,7 +52,7 @@ def _check_same(cell: RunSetting, mended: bool) -> None:
 
     Args:
         cell: what is about to be asked, in whose folder there are records.
-        mended: images may have other bytes than they had: those of failed questions are mended.
+        mended: images all of whose questions failed may have other bytes than they had.
     """
     folder = cell.folder
     there, kept = folder.config() or {}, folder.manifest(begun=True)
@@ -57,10 +63,12 @@ def _check_same(cell: RunSetting, mended: bool) -> None:
         way = _older_limit(there, cell) or WAY_OUT
         raise RunError(f"{folder.path}: made with another config ({'; '.join(keys)}); {way}")
     cell.images.wait()
-    changes = manifest.dataset_changes(folder, cell.dataset, mended)
-    if changes:
+    changes = manifest.dataset_changes(folder, cell.dataset)
+    only_images = all(change.startswith("images:") for change in changes)
+    if changes and not (mended and only_images and _only_mended(cell)):
         way = f"--retry-failed asks again about mended images; or {WAY_OUT}"
-        only_images = all(change.startswith("images:") for change in changes)
+        if mended and only_images:
+            way = f"others than those of failed questions were changed; {WAY_OUT}"
         raise RunError(
             f"{folder.path}: made with another dataset ({'; '.join(changes)}); "
             f"{way if only_images else WAY_OUT}"
@@ -70,6 +78,16 @@ def _check_same(cell: RunSetting, mended: bool) -> None:
             f"{folder.path}: made with other weights ({before['weights']} there, "
             f"{cell.identity['weights']} here); {WAY_OUT}"
         )
+
+
+def _only_mended(cell: RunSetting) -> bool:
+    """Whether all images are what they were but those all of whose questions failed."""
+    before = manifest.failed_images(cell.folder)
+    if before is None:
+        log.warning("%s: it is not known which images changed since it was made", cell.folder.path)
+        return True
+    kept = manifest.latest(cell.folder.manifest(begun=True))["dataset"]["images"]
+    return cell.images.as_if(before) == kept
 
 
 def _older_limit(there: Mapping[str, Any], cell: RunSetting) -> str:
@@ -90,3 +108,11 @@ def _drop_failed(cell: RunSetting, questions: Sequence[Question]) -> None:
     batches = plan_batches(questions, cell.config.general.batch_size)
     grouped = [{index for index, _ in batch} for batch in batches]
     cell.folder.drop(set().union(*(group for group in grouped if group & failed)))
+
+
+def note_failed(cell: RunSetting, questions: Sequence[Question]) -> None:
+    """Record the images of which nothing was answered, so that they alone may be mended."""
+    failed = {record["index"] for record in cell.folder.records() if record["error"]}
+    answered = {one.image for index, one in enumerate(questions) if index not in failed}
+    names = sorted({questions[index].image for index in failed} - answered)
+    manifest.write_failed_images(cell.folder, cell.images.of(names))

@@ -16,7 +16,7 @@ from cof.config.schema import RunConfig, exif_of
 from cof.config.settings import settings_of
 from cof.errors import ConfigError
 from cof.evaluate.answering import RunSetting, answer_all
-from cof.evaluate.prepare import prepare
+from cof.evaluate.prepare import note_failed, prepare
 from cof.store import manifest, origin
 from cof.store.dataset import (
     benchmark_hash,
@@ -108,6 +108,7 @@ def run_cells(settings: Sequence[RunConfig], options: Options | None = None) -> 
         for cell in cells if ranks.leads else []:
             cell.folder.join()
             cell.folder.merge(len(questions))
+            note_failed(cell, questions)
             _score(cell.folder, cell.config, questions)
             cell.folder.tidy()
     for cell in cells if not ranks.leads else []:

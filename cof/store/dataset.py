@@ -12,14 +12,15 @@ from types import ModuleType
 from typing import Any, Literal
 
 from cof import prompts
-from cof.bench.common.containers import folder_of, places
+from cof.bench.common.containers import places
+from cof.bench.common.finding import folder_of
 from cof.config import plugins
 from cof.config.build import build
 from cof.config.general import SUBSET
 from cof.config.schema import RunConfig
 from cof.errors import DataError
 from cof.exif import turned
-from cof.files import DiskError, Folder, Member, regular
+from cof.files import DiskError, Folder, Member, Packed, regular
 from cof.images import header
 from cof.store import subset
 from cof.types import Box, Question
@@ -89,7 +90,12 @@ def _check_images(config: RunConfig, root: Folder, names: Sequence[str]) -> None
     if 2 * len(missing) > len(names):
         raise DataError(
             f"{config.bench.root}: {len(missing)} of {len(names)} images are missing, the first is "
-            f"{root / missing[0]}{_elsewhere(config, missing[0])}"
+            f"{root / missing[0]}"
+            + (
+                "; the table lacks them"
+                if isinstance(root, Packed)
+                else _elsewhere(config, missing[0])
+            )
         )
 
 
@@ -194,7 +200,10 @@ def described(questions: Sequence[Question], images: str) -> dict[str, Any]:
 
 
 def hash_images(
-    questions: Sequence[Question], root: Folder, stop: Callable[[], bool] = lambda: False
+    questions: Sequence[Question],
+    root: Folder,
+    stop: Callable[[], bool] = lambda: False,
+    known: Mapping[str, str] | None = None,
 ) -> str:
     """Hash of the bytes of every image file, wherever the root is; a missing file counts as such.
 
@@ -202,12 +211,14 @@ def hash_images(
         questions: whose images.
         root: folder of the image names.
         stop: asked before each file, whether nobody wants to know any more.
+        known: what stands for some of the files' own hashes.
     """
+    known = known or {}
     found = hashlib.sha256()
     for name in subset.images_of(questions):
         if stop():
             break
-        found.update(f"{name} {_file_hash(root / name)}\n".encode())
+        found.update(f"{name} {known.get(name) or file_hash(root / name)}\n".encode())
     return found.hexdigest()
 
 
@@ -227,7 +238,8 @@ def benchmark_hash(config: RunConfig) -> str:
     return questions_hash(plugins.load("bench", config.names["bench"]).read(config.bench))
 
 
-def _file_hash(path: Path | Member) -> str:
+def file_hash(path: Path | Member) -> str:
+    """Hex SHA-256 of a file's bytes; of one that cannot be read the name of the error."""
     try:
         with regular(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,11 +9,11 @@ manifest says nothing about.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from cof.files import Folder
-from cof.store.dataset import hash_images
+from cof.store.dataset import file_hash, hash_images
 from cof.types import Question
 
 PENDING = "pending"
@@ -56,6 +56,14 @@ class ImageHash:
         self.start()
         assert self._found is not None
         return self._found.result()
+
+    def as_if(self, known: Mapping[str, str]) -> str:
+        """The hash that there would be if some images had other hashes; reads all others."""
+        return hash_images(self._questions, self._root, self._stop.is_set, known)
+
+    def of(self, names: Iterable[str]) -> dict[str, str]:
+        """Some images by name, each with its own hash."""
+        return {name: file_hash(self._root / name) for name in names}
 
     def close(self) -> None:
         """Give up behind the image that is being read; nobody may wait any more."""

@@ -135,17 +135,27 @@ def write_images(folder: RunFolder, images: str) -> None:
         folder.write_json(MANIFEST, there)
 
 
-def dataset_changes(
-    folder: RunFolder, dataset: Mapping[str, Any], mended: bool = False
-) -> list[str]:
-    """What keeps `dataset` from being the run's own; other image bytes pass where `mended`.
+def write_failed_images(folder: RunFolder, files: Mapping[str, str]) -> None:
+    """Record the images all of whose questions failed, each with its hash: those may be mended."""
+    there = folder.read_json(MANIFEST)
+    found = {"images": latest(there)["dataset"]["images"], "files": dict(files)}
+    if files or "failed_images" in there:
+        folder.write_json(MANIFEST, {**there, "failed_images": found})
+
+
+def failed_images(folder: RunFolder) -> Mapping[str, str] | None:
+    """What `write_failed_images` recorded; None of a run that did not come to its end since."""
+    there = folder.manifest(begun=True)
+    found = there.get("failed_images", {})
+    same = found.get("images") == latest(there)["dataset"]["images"]
+    return found["files"] if same else None
+
+
+def dataset_changes(folder: RunFolder, dataset: Mapping[str, Any]) -> list[str]:
+    """What keeps `dataset` from being the run's own, as `key: value there, value here`.
 
     A key that the run's manifest lacks (`regions`, in one of an older version) says nothing.
     """
     there = latest(folder.manifest(begun=False)).get("dataset", dataset)
     changed = [key for key in dataset if dataset[key] != there.get(key, dataset[key])]
-    return [
-        f"{key}: {there.get(key)!s:.12} there, {dataset[key]!s:.12} here"
-        for key in changed
-        if not (mended and key == "images")
-    ]
+    return [f"{key}: {there.get(key)!s:.12} there, {dataset[key]!s:.12} here" for key in changed]

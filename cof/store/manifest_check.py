@@ -53,6 +53,14 @@ class _Change(TypedDict):
 
 
 @with_config(_STRICT)
+class _FailedImages(TypedDict):
+    """Images all of whose questions failed, by name; `images` is the dataset's hash then."""
+
+    images: str
+    files: dict[str, str]
+
+
+@with_config(_STRICT)
 class _Manifest(TypedDict):
     config_hash: str
     dataset: _Dataset
@@ -61,6 +69,7 @@ class _Manifest(TypedDict):
     versions: dict[str, str | None]
     identity: NotRequired[_Identity]
     batch_size: NotRequired[Annotated[int, Field(ge=1)]]
+    failed_images: NotRequired[_FailedImages]
     resumed: list[_Change]
 
 

@@ -1,4 +1,4 @@
-"""TSV tables: text cells, pictures as base64 in the column `image`, or as another row's index."""
+"""TSV tables: text cells, pictures as base64 in the column `image`, or as another row's `index`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import NamedTuple
 
 from cof.bench.common.files import file_of
 from cof.bench.common.tables import Entry, suffix_of
-from cof.errors import DataError, cut
+from cof.errors import DataError, cut, shown
 from cof.files import Member
 
 _LONGEST_CELL = 2**31 - 1
 """Characters; what a C long holds on every system (64 bits are too many on Windows)."""
 
-_DIGITS = 19
-"""Of an index, fewer; longer cells are pictures, and may be long digits by chance."""
+_REFERENCE = 64
+"""Most characters of a cell that names another row, as VLMEvalKit has it; pictures are longer."""
 
 
 class _Line(NamedTuple):
@@ -40,9 +40,12 @@ class _Line(NamedTuple):
 def tsv_entries(path: Path) -> Iterator[Entry]:
     """See `cof.bench.common.tables.entries`."""
     lines = list(_lines(path))
-    owners = {line.cells.get("index", ""): line for line in lines}
+    owners: dict[str, _Line] = {}
     for line in lines:
-        owner = owners.get(line.short, line) if line.short.isdecimal() else line
+        if owners.setdefault(line.cells.get("index", line.where), line) is not line:
+            raise DataError(f"{line.where}: index {shown(line.cells['index'])} occurs twice")
+    for line in lines:
+        owner = owners.get(line.short, line) if line.short else line
         name = line.cells.get("index") or line.where.rpartition(":")[2]
         read = partial(_picture, path, owner.start, owner.length, name)
         member = Member(f"{path}: image of {name}", read) if owner.length else None
@@ -101,7 +104,7 @@ def _line(header: Sequence[str], row: Sequence[str], where: str, taken: _Taken) 
     cells = dict(zip(header, row, strict=True))
     cell = cells.pop("image", "")
     mark = hashlib.blake2b(cell.encode(), digest_size=16).digest()
-    short = cell if len(cell) < _DIGITS else ""
+    short = cell if len(cell) <= _REFERENCE else ""
     return _Line(cells, where, short, cell[:8], mark, taken.place(cell), len(cell.encode()))
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from cof.bench.common.containers import folder_of, places
+from cof.bench.common.containers import places
 from cof.bench.common.files import file_of, read_json
+from cof.bench.common.finding import folder_of
 from cof.bench.common.rows import Row, inside
 from cof.errors import DataError
 from cof.files import Folder
@@ -46,7 +48,7 @@ def check_folder(bench: ModuleType, config: Any, open_images: bool = False) -> F
     Args:
         bench: the benchmark's module.
         config: its Config.
-        open_images: also decode every image.
+        open_images: also decode every image, and compare its size with an annotated one.
     """
     root = folder_of(config.root)
     check = FolderCheck()
@@ -56,7 +58,9 @@ def check_folder(bench: ModuleType, config: Any, open_images: bool = False) -> F
         check.problems.append(str(error))
         return check
     check.questions = dict(Counter(question.category for question in questions))
-    _images(check, questions, places(bench, config), open_images)
+    sizes: Mapping[str, tuple[int, int]] | None
+    sizes = getattr(bench, "sizes", lambda config: {})(config) if open_images else None
+    _images(check, questions, places(bench, config), sizes)
     try:
         own = _own_hashes(check, root)
     except DataError as error:
@@ -68,22 +72,44 @@ def check_folder(bench: ModuleType, config: Any, open_images: bool = False) -> F
     return check
 
 
-def _images(check: FolderCheck, questions: list[Question], root: Folder, open_images: bool) -> None:
+def _images(
+    check: FolderCheck,
+    questions: list[Question],
+    root: Folder,
+    sizes: Mapping[str, tuple[int, int]] | None,
+) -> None:
+    """Look for the images; with `sizes`, which may be empty, open them."""
     names = list(dict.fromkeys(question.image for question in questions))
     check.images = len(names)
     missing = [name for name in names if not (root / name).is_file()]
     if missing:
         shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         check.problems.append(f"{len(missing)} of {len(names)} images are missing: {shown}")
-    if open_images:
-        from cof.images import load_image
+    if sizes is not None:
+        lost = set(missing)
+        _open(check, root, [name for name in names if name not in lost], sizes)
 
-        for name in names:
-            if name not in missing:
-                try:
-                    load_image(root / name, exif="ignore")
-                except DataError as error:
-                    check.problems.append(str(error))
+
+def _open(
+    check: FolderCheck, root: Folder, names: list[str], sizes: Mapping[str, tuple[int, int]]
+) -> None:
+    """Decode images, and compare their sizes with those that are annotated, as they are stored."""
+    from cof.images import load_image
+
+    other = []
+    for name in names:
+        try:
+            size = load_image(root / name, exif="ignore").size
+        except DataError as error:
+            check.problems.append(str(error))
+            continue
+        if size != sizes.get(name, size):
+            found, known = (f"{width} x {height}" for width, height in (size, sizes[name]))
+            other.append(f"{name} is {found} pixels, annotated as {known}")
+    if other:
+        check.problems.append(
+            f"{len(other)} of {len(names)} images are not of the annotated size: {other[0]}"
+        )
 
 
 def _own_hashes(check: FolderCheck, root: Path) -> bool:
@@ -96,20 +122,20 @@ def _own_hashes(check: FolderCheck, root: Path) -> bool:
         mine = [name for name in known.values if here == "." or name.startswith(f"{here}/")]
         for name in mine:
             file = place / inside(name, known.where)
-            _compare(check, file, known.text(name), "sha256")
+            _compare(check, file, [known.text(name)], "sha256")
         if mine:
             return True
     return False
 
 
-def _known_hashes(check: FolderCheck, root: Path, known: dict[str, str]) -> None:
+def _known_hashes(check: FolderCheck, root: Path, known: Mapping[str, Sequence[str]]) -> None:
     """Compare published files that are there."""
-    for name, digest in known.items():
+    for name, digests in known.items():
         if (root / name).is_file():
-            _compare(check, root / name, digest, "md5")
+            _compare(check, root / name, digests, "md5")
 
 
-def _compare(check: FolderCheck, file: Path, digest: str, kind: str) -> None:
+def _compare(check: FolderCheck, file: Path, digests: Sequence[str], kind: str) -> None:
     try:
         with file_of(file).open("rb") as opened:
             found = hashlib.file_digest(opened, kind).hexdigest()
@@ -119,10 +145,11 @@ def _compare(check: FolderCheck, file: Path, digest: str, kind: str) -> None:
     except OSError as error:
         check.problems.append(f"{file}: cannot be read ({error.strerror})")
         return
-    if found == digest:
+    if found in digests:
         check.verified += 1
     else:
-        check.problems.append(f"{file}: {kind} is {found}, recorded {digest}; it was changed")
+        recorded = " or ".join(digests)
+        check.problems.append(f"{file}: {kind} is {found}, recorded {recorded}; it was changed")
 
 
 def _counts(check: FolderCheck, expected: dict[str, tuple[int, ...]]) -> None:

@@ -59,9 +59,17 @@ def rule_of(config: Any) -> Extract:
 
 
 class LetterTally(Tally):
-    """Marks are (category, right, unresolved, disputed)."""
+    """Marks are (category, right, unresolved, disputed).
 
-    name = version = ""
+    Args:
+        config: the benchmark's Config, None for its defaults.
+        name: of the benchmark.
+        version: of the benchmark.
+    """
+
+    def __init__(self, config: Any, name: str, version: str) -> None:
+        super().__init__(config)
+        self._name, self._version = name, version
 
     def mark(self, question: Question, answer: Said) -> tuple[float, Mark]:
         """See the class."""
@@ -78,8 +86,8 @@ class LetterTally(Tally):
     def head(self, part: Part) -> dict[str, Any]:
         """What every benchmark's scores begin with."""
         return {
-            "benchmark": self.name,
-            "version": self.version,
+            "benchmark": self._name,
+            "version": self._version,
             "extract": rule_of(self.config),
             "unresolved": part.where(lambda mark: mark[2]),
             "disputed": part.where(lambda mark: mark[3]),
@@ -132,7 +140,9 @@ def export(
 
 def given_answers(
     path: Path,
-    questions: Sequence[Question],
+    config: Any,
+    read: Callable[[Any], list[Question]],
+    what: str,
     allow_missing: bool,
     names: tuple[str, str] = ("question_id", "text"),
 ) -> Answers:
@@ -140,13 +150,18 @@ def given_answers(
 
     Args:
         path: the file.
-        questions: with the right answers.
+        config: the benchmark's Config.
+        read: the benchmark's.
+        what: `config.root` should name, which holds the right answers.
         allow_missing: see `match_answers`.
         names: keys of id and answer in another published form; LLaVA's are taken too.
 
     Raises:
-        DataError: as `match_answers`; options in another order than the questions'.
+        DataError: as `match_answers`; no root; options in another order than the questions'.
     """
+    if not config.root:
+        raise DataError(f"{path}: needs --ground-truth, {what}")
+    questions = read(config)
     known = {question.id: list(question.options) for question in questions}
     given = []
     for row in read_json_rows(path):
@@ -159,13 +174,3 @@ def given_answers(
             )
         given.append(Given(name, row.text(text), row.where))
     return match_answers(questions, [one.id for one in questions], given, path, allow_missing)
-
-
-def with_truth(path: Path, root: str, what: str) -> None:
-    """Refuse to score a file without right answers.
-
-    Raises:
-        DataError: no root.
-    """
-    if not root:
-        raise DataError(f"{path}: needs --ground-truth, {what}")

@@ -40,7 +40,7 @@ class Row:
         """Whatever stands under a key."""
         if name not in self.values:
             there = cut(", ".join(map(str, self.values)))
-            raise DataError(f"{self.where}: no {name!r}; there is: {there}")
+            raise DataError(f"{self.where}: no {shown(name)}; there is: {there}")
         return self.values[name]
 
     def text(self, name: str) -> str:

@@ -39,6 +39,18 @@ class Entry:
         return next((str(value) for value in values if value not in (None, "")), "")
 
 
+class Names:
+    """Names for pictures of a table that has none: the `index` of the first row that has it."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, str] = {}
+
+    def of(self, row: Entry) -> str:
+        """The name; rows whose `mark` is not known have each their own."""
+        name = row.text("index")
+        return self._known.setdefault(row.mark, name) if row.mark else name
+
+
 def suffix_of(head: bytes) -> str:
     """The file suffix for a picture that begins so."""
     return ".png" if head.startswith(b"\x89PNG") else ".jpg"

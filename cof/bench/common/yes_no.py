@@ -36,6 +36,12 @@ def parse_word(answer: str) -> str:
 
 _MARKS = ';/[]"{}()=+\\_-><@`,?!'
 
+
+def blank_yes(answer: str | None, parse: Callable[[str], str]) -> bool:
+    """Whether an answer without a word counts as yes, as LLaVA's rule has it."""
+    return answer is not None and not answer.strip() and parse(answer) == "yes"
+
+
 PARSERS: Mapping[str, Callable[[str], str]] = {
     "llava": parse_llava,
     "strict": parse_strict,
