@@ -13,7 +13,7 @@ from cof.models.base import Limits
 from cof.pipeline import CoF, Settings
 from cof.refine import crop, highlight, mean, overlay, plain
 from cof.refine.base import Look
-from cof.regions.boxes import BoxConfig, around, pixels
+from cof.regions.boxes import THINNEST, BoxConfig, around, cut, pixels
 from cof.regions.mask import focus
 from cof.types import Box, Question, Region
 
@@ -72,6 +72,27 @@ class TestWindow:
                 assert low <= x0 * edge + 1e-5 < low + 1.01
                 assert high >= x1 * edge - 1e-5 > high - 1.01
         assert pixels(Box(0.6, 0.2, 0.7, 0.3), (10, 10)) == (6, 2, 7, 3)  # 0.7 * 10 is above 7
+
+    @pytest.mark.parametrize("size", [(1000, 3), (3, 1000), (1000, 500), (2, 2), (999, 1000)])
+    def test_what_is_cut_out_is_never_thinner_than_the_image_or_200_to_1(self, size):
+        draw = torch.rand(60, 4, generator=torch.Generator().manual_seed(0))
+        draw[::3, 1::2] = 0.5 + draw[::3, 1::2] / 1e4  # flat ones, upright ones
+        draw[1::3, ::2] = 0.99 + draw[1::3, ::2] / 1e4
+        shown = max(THINNEST, max(size) / min(size))
+        thin = 0
+        for a, b, c, d in draw.double().tolist():
+            box = Box(min(a, c), min(b, d), max(a, c), max(b, d))
+            left, top, right, bottom = cut(box, size)
+            low, high, far, deep = pixels(box, size)
+            assert 0 <= left <= low < far <= right <= size[0]
+            assert 0 <= top <= high < deep <= bottom <= size[1]
+            sides = sorted((right - left, bottom - top))
+            assert sides[1] <= shown * sides[0]
+            first, last = sorted((far - low, deep - high))
+            assert last == sides[1]  # the long side is as it was, the short one as short as it may
+            assert sides[0] == max(first, min(-(-last // THINNEST), min(size)))
+            thin += sides[0] > first
+        assert thin or max(size) <= THINNEST or min(size) < 5
 
 
 class TestCrop:
