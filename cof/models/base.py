@@ -69,7 +69,9 @@ Mix = Callable[["Tensor"], "Tensor"]
 Rows that belong together (pairs; of a function with an attribute `rows`, so many) stand next to
 each other and must get equal scores: then they choose the same token, live and end together, and
 where one of them fails all do. Fewer rows are given as rows end, their order stays. Tokens may be
-ruled out with -inf."""
+ruled out with -inf. What is recorded as the log-probability of a token is its log-softmax; of a
+function whose attribute `shares` is true, which gives probabilities or a mixture of such, it is
+the logarithm, what is below 0 cut off and the rest scaled to 1."""
 
 
 @dataclass(frozen=True)

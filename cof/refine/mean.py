@@ -21,7 +21,7 @@ from cof.errors import ConfigError
 from cof.models.base import Limits, Model
 from cof.refine import crop, highlight, overlay, plain
 from cof.refine.base import Look, answer, check_greedy, light, noted, whole
-from cof.types import Answer, Focus
+from cof.types import Answer, Focus, Question
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,14 @@ class Config:
         }
         if len(narrow) > 1:
             raise ValueError("first and second light different layers or heads; give both the same")
+
+
+def check_dataset(bench: str, questions: Sequence[Question], config: Config) -> None:
+    """Hold both parts against the questions."""
+    for part in (config.first, config.second):
+        holds = getattr(stage_of(part), "check_dataset", None)
+        if holds is not None:
+            holds(bench, questions, part)
 
 
 def check_model(model: Model, config: Config) -> None:

@@ -174,7 +174,7 @@ class Greedy:
             self._take(state, given, choose(given).tolist())
         else:
             mixed = self.mix(given.float())
-            self._take(state, mixed, choose(mixed, given).tolist())
+            self._take(state, mixed, choose(mixed, given, self.mix).tolist())
 
     def _replay(self, state: State, narrowed: ExitStack) -> bool:
         """Decode with one captured step as long as it fits; False where there is none.
