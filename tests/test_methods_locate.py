@@ -13,12 +13,12 @@ from cof.batch import Batch
 from cof.config import schema
 from cof.errors import ConfigError
 from cof.locate import attention, iterate, prompt
-from cof.locate._heat import hottest, packed, unpacked
 from cof.models.base import Limits
 from cof.models.common.recording import record_attention
 from cof.pipeline import CoF, Settings
+from cof.regions.heat import heat_of, hottest, packed, unpacked
 from cof.regions.mask import grid_cells, padded_square_cells
-from cof.types import NOWHERE, Answer, Box, Question, View
+from cof.types import NOWHERE, Answer, Box, Question, Region, View
 
 TEXTS = ["What is it?", "Where is the red cup, and what is beside it?", "Is it?"]
 
@@ -69,6 +69,10 @@ class TestHeat:
         assert kept["grid"] == [24, 24]
         assert (unpacked(kept) - heat).abs().max() <= heat.max() / 509
         assert unpacked(packed(torch.zeros(9), view_of((3, 3)))).tolist() == [0.0] * 9
+        region = Region((), "attention", notes={"map": kept})
+        assert torch.equal(heat_of(region), unpacked(kept))
+        for other in ({}, {"map": "of the city"}, {"map": {"grid": None}}):
+            assert heat_of(replace(region, notes=other)) is None
 
 
 class TestAttention:
@@ -123,6 +127,16 @@ class TestAttention:
             attention.locate(batch, attention.Config(layers=(4,)))
         with pytest.raises(ConfigError, match=r"locate\.heads is empty"):
             attention.locate(batch, attention.Config(heads=()))
+
+    def test_its_map_is_in_the_picture(self, llava, batch, monkeypatch):
+        import cof.plot
+
+        drawn = []
+        monkeypatch.setattr(cof.plot, "draw_two_stages", lambda *_, **how: drawn.append(how))
+        pipeline = CoF(llava, Settings(attention.Config(keep_map=True), limits=Limits(2)))
+        outcome = pipeline(batch.images[0], TEXTS[0])
+        outcome.plot()
+        assert torch.equal(drawn[0]["heat"], heat_of(outcome.region))
 
     def test_it_leads_the_pipeline(self, llava, batch):
         cof = CoF(llava, Settings(attention.Config(), limits=Limits(2), plain=False))

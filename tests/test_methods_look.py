@@ -22,13 +22,13 @@ from cof.errors import ConfigError, ModelError
 from cof.evaluate import heads as ranking
 from cof.evaluate.runner import Options, run
 from cof.locate import attention, detector, gradient
-from cof.locate._heat import hottest, unpacked
 from cof.models.base import Limits
 from cof.models.common.recording import record_attention
 from cof.pipeline import CoF, Settings
 from cof.refine import crop, mean
 from cof.regions.bias import Highlight
 from cof.regions.boxes import BoxConfig
+from cof.regions.heat import hottest, unpacked
 from cof.regions.mask import cells_of_part, focus, grid_cells, token_mask
 from cof.store.dataset import read_questions
 from cof.types import NOWHERE, Answer, Box, Question, Region

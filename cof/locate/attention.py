@@ -19,11 +19,11 @@ from torch import Tensor
 
 from cof.batch import Batch
 from cof.errors import ConfigError, ModelError
-from cof.locate._heat import hottest, inside, packed
 from cof.models.base import Limits, Model
 from cof.models.common.recording import record_attention
 from cof.regions.bias import check_indices
 from cof.regions.boxes import BoxConfig
+from cof.regions.heat import hottest, inside, packed
 from cof.types import Answer, Region, View
 
 GENERIC = "Write a general description of the image."

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from cof.batch import Batch
 from cof.errors import ModelError
-from cof.locate._heat import hottest, inside, packed
 from cof.models.base import Encoded, Model
 from cof.regions.boxes import BoxConfig
+from cof.regions.heat import hottest, inside, packed
 from cof.types import Region, View
 
 
