@@ -82,10 +82,22 @@ def test_rows_are_taken_with_all_that_belongs_to_them(batch):
 
 def test_one_image_object_is_seen_once(llava, batch):
     before = llava.counters.images
-    views = batch.look([batch.images[0], batch.images[1], batch.images[0]])
-    assert llava.counters.images - before == 2
-    assert views[0] is views[2]
+    other = batch.images[1].copy()
+    views = batch.look([batch.images[0], other, batch.images[0], other])
+    assert llava.counters.images - before == 1
+    assert views[0] is views[2] is batch.views[0]  # the batch's own is not seen again
+    assert views[1] is views[3] is not batch.views[1]
     assert torch.equal(views[1].features, batch.views[1].features)
+
+
+def test_equal_edits_of_one_image_are_one_object(batch):
+    wide, done = batch.take([0, 0, 1, 0]), []
+    hows = ["a", "a", "a", "b"]
+    made = wide.edited(hows, lambda image, how: done.append((image, how)) or image.copy())
+    assert made[0] is made[1]
+    assert len({id(one) for one in made}) == len(done) == 3
+    pairs = zip(wide.images, hows, strict=True)
+    assert [(id(a), b) for a, b in done] == [*dict.fromkeys((id(a), b) for a, b in pairs)]
 
 
 def logits_of(llava, encoded, tokens):

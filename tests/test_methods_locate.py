@@ -192,6 +192,12 @@ class TestIterate:
         assert model.shown == [(100, 80), (75, 60)]
         assert region.notes["steps"][1]["window"] == pytest.approx([0, 0.125, 0.75, 0.875])
 
+    def test_a_crop_of_the_whole_image_is_not_seen_again(self):
+        model, region = zoomed(iterate.Config(window=9.0))
+        assert model.shown == [(100, 80)]
+        assert region.boxes == (Box(0.0, 0.25, 0.5, 0.75),)
+        assert region.notes["steps"][1]["window"] == [0, 0, 1, 1]
+
     def test_without_a_first_box_nothing_is_cut(self):
         model, region = zoomed(iterate.Config(), (20, 20))
         assert model.shown == [(20, 20)]
