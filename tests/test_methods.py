@@ -47,6 +47,11 @@ def tokens(answers):
     return [one.tokens for one in answers]
 
 
+def boxed(corners):
+    a, b, c, d = corners
+    return Box(min(a, c), min(b, d), max(a, c), max(b, d))
+
+
 class TestWindow:
     def test_factor_least_side_and_borders(self):
         box = Box(0.4, 0.45, 0.5, 0.5)
@@ -58,11 +63,28 @@ class TestWindow:
         assert two.as_tuple() == pytest.approx((0.1, 0.1, 0.4, 0.3))
         assert around([box], 100) == Box(0, 0, 1, 1)
 
+    @pytest.mark.parametrize("seed", range(3))
+    def test_sides_are_as_asked_and_the_middle_moves_no_further_than_the_border(self, seed):
+        draw = torch.rand(60, 10, generator=torch.Generator().manual_seed(seed)).double().tolist()
+        for *corners, factor, least in draw:
+            boxes = [boxed(corners[:4]), boxed(corners[4:])]
+            factor = 1 + 9 * factor**2
+            window = around(boxes, factor, least)
+            for low, high in (("x0", "x1"), ("y0", "y1")):
+                first = min(getattr(box, low) for box in boxes)
+                last = max(getattr(box, high) for box in boxes)
+                begin, end = getattr(window, low), getattr(window, high)
+                assert end - begin == pytest.approx(min(1, max(factor * (last - first), least)))
+                assert begin <= first + 1e-12
+                assert end >= last - 1e-12
+                off = (begin + end - first - last) / 2  # 0, or moved in from the border it touches
+                assert abs(off) < 1e-9 or (begin if off > 0 else 1 - end) < 1e-9
+
     @pytest.mark.parametrize("size", [(1, 1), (7, 640), (333, 500)])
     def test_pixels_hold_the_box_and_no_more(self, size):
         draw = torch.rand(100, 4, generator=torch.Generator().manual_seed(0)).tolist()
         for a, b, c, d in draw:
-            box = Box(min(a, c), min(b, d), max(a, c), max(b, d))
+            box = boxed((a, b, c, d))
             left, top, right, bottom = pixels(box, size)
             for low, high, edge, x0, x1 in [
                 (left, right, size[0], box.x0, box.x1),
@@ -81,7 +103,7 @@ class TestWindow:
         shown = max(THINNEST, max(size) / min(size))
         thin = 0
         for a, b, c, d in draw.double().tolist():
-            box = Box(min(a, c), min(b, d), max(a, c), max(b, d))
+            box = boxed((a, b, c, d))
             left, top, right, bottom = cut(box, size)
             low, high, far, deep = pixels(box, size)
             assert 0 <= left <= low < far <= right <= size[0]
@@ -168,6 +190,27 @@ class TestOverlay:
         drawn = self.split(draw="blur", radius=0.04)
         soft = self.IMAGE.filter(ImageFilter.GaussianBlur(2.0))
         assert drawn.crop((0, 0, 50, 10)).tobytes() == soft.crop((0, 0, 50, 10)).tobytes()
+
+    @pytest.mark.parametrize("draw", ["darken", "blur"])
+    def test_several_regions_stay_as_they_are_pixel_by_pixel(self, draw):
+        rows = torch.rand(8, 8, generator=torch.Generator().manual_seed(2)).double().tolist()
+        config = overlay.Config(draw, dark=0.75, radius=0.1)
+        plain = overlay.overlaid(self.IMAGE, [], config)
+        assert plain.getpixel((25, 20)) != self.IMAGE.getpixel((25, 20))
+        for corners in rows:
+            boxes = [boxed(corners[:4]), boxed(corners[4:])]
+            drawn = overlay.overlaid(self.IMAGE, boxes, config)
+            for x in range(0, 50, 3):
+                for y in range(0, 40, 3):
+                    inside = any(
+                        box.x0 * 50 < x + 1
+                        and x < box.x1 * 50
+                        and box.y0 * 40 < y + 1
+                        and y < box.y1 * 40
+                        for box in boxes
+                    )
+                    wanted = (self.IMAGE if inside else plain).getpixel((x, y))
+                    assert drawn.getpixel((x, y)) == wanted
 
     def test_the_drawing_is_what_is_asked_about(self, llava, batch, spots):
         config = overlay.Config("darken", dark=1.0)

@@ -169,6 +169,7 @@ class TestHeads:
             lit = token_mask([box], batch.views[0].cells)
             heat[config.heads.index((2, 1))] = lit * 2.0
             heat[config.heads.index((1, 0)), lit] = 3.0
+            heat[config.heads.index((3, 3))] = 0.0
             return [heat], [Answer("x")]
 
         monkeypatch.setattr(attention, "relative_maps", planted)
@@ -180,6 +181,8 @@ class TestHeads:
         assert third.share == pytest.approx(found.chance) == pytest.approx(0.25, abs=0.02)
         assert (third.layer, third.head) == (0, 0)  # ties in their order
         assert found.questions == 1
+        last = found.heads[-1]
+        assert (last.layer, last.head, last.share, last.hits) == (3, 3, 0.0, 0.0)
 
     def test_an_image_that_cannot_be_read_does_not_count(self, mini, tmp_path):
         data = Path(shutil.copytree(mini / "MiniMME", tmp_path / "data"))
