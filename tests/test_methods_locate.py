@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 from fakes import StubModel
-from PIL import Image, ImageFilter
+from PIL import Image
+from stage_cases import TEXTS, resized_batch_of
 
 from cof.batch import Batch
 from cof.config import schema
@@ -20,16 +21,10 @@ from cof.regions.heat import heat_of, hottest, packed, unpacked
 from cof.regions.mask import grid_cells, padded_square_cells
 from cof.types import NOWHERE, Answer, Box, Question, Region, View
 
-TEXTS = ["What is it?", "Where is the red cup, and what is beside it?", "Is it?"]
-
 
 @pytest.fixture(scope="module")
 def batch(llava):
-    noise = torch.randint(0, 256, (80, 90, 3), generator=torch.Generator().manual_seed(1))
-    image = Image.fromarray(noise.to(torch.uint8).numpy()).filter(ImageFilter.GaussianBlur(3))
-    asked = [Question(str(i), f"{i}.png", text) for i, text in enumerate(TEXTS)]
-    sizes = [(90, 60), (40, 70), (64, 64)]
-    return Batch.of(llava, asked, [image.resize(size) for size in sizes], Limits(3))
+    return resized_batch_of(llava, 3)
 
 
 def view_of(grid, size=(100, 100), cells=None):
