@@ -99,14 +99,8 @@ class Batch:
         return len(self.questions)
 
     def look(self, images: Sequence[Image]) -> list[View]:
-        """Other images through the model's eyes: crops, drawings. One object is seen once; what the
-        batch has shown already is not shown again.
-        """
-        seen = {id(image): view for image, view in zip(self.images, self.views, strict=True)}
-        new = [image for image in images if id(image) not in seen]
-        views = _look(self.model, [Prepared(image) for image in new])
-        seen |= {id(image): view for image, view in zip(new, views, strict=True)}
-        return [seen[id(image)] for image in images]
+        """Other images through the model's eyes: crops, drawings. One object is seen once."""
+        return _look(self.model, [Prepared(image) for image in images])
 
     def edited(self, hows: Sequence[_T], edit: Callable[[Image, _T], Image]) -> list[Image]:
         """Each row's image, changed in its way: a part cut out, something drawn on it.
@@ -115,12 +109,26 @@ class Batch:
 
         Args:
             hows: one a row, hashable: a rectangle, boxes.
-            edit: an image and its `how` -> another image, or itself where nothing changes.
+            edit: an image and its `how` -> another image.
         """
         wanted = [(id(image), how) for image, how in zip(self.images, hows, strict=True)]
         images = {id(image): image for image in self.images}
         made = {(owner, how): edit(images[owner], how) for owner, how in dict.fromkeys(wanted)}
         return [made[one] for one in wanted]
+
+    def closer(self, rects: Sequence[tuple[int, int, int, int]]) -> tuple[list[Image], list[View]]:
+        """A rectangle of each row's image, in pixels (left, top, right, bottom): cut out, and seen.
+
+        One that is the whole image is not seen again, and equal ones of one image are seen once.
+        """
+        parts = self.edited(rects, lambda image, rect: image.crop(rect))
+        pairs = zip(self.images, rects, strict=True)
+        whole = [rect == (0, 0, *image.size) for image, rect in pairs]
+        found = iter(self.look([one for one, same in zip(parts, whole, strict=True) if not same]))
+        views = [
+            view if same else next(found) for view, same in zip(self.views, whole, strict=True)
+        ]
+        return parts, views
 
     def take(self, rows: Sequence[int]) -> Batch:
         """The batch of some rows, in the order given; a row may be taken several times."""
@@ -223,11 +231,6 @@ def _look(model: Model, pictures: Sequence[Prepared]) -> list[View]:
     views = look(images, prepared) if ready else look(images)
     seen = dict(zip(unique, views, strict=True))
     return [seen[id(one.image)] for one in pictures]
-
-
-def part(image: Image, rect: tuple[int, int, int, int]) -> Image:
-    """A rectangle of an image, in pixels (left, top, right, bottom); all of it is the image."""
-    return image if rect == (0, 0, *image.size) else image.crop(rect)
 
 
 def likeliest(weighed: Sequence[Answer]) -> Answer:

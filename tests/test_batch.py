@@ -82,12 +82,21 @@ def test_rows_are_taken_with_all_that_belongs_to_them(batch):
 
 def test_one_image_object_is_seen_once(llava, batch):
     before = llava.counters.images
-    other = batch.images[1].copy()
-    views = batch.look([batch.images[0], other, batch.images[0], other])
-    assert llava.counters.images - before == 1
-    assert views[0] is views[2] is batch.views[0]  # the batch's own is not seen again
-    assert views[1] is views[3] is not batch.views[1]
+    views = batch.look([batch.images[0], batch.images[1], batch.images[0]])
+    assert llava.counters.images - before == 2
+    assert views[0] is views[2]
     assert torch.equal(views[1].features, batch.views[1].features)
+
+
+def test_a_closer_look_at_the_whole_image_is_the_one_there_is(llava, batch):
+    before, rect = llava.counters.images, (10, 10, 30, 40)
+    parts, views = batch.take([0, 1, 0, 2]).closer([(0, 0, 90, 60), rect, rect, (0, 0, 64, 64)])
+    assert llava.counters.images - before == 2
+    assert (views[0], views[3]) == (batch.views[0], batch.views[2])
+    assert [one.size for one in parts] == [(90, 60), (20, 30), (20, 30), (64, 64)]
+    alone = batch.look([batch.images[1].crop(rect)])[0]
+    assert torch.equal(views[1].features, alone.features)
+    assert not torch.equal(views[2].features, alone.features)
 
 
 def test_equal_edits_of_one_image_are_one_object(batch):

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from cof.batch import Batch, part
+from cof.batch import Batch
 from cof.locate import prompt
 from cof.models.base import Model
 from cof.regions.boxes import BoxConfig, around, cut, from_frame
@@ -70,8 +70,8 @@ def _closer(batch: Batch, regions: Sequence[Region], config: Config) -> list[Reg
         return []
     windows = [around(region.boxes, config.window, config.least) for region in regions]
     rects = [cut(one, image.size) for one, image in zip(windows, batch.images, strict=True)]
-    crops = batch.edited(rects, part)
-    near = replace(batch, images=crops, views=batch.look(crops))
+    crops, views = batch.closer(rects)
+    near = replace(batch, images=crops, views=views)
     rows = zip(regions, prompt.locate(near, config.ask), rects, batch.images, strict=True)
     return [_merged(old, new, rect, image.size) for old, new, rect, image in rows]
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cof.batch import Batch, part
+from cof.batch import Batch
 from cof.errors import ConfigError
 from cof.models.base import Model
 from cof.refine.base import Look, answer
@@ -61,7 +61,7 @@ def prepare(batch: Batch, focuses: Sequence[Focus], config: Config) -> list[Look
         if (window := _window(focus, config)) is not None
     }
     rects = {row: rect for row, rect in rects.items() if rect != (0, 0, *batch.images[row].size)}
-    seen = batch.look(batch.take([*rects]).edited([*rects.values()], part))
+    _, seen = batch.take([*rects]).closer([*rects.values()])
     for view, (row, (left, top, right, bottom)) in zip(seen, rects.items(), strict=True):
         width, height = batch.images[row].size
         window = Box(left / width, top / height, right / width, bottom / height)
