@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cof.errors import ConfigError
+from cof.errors import ConfigError, shown
 from cof.models.base import Encoded, Model
 from cof.prompts import Span, spans_of
 from cof.types import Question
@@ -35,7 +35,7 @@ def check_stand(text: str, questions: Sequence[Question]) -> None:
         ConfigError: the message shows it, and the first question.
     """
     if text and not any(word_spans(text, one.text) for one in questions):
-        first = f"; the first asks {questions[0].text!r}" if questions else ""
+        first = f"; the first asks {shown(questions[0].text)}" if questions else ""
         raise ConfigError(
             f"refine.text={text!r}: none of it stands in any of the {len(questions)} questions as "
             f"whole words (phrases are told apart by commas){first}"
