@@ -78,10 +78,14 @@ class TestMean:
         ]:
             found = mean.refine(batch, spots, mean.Config(part, part))
             assert tokens(found) == tokens(stage.refine(batch, spots, part))
-        drawn = mean.Config(mean.Crop(2.0, 0.3), mean.Crop(2.0, 0.3))  # two cuts of one window
-        assert tokens(mean.refine(batch, spots, drawn)) == tokens(
-            crop.refine(batch, spots, drawn.first)
-        )
+        drawn, seen = mean.Config(mean.Crop(2.0, 0.3), mean.Crop(2.0, 0.3)), batch.model.counters
+        before = seen.images
+        found = mean.refine(batch, spots, drawn)
+        assert seen.images == before + 2  # and not four
+        alone = crop.refine(batch, spots, drawn.first)
+        assert [one.logprobs for one in found] == [one.logprobs for one in alone]
+        two = mean.Config(drawn.first, crop.Config(2.0, 0.3))  # two cuts of one window
+        assert tokens(mean.refine(batch, spots, two)) == tokens(alone)
 
     def test_it_says_what_its_parts_say(self, batch, spots):
         found = mean.refine(batch, spots, mean.Config())

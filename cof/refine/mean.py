@@ -106,9 +106,10 @@ def refine(batch: Batch, focuses: Sequence[Focus], config: Config) -> list[Answe
     Raises:
         ModelError: beams or sampling.
     """
-    firsts, seconds = (
-        list(stage_of(part).prepare(batch, focuses, part)) for part in (config.first, config.second)
-    )
+    firsts = list(stage_of(config.first).prepare(batch, focuses, config.first))
+    seconds = firsts  # of a stage and itself: that stage
+    if config.second != config.first:
+        seconds = list(stage_of(config.second).prepare(batch, focuses, config.second))
     same = [one.same(other) for one, other in zip(firsts, seconds, strict=True)]
     once = [row for row, both in enumerate(same) if both]
     apart = [row for row, both in enumerate(same) if not both]
