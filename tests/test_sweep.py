@@ -209,9 +209,9 @@ class TestResume:
         files = [run.path / "records.jsonl" for run in whole.runs]
         lines = [path.read_bytes().splitlines(keepends=True) for path in files]
         answered = []
-        ask = answering._answer
+        ask = answering.answered
         monkeypatch.setattr(
-            answering, "_answer", lambda *args: answered.append(args[2]) or ask(*args)
+            answering, "answered", lambda *args: answered.append(args[2]) or ask(*args)
         )
         for cut in ((0, 0, 0), (4, 4, 0), (8, 4, 4), (10, 10, 9), (10, 8, 8), (6, 4, 4)):
             for run, path, count, text in zip(whole.runs, files, cut, lines, strict=True):
