@@ -9,11 +9,11 @@ from __future__ import annotations
 import inspect
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from cof.errors import ModelError
 from cof.models.base import Encoded, Limits, Mix, Model
@@ -21,6 +21,8 @@ from cof.types import Answer, Question, View
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+_T = TypeVar("_T")
 
 TIE = 1e-5
 """Nats. Two options nearer than this are in an order that rounding made: in float32 the loss of one
@@ -99,6 +101,34 @@ class Batch:
     def look(self, images: Sequence[Image]) -> list[View]:
         """Other images through the model's eyes: crops, drawings. One object is seen once."""
         return _look(self.model, [Prepared(image) for image in images])
+
+    def edited(self, hows: Sequence[_T], edit: Callable[[Image, _T], Image]) -> list[Image]:
+        """Each row's image, changed in its way: a part cut out, something drawn on it.
+
+        Equal changes of one image are one object, so that `look` sees it once.
+
+        Args:
+            hows: one a row, hashable: a rectangle, boxes.
+            edit: an image and its `how` -> another image.
+        """
+        wanted = [(id(image), how) for image, how in zip(self.images, hows, strict=True)]
+        images = {id(image): image for image in self.images}
+        made = {(owner, how): edit(images[owner], how) for owner, how in dict.fromkeys(wanted)}
+        return [made[one] for one in wanted]
+
+    def closer(self, rects: Sequence[tuple[int, int, int, int]]) -> tuple[list[Image], list[View]]:
+        """A rectangle of each row's image, in pixels (left, top, right, bottom): cut out, and seen.
+
+        One that is the whole image is not seen again, and equal ones of one image are seen once.
+        """
+        parts = self.edited(rects, lambda image, rect: image.crop(rect))
+        pairs = zip(self.images, rects, strict=True)
+        whole = [rect == (0, 0, *image.size) for image, rect in pairs]
+        found = iter(self.look([one for one, same in zip(parts, whole, strict=True) if not same]))
+        views = [
+            view if same else next(found) for view, same in zip(self.views, whole, strict=True)
+        ]
+        return parts, views
 
     def take(self, rows: Sequence[int]) -> Batch:
         """The batch of some rows, in the order given; a row may be taken several times."""

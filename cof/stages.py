@@ -5,7 +5,7 @@ A stage is found by its config's class (`cof.config.plugins.owner`), so that not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -60,7 +60,7 @@ def locate(
         return [region or next(found) for region in known]
     stage = plugins.owner("locate", config)
     if cache is None or not getattr(stage, "CACHEABLE", False):
-        return stage.locate(batch, config)  # type: ignore[no-any-return]
+        return _held("locate", stage, stage.locate(batch, config), Region, len(batch))
     return cache.regions(batch, stage, config)
 
 
@@ -92,8 +92,26 @@ def refine(
                 said = many(batch, [focuses[n] for n in some], [configs[n] for n in some])
             else:
                 said = [stage.refine(batch, focuses[n], configs[n]) for n in some]
-            answers |= dict(zip(some, said, strict=True))
+            held = [_held("refine", stage, one, Answer, len(batch)) for one in said]
+            answers |= dict(zip(some, held, strict=True))
     return [answers[number] for number in range(len(configs))]
+
+
+def _held(kind: str, stage: Any, found: Any, wanted: type[_T], count: int) -> list[_T]:
+    """What a stage returned, which may be anybody's.
+
+    Raises:
+        ConfigError: it is not one `wanted` a question.
+    """
+    rows = list(found) if isinstance(found, Iterable) else [found]
+    if len(rows) == count and all(isinstance(one, wanted) for one in rows):
+        return rows
+    names = " and ".join(sorted({type(one).__name__ for one in rows}))
+    said = f"{len(rows)} {names}".rstrip()
+    raise ConfigError(
+        f"{kind}: {plugins.label(stage.__name__)} returned {said} for {count} questions; it has to "
+        f"return a list with one {wanted.__name__} a question, in their order"
+    )
 
 
 def gated(

@@ -88,6 +88,27 @@ def test_one_image_object_is_seen_once(llava, batch):
     assert torch.equal(views[1].features, batch.views[1].features)
 
 
+def test_a_closer_look_at_the_whole_image_is_the_one_there_is(llava, batch):
+    before, rect = llava.counters.images, (10, 10, 30, 40)
+    parts, views = batch.take([0, 1, 0, 2]).closer([(0, 0, 90, 60), rect, rect, (0, 0, 64, 64)])
+    assert llava.counters.images - before == 2
+    assert (views[0], views[3]) == (batch.views[0], batch.views[2])
+    assert [one.size for one in parts] == [(90, 60), (20, 30), (20, 30), (64, 64)]
+    alone = batch.look([batch.images[1].crop(rect)])[0]
+    assert torch.equal(views[1].features, alone.features)
+    assert not torch.equal(views[2].features, alone.features)
+
+
+def test_equal_edits_of_one_image_are_one_object(batch):
+    wide, done = batch.take([0, 0, 1, 0]), []
+    hows = ["a", "a", "a", "b"]
+    made = wide.edited(hows, lambda image, how: done.append((image, how)) or image.copy())
+    assert made[0] is made[1]
+    assert len({id(one) for one in made}) == len(done) == 3
+    pairs = zip(wide.images, hows, strict=True)
+    assert [(id(a), b) for a, b in done] == [*dict.fromkeys((id(a), b) for a, b in pairs)]
+
+
 def logits_of(llava, encoded, tokens):
     """Next-token logits of one row behind given tokens, nothing cached, nothing shared."""
     embeds = encoded.inputs["inputs_embeds"]

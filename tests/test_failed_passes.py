@@ -185,7 +185,7 @@ def test_a_broken_row_does_not_touch_the_rows_beside_it(how, choose, tiny, batch
     def spoil(pictures):
         views = look(pictures)
         views[1].features[3, 0] = NAN
-        views[1].shared.prefix.embeds[1, -1, 0] = NAN
+        views[1].shared.rows[0][0].embeds[1, -1, 0] = NAN
         return views
 
     monkeypatch.setattr(tiny, "look", spoil)

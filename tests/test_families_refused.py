@@ -9,12 +9,18 @@ from click.testing import CliRunner
 from committed import ROOT
 from families import TINY, build, picture
 
+from cof.batch import Batch
 from cof.cli import main
 from cof.config import plugins, schema
 from cof.errors import ModelError
 from cof.harness.arguments import read_arguments
 from cof.harness.session import Asked, Session
+from cof.locate import iterate, oracle, prompt
+from cof.models.base import Limits
 from cof.models.common.checkpoint import FAMILY_OF
+from cof.pipeline import CoF, Settings
+from cof.refine import crop
+from cof.types import Box, Question, Region
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +69,26 @@ def test_an_image_that_cannot_be_shown_fails_its_own_questions(qwen, tmp_path, b
     assert thin["text"] is None
     assert "thin.png" in thin["error"]
     assert "1000 x 3 cannot be shown to this model: absolute aspect ratio" in thin["error"]
+
+
+def test_what_is_cut_out_of_an_image_can_be_shown(qwen):
+    """A strip of a pixel's height grows to 200 : 1, for a crop and for a closer look."""
+    module = plugins.load("models", "qwen_vl")
+    model = module.load(module.Config(str(qwen), device="cpu"))
+    strip, image = Box(0, 0.5, 1, 0.5001), picture((410, 400))
+    asked = [Question("q", "i", "What is it?", boxes=(strip,))]
+    settings = Settings(oracle.Config(), refine=crop.Config(1.0, 0.0), limits=Limits(2))
+    [found] = CoF(model, settings).answer_batch(asked, [image])
+    assert not found.error
+    assert found.cof.notes["window"] == [0.0, 0.4975, 1.0, 0.505]  # three rows, not one
+    batch = Batch.of(model, asked, [image])
+    [region] = iterate._closer(
+        batch,
+        [Region((strip,), "iterate", notes={"steps": []})],
+        iterate.Config(prompt.Config(max_new_tokens=2), 1.0, 0.0),
+    )
+    assert not region.error
+    assert region.notes["steps"][0]["window"] == [0.0, 0.4975, 1.0, 0.505]
 
 
 def test_ask_about_such_an_image_is_one_line(qwen, tmp_path):

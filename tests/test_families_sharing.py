@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from families import SIZES, TEXTS, TINY, lit, logits, maker, picture, worst
+from families import BOX, SIZES, TEXTS, TINY, lit, logits, maker, picture, worst
 from test_families import TOLERANCE
 
 from cof import CoF
@@ -17,6 +17,7 @@ from cof.config import plugins
 from cof.models.common.graphs import graphs_for
 from cof.models.common.recording import record_attention
 from cof.refine.highlight import perturbed
+from cof.regions.mask import token_mask
 from cof.types import Question
 
 ASKED = (*TEXTS, "Why?")
@@ -119,11 +120,19 @@ def test_a_highlight_alone_computes_no_opening(model, name, views):
     assert not any(view.shared.known for view in views)
 
 
-def test_perturbed_rows_share_nothing(model, name, views):
+def test_perturbed_rows_share_what_stands_before(model, name, views):
     encoded = model.encode(views, asked(name))
-    masks = [torch.ones(len(view.features), dtype=torch.bool) for view in views]
-    changed = decode(model, perturbed(encoded, masks, 0.5))
-    assert first_differ(changed, decode(model, encoded)) > TOLERANCE
+    masks = [token_mask([BOX], view.cells) for view in views]
+    changed = perturbed(encoded, masks, 0.5)
+    plain = decode(model, encoded)
+    before = model.counters.positions
+    model.greedy(changed, 1)
+    first = min(int(at[lit][0]) for at, lit in zip(encoded.visual, masks, strict=True))
+    known = 0 if encoded.sees is not None else first
+    assert model.counters.positions - before == 3 * (encoded.keys - known)
+    rows, apart = decode(model, changed), decode(model, replace(changed, shared=None))
+    assert worst(logits(rows), logits(apart)) <= 1e-5
+    assert first_differ(rows, plain) > TOLERANCE
 
 
 def test_questions_of_other_lengths_share_where_padding_does_not_count(model, name, views):

@@ -128,6 +128,7 @@ def test_every_reply_of_random_weights_parses(framed, pictures, frame, pull):
         assert model.reply_ids(answer.text) == list(answer.tokens), "a piece was split"
         assert answer.logprobs == ()
         assert answer.notes["least_logprob"] <= answer.notes["least_allowed"] + 1e-4 <= 1e-3
+        assert answer.notes["least_logprob"] <= answer.notes["mean_logprob"] <= 0
 
 
 def test_a_box_a_few_and_none_all_come_up(both):
@@ -158,7 +159,7 @@ def test_forward_passes_of_each_reply_are_at_least_halved(tiny, asked, both):
     spent = {}
     for number in range(4):
         batch = Batch.of(tiny, *([part[counts.index(number)]] for part in asked))
-        tiny.encode(batch.views, ["x"]).shared.take(0, 1, 1)
+        tiny.encode(batch.views, ["x"]).shared.take(1, 1, 1)
         free, (region,) = passes(tiny, batch, prompt.Config())
         ours, (other,) = passes(tiny, batch, BY_GRAMMAR)
         assert region.reply == other.reply

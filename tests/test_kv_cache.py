@@ -9,7 +9,7 @@ from PIL import Image
 from transformers import DynamicCache
 
 from cof.models.base import Counters
-from cof.models.common.kv_cache import Prefix, cached, fixed, load, roomy, unload
+from cof.models.common.kv_cache import Prefix, Start, cached, fixed, load, roomy, unload
 
 LAYERS, HEADS, WIDTH = 2, 3, 4
 DECODER = SimpleNamespace(config=SimpleNamespace(num_hidden_layers=LAYERS))
@@ -54,7 +54,10 @@ def test_a_batch_first_takes_room_for_its_prompt_and_a_short_reply(reply, room):
     prefix = Prefix(DECODER, torch.zeros(2, 4, WIDTH), (), Counters())
     prefix._cache = roomy(DECODER, 4)
     feed([prefix._cache], 2, 4)
-    for cache in (prefix.take((0, 1, 1), 4, 6, reply), roomy(DECODER, 6, reply)):
+    for cache in (
+        Start(((prefix, 0), (prefix, 1), (prefix, 1))).take(4, 6, reply),
+        roomy(DECODER, 6, reply),
+    ):
         feed([cache], 3, 2)
         assert [layer.memory.shape[3] for layer in cache.layers] == [room] * LAYERS
 
@@ -137,7 +140,7 @@ def test_what_a_batch_appends_or_drops_leaves_the_prefix_alone(rows):
     prefix._cache = roomy(DECODER, 6)
     [given] = feed([prefix._cache], 2, 6)
     before = [part.clone() for pair in given for part in pair]
-    taken = prefix.take(rows, 4, 4, 5)
+    taken = Start(tuple((prefix, at) for at in rows)).take(4, 4, 5)
     assert torch.equal(taken.layers[1].keys, given[1][0][list(rows), :, :4])
     feed([taken], len(rows), 5)
     taken.batch_select_indices(torch.tensor([1]))

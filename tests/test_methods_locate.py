@@ -7,29 +7,24 @@ from dataclasses import replace
 import pytest
 import torch
 from fakes import StubModel
-from PIL import Image, ImageFilter
+from PIL import Image
+from stage_cases import TEXTS, resized_batch_of
 
 from cof.batch import Batch
 from cof.config import schema
 from cof.errors import ConfigError
 from cof.locate import attention, iterate, prompt
-from cof.locate._heat import hottest, packed, unpacked
 from cof.models.base import Limits
 from cof.models.common.recording import record_attention
 from cof.pipeline import CoF, Settings
+from cof.regions.heat import heat_of, hottest, packed, unpacked
 from cof.regions.mask import grid_cells, padded_square_cells
-from cof.types import NOWHERE, Answer, Box, Question, View
-
-TEXTS = ["What is it?", "Where is the red cup, and what is beside it?", "Is it?"]
+from cof.types import NOWHERE, Answer, Box, Question, Region, View
 
 
 @pytest.fixture(scope="module")
 def batch(llava):
-    noise = torch.randint(0, 256, (80, 90, 3), generator=torch.Generator().manual_seed(1))
-    image = Image.fromarray(noise.to(torch.uint8).numpy()).filter(ImageFilter.GaussianBlur(3))
-    asked = [Question(str(i), f"{i}.png", text) for i, text in enumerate(TEXTS)]
-    sizes = [(90, 60), (40, 70), (64, 64)]
-    return Batch.of(llava, asked, [image.resize(size) for size in sizes], Limits(3))
+    return resized_batch_of(llava, 3)
 
 
 def view_of(grid, size=(100, 100), cells=None):
@@ -69,6 +64,10 @@ class TestHeat:
         assert kept["grid"] == [24, 24]
         assert (unpacked(kept) - heat).abs().max() <= heat.max() / 509
         assert unpacked(packed(torch.zeros(9), view_of((3, 3)))).tolist() == [0.0] * 9
+        region = Region((), "attention", notes={"map": kept})
+        assert torch.equal(heat_of(region), unpacked(kept))
+        for other in ({}, {"map": "of the city"}, {"map": {"grid": None}}):
+            assert heat_of(replace(region, notes=other)) is None
 
 
 class TestAttention:
@@ -124,6 +123,16 @@ class TestAttention:
         with pytest.raises(ConfigError, match=r"locate\.heads is empty"):
             attention.locate(batch, attention.Config(heads=()))
 
+    def test_its_map_is_in_the_picture(self, llava, batch, monkeypatch):
+        import cof.plot
+
+        drawn = []
+        monkeypatch.setattr(cof.plot, "draw_two_stages", lambda *_, **how: drawn.append(how))
+        pipeline = CoF(llava, Settings(attention.Config(keep_map=True), limits=Limits(2)))
+        outcome = pipeline(batch.images[0], TEXTS[0])
+        outcome.plot()
+        assert torch.equal(drawn[0]["heat"], heat_of(outcome.region))
+
     def test_it_leads_the_pipeline(self, llava, batch):
         cof = CoF(llava, Settings(attention.Config(), limits=Limits(2), plain=False))
         results = cof.answer_batch(batch.questions, batch.images)
@@ -177,6 +186,12 @@ class TestIterate:
         model, region = zoomed(iterate.Config(window=1.5, least=0.6))
         assert model.shown == [(100, 80), (75, 60)]
         assert region.notes["steps"][1]["window"] == pytest.approx([0, 0.125, 0.75, 0.875])
+
+    def test_a_crop_of_the_whole_image_is_not_seen_again(self):
+        model, region = zoomed(iterate.Config(window=9.0))
+        assert model.shown == [(100, 80)]
+        assert region.boxes == (Box(0.0, 0.25, 0.5, 0.75),)
+        assert region.notes["steps"][1]["window"] == [0, 0, 1, 1]
 
     def test_without_a_first_box_nothing_is_cut(self):
         model, region = zoomed(iterate.Config(), (20, 20))

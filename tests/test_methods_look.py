@@ -1,4 +1,4 @@
-"""Gradients, heads as pairs, detectors, and a crop beside its image; each against an oracle."""
+"""Gradients, heads as pairs, and a crop beside its image; each against an oracle."""
 
 import re
 import shutil
@@ -12,38 +12,30 @@ import yaml
 from click.testing import CliRunner
 from committed import ROOT
 from fakes import StubModel
-from PIL import Image, ImageFilter
-from tiny_detectors import DETECTORS
+from stage_cases import TEXTS, resized_batch_of, spots_of
 
-from cof.batch import Batch
 from cof.cli import main
 from cof.config import schema
 from cof.errors import ConfigError, ModelError
 from cof.evaluate import heads as ranking
 from cof.evaluate.runner import Options, run
-from cof.locate import attention, detector, gradient
-from cof.locate._heat import hottest, unpacked
+from cof.locate import attention, gradient
 from cof.models.base import Limits
 from cof.models.common.recording import record_attention
 from cof.pipeline import CoF, Settings
 from cof.refine import crop, mean
 from cof.regions.bias import Highlight
-from cof.regions.boxes import BoxConfig
-from cof.regions.mask import cells_of_part, focus, grid_cells, token_mask
+from cof.regions.heat import hottest, unpacked
+from cof.regions.mask import cells_of_part, grid_cells, token_mask
 from cof.store.dataset import read_questions
-from cof.types import NOWHERE, Answer, Box, Question, Region
+from cof.types import NOWHERE, Answer, Box, Question
 
-TEXTS = ["What is it?", "Where is the red cup, and what is beside it?", "Is it?"]
 BOXES = [(Box(0.1, 0.2, 0.2, 0.4),), (), (Box(0.6, 0.6, 0.7, 0.7),)]
 
 
 @pytest.fixture(scope="module")
 def batch(llava):
-    noise = torch.randint(0, 256, (80, 90, 3), generator=torch.Generator().manual_seed(1))
-    image = Image.fromarray(noise.to(torch.uint8).numpy()).filter(ImageFilter.GaussianBlur(3))
-    asked = [Question(str(i), f"{i}.png", text) for i, text in enumerate(TEXTS)]
-    sizes = [(90, 60), (40, 70), (64, 64)]
-    return Batch.of(llava, asked, [image.resize(size) for size in sizes], Limits(4))
+    return resized_batch_of(llava, 4)
 
 
 class TestGradient:
@@ -169,6 +161,7 @@ class TestHeads:
             lit = token_mask([box], batch.views[0].cells)
             heat[config.heads.index((2, 1))] = lit * 2.0
             heat[config.heads.index((1, 0)), lit] = 3.0
+            heat[config.heads.index((3, 3))] = 0.0
             return [heat], [Answer("x")]
 
         monkeypatch.setattr(attention, "relative_maps", planted)
@@ -180,6 +173,8 @@ class TestHeads:
         assert third.share == pytest.approx(found.chance) == pytest.approx(0.25, abs=0.02)
         assert (third.layer, third.head) == (0, 0)  # ties in their order
         assert found.questions == 1
+        last = found.heads[-1]
+        assert (last.layer, last.head, last.share, last.hits) == (3, 3, 0.0, 0.0)
 
     def test_an_image_that_cannot_be_read_does_not_count(self, mini, tmp_path):
         data = Path(shutil.copytree(mini / "MiniMME", tmp_path / "data"))
@@ -216,15 +211,9 @@ class TestHeads:
 
 
 class TestBeside:
-    def spots(self, batch):
-        regions = [Region(boxes, "test") for boxes in BOXES]
-        return [
-            focus(one, view, BoxConfig()) for one, view in zip(regions, batch.views, strict=True)
-        ]
-
     @torch.inference_mode()
     def test_both_images_stand_in_the_prompt(self, llava, batch):
-        found = crop.refine(batch, self.spots(batch), crop.Config(2.0, 0.3, beside=True))
+        found = crop.refine(batch, spots_of(batch, BOXES), crop.Config(2.0, 0.3, beside=True))
         assert found[1] is batch.plain[1]
         for row in (0, 2):
             left, top, right, bottom = found[row].notes["window"]
@@ -242,7 +231,7 @@ class TestBeside:
             assert found[row].logprobs[0] == pytest.approx(float(logs.max()), abs=1e-4)
 
     def test_batches_are_single_rows_also_where_lengths_differ(self, batch):
-        spots = self.spots(batch)
+        spots = spots_of(batch, BOXES)
         config = mean.Config(second=mean.Crop(2.0, 0.3, beside=True))
         found = mean.refine(batch, spots, config)
         for row in range(3):
@@ -268,84 +257,3 @@ class TestBeside:
             CoF(StubModel(), Settings(refine=crop.Config(beside=True)))
         with pytest.raises(ConfigError, match=r"refine\.beside"):
             CoF(StubModel(), Settings(refine=mean.Config(second=mean.Crop(beside=True))))
-
-
-@pytest.fixture(scope="module", params=DETECTORS)
-def folder(request, tmp_path_factory):
-    return DETECTORS[request.param](tmp_path_factory.mktemp(request.param))
-
-
-class TestDetector:
-    def test_boxes_are_the_best_of_the_network(self, folder, batch):
-        config = detector.Config(str(folder), ("red cup", "dog"), 0.001, most=2, device="cpu")
-        regions = detector.locate(batch, config)
-        assert [region.boxes == () for region in regions] == [True, False, True]
-        region, image = regions[1], batch.images[1]
-        assert region.notes["queries"] == ["red cup"]
-        assert region.notes["scores"] == sorted(region.notes["scores"], reverse=True)
-        found = detector.load(str(folder), "cpu")
-        given = found.processor(images=image, text=[["red cup"]], return_tensors="pt")
-        with torch.inference_mode():
-            said = found.network(**given)
-        scores, order = said.logits[0].max(-1).values.sigmoid().sort(descending=True)
-        x, y, width, height = said.pred_boxes[0][order].unbind(-1)
-        corners = torch.stack([x - width / 2, y - height / 2, x + width / 2, y + height / 2], -1)
-        best = [score for score in scores[:2].tolist() if score > 0.001]
-        assert region.notes["scores"] == pytest.approx(best, abs=1e-4)
-        for box, wanted in zip(region.boxes, corners.clamp(0, 1), strict=False):
-            assert box.as_tuple() == pytest.approx(wanted.tolist(), abs=1e-4)
-
-    def test_it_leads_the_pipeline(self, folder, llava, batch):
-        config = detector.Config(str(folder), ("cup",), 0.001, device="cpu")
-        results = CoF(llava, Settings(config, limits=Limits(2))).answer_batch(
-            batch.questions, batch.images
-        )
-        assert results[1].region.source == "detector"
-        assert results[1].cells
-        assert results[0].status == "no_box"
-
-    def test_the_question_itself_is_looked_for_and_never_cut(self, folder, batch):
-        config = detector.Config(str(folder), (), 0.001, device="cpu")
-        asked = [
-            replace(batch.questions[0], text="red cup?\nAnswer shortly."),
-            replace(batch.questions[1], text="cup " * 80),
-        ]
-        short, long = detector.locate(replace(batch.take([0, 1]), questions=asked), config)
-        assert short.notes["queries"] == ["red cup?"]
-        assert re.search(
-            r"the detector takes \d+ tokens; name what .* in locate.queries", long.error
-        )
-        assert not long.boxes
-
-    def test_its_files_are_what_a_run_rests_on(self, folder, tmp_path):
-        config = detector.Config(str(folder))
-        digest = detector.source(config)
-        for file in folder.iterdir():
-            (tmp_path / file.name).write_bytes(file.read_bytes())
-        assert detector.source(replace(config, path=str(tmp_path))) == digest
-        weights = bytearray((tmp_path / "model.safetensors").read_bytes())
-        weights[-1] ^= 1
-        (tmp_path / "model.safetensors").write_bytes(weights)
-        assert detector.source(replace(config, path=str(tmp_path))) != digest
-
-
-def test_what_is_no_detector_is_refused(llava, golden):
-    for path, said in ((golden / "checkpoint", "cannot be loaded"), ("nowhere", "no model at")):
-        with pytest.raises(ModelError, match=said):
-            CoF(llava, Settings(detector.Config(str(path), device="cpu")))
-
-
-@pytest.mark.parametrize(
-    ("section", "said"),
-    [
-        ({"name": "detector"}, "locate.path: has no default"),
-        ({"name": "detector", "path": "x", "threshold": 1.0}, "threshold=1.0 must be between"),
-        ({"name": "detector", "path": "x", "most": 0}, "most=0 at least 1"),
-        ({"name": "detector", "path": "x", "queries": [" "]}, "holds one that is blank"),
-        ({"name": "gradient", "threshold": 0}, "threshold=0.0 must be above 0"),
-    ],
-)
-def test_bad_configs_are_one_line(section, said):
-    with pytest.raises(ConfigError, match=said) as caught:
-        schema.resolve({"bench": {"name": "mme", "root": "."}, "locate": section})
-    assert "\n" not in str(caught.value)

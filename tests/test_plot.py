@@ -88,3 +88,19 @@ def test_a_box_that_was_not_changed_is_drawn_once():
     assert len(figure.axes[0].lines) == 4  # found and expanded, both boxes
     figure, _ = drawn((300, 200), Region((Box(0, 0, 1, 1),), "box"))
     assert len(figure.axes[0].lines) == 1
+
+
+def test_a_map_lies_under_the_boxes():
+    """Warm tokens take the map's colour, on the left alone; the others show the image in grey."""
+    region, size = Region((Box(0.4, 0.4, 0.6, 0.6),), "attention"), (300, 300)
+    heat = torch.zeros(36)
+    heat[:6] = 5.0  # the uppermost row
+    _, bare = drawn(size, region)
+    _, pixels = drawn(size, region, heat=heat)
+    middle = pixels.shape[1] // 2
+    assert (pixels[:, middle:] == bare[:, middle:]).all()
+    dark = np.abs(pixels[:, :middle] - [135, 19, 50]).sum(-1) < 60  # of YlOrRd, the most
+    rows = np.flatnonzero(dark.sum(1) > 50)
+    picture = np.flatnonzero((np.abs(bare[:, 40:100] - [200, 30, 30]).sum(-1) < 30).sum(1) > 30)
+    assert rows[0] <= picture[0] + 3
+    assert len(rows) == pytest.approx(len(picture) / 6, abs=4)

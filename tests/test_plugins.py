@@ -230,6 +230,25 @@ def test_what_is_no_plugin_is_said_in_one_line(lab, name, source, says):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("kind", "returned", "said"),
+    [
+        ("locate", "[Region((), 'x')]", "returned 1 Region for 2 questions; it has to return a"),
+        ("locate", "[(0.1, 0.1, 0.2, 0.2)] * 2", "returned 2 tuple for 2 questions"),
+        ("locate", "None", "returned 1 NoneType for 2 questions"),
+        ("refine", "[]", "returned 0 for 2 questions; it has to return a list with one Answer a"),
+        ("refine", "[*batch.plain[:1], None]", "returned 2 Answer and NoneType for 2 questions"),
+    ],
+)
+def test_what_a_stage_returns_is_held(lab, kind, returned, said):
+    source = textwrap.dedent(SOURCES[kind]).rpartition("    return ")[0]
+    (lab / "odd.py").write_text(f"{source}    return {returned}\n")
+    file = write(lab, NAMES["file"], **{kind: {"name": "./odd.py"}})
+    done = CliRunner().invoke(main, ["eval", str(file)])
+    assert done.exit_code == 2
+    assert f"{kind}: odd {said}" in done.output
+
+
 def test_a_config_that_belongs_to_no_plugin_is_refused():
     with pytest.raises(ConfigError, match="no Config of a plug-in"):
         CoF(StubModel(), Settings(refine={"weight": 2}))

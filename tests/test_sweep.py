@@ -13,7 +13,7 @@ from PIL import Image
 from cof import load_run
 from cof.analyse.grid import Grid
 from cof.analyse.naming import setting_names
-from cof.analyse.settings import as_file_name, differing, show
+from cof.analyse.settings import as_file_name, differing, show, values
 from cof.cli import main
 from cof.config import identity, schema
 from cof.errors import ConfigError, RunError
@@ -209,9 +209,9 @@ class TestResume:
         files = [run.path / "records.jsonl" for run in whole.runs]
         lines = [path.read_bytes().splitlines(keepends=True) for path in files]
         answered = []
-        ask = answering._answer
+        ask = answering.answered
         monkeypatch.setattr(
-            answering, "_answer", lambda *args: answered.append(args[2]) or ask(*args)
+            answering, "answered", lambda *args: answered.append(args[2]) or ask(*args)
         )
         for cut in ((0, 0, 0), (4, 4, 0), (8, 4, 4), (10, 10, 9), (10, 8, 8), (6, 4, 4)):
             for run, path, count, text in zip(whole.runs, files, cut, lines, strict=True):
@@ -296,6 +296,14 @@ class TestGrid:
         more = {"locate": {"name": "centre", "area": 0.5}, "out": "b"}
         assert differing([base, other]) == ["locate.name"]
         assert differing([base, other, more]) == ["locate.name", "locate.area"]
+
+    def test_heads_are_named_all_of_any_stage_and_what_chose_them_not_at_all(self):
+        every = {"locate": {"name": "attention", "heads": None, "chosen_on": ""}}
+        some = {"locate": {"name": "attention", "heads": [[2, 1], [0, 3]], "chosen_on": "a" * 64}}
+        keys = differing([every, some])
+        assert keys == ["locate.heads"]
+        shown = [values(one, keys)["locate.heads"] for one in (every, some)]
+        assert shown == ["all", "2.1+0.3"]
 
     def test_the_table_has_plain_and_a_row_a_run(self, runs):
         table = Grid(runs).table

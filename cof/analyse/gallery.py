@@ -98,6 +98,7 @@ def _draw(run: Run, result: Result, root: Folder) -> Figure:
     import torch
 
     from cof.plot import draw_two_stages
+    from cof.regions.heat import heat_of
 
     image = load_image(root / result.question.image, exif=exif_of(run.config))
     mask = torch.zeros(result.tokens, dtype=torch.bool)
@@ -113,6 +114,7 @@ def _draw(run: Run, result: Result, root: Folder) -> Figure:
         plain=result.plain.text if result.plain else None,
         reply=region.reply if region else "",
         stage=plugins.label(run.config["refine"]["name"]),
+        heat=heat_of(region) if region and result.grid else None,  # else few cells are known
     )
     stamp(figure, hash_names([run_hash(run)]))
     return figure

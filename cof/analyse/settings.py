@@ -75,12 +75,13 @@ def as_file_name(parts: Mapping[str, Any]) -> str:
 def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Dotted keys in which resolved configs differ, in the configs' order.
 
-    Keys that say where things are do not count, nor do those of a plug-in that only some use, as
-    long as they agree.
+    Keys that say where things are do not count, nor what chose a setting that counts itself, nor
+    those of a plug-in that only some use, as long as they agree.
     """
     flats = [flatten(config) for config in configs]
     keys = list(dict.fromkeys(key for flat in flats for key in flat))
-    found = [key for key in keys if key not in NOT_RESULTS and _differs(flats, key)]
+    told = (*NOT_RESULTS, "locate.chosen_on")
+    found = [key for key in keys if key not in told and _differs(flats, key)]
     named = {key.removesuffix(".name") for key in found if key.endswith(".name")} & KINDS.keys()
     return [
         key
@@ -96,6 +97,10 @@ def _differs(flats: Sequence[Mapping[str, Any]], key: str) -> bool:
 
 
 def values(config: Mapping[str, Any], keys: Sequence[str]) -> dict[str, str]:
-    """Dotted key -> shown value, "" where the config has no such key."""
+    """Dotted key -> shown value, "" where the config has no such key.
+
+    Of any stage's layers and heads None is `all`.
+    """
     flat = flatten(config)
-    return {key: show(key, flat[key]) if key in flat else "" for key in keys}
+    last = {key: key.rpartition(".")[2] for key in keys if key.endswith((".layers", ".heads"))}
+    return {key: show(last.get(key, key), flat[key]) if key in flat else "" for key in keys}

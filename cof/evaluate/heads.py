@@ -31,7 +31,8 @@ class Head:
     Attributes:
         layer, head: from 0.
         share: of its map over the image's tokens that lies in true boxes, mean over questions.
-        hits: share of the questions whose hottest token shares area with a true box.
+        hits: share of the questions whose hottest token shares area with a true box; a map of
+            zeros has none.
     """
 
     layer: int
@@ -103,4 +104,5 @@ def _measured(
         return None
     heat = heat.where(within, torch.zeros(()))
     share = heat[:, true].sum(1) / heat.sum(1).clamp(min=attention.LEAST)
-    return share, true[heat.argmax(1)].float(), (true & within).sum() / within.sum()
+    hit = true[heat.argmax(1)] & (heat.amax(1) > 0)  # a layer with a window may see no image
+    return share, hit.float(), (true & within).sum() / within.sum()

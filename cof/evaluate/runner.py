@@ -121,11 +121,12 @@ def _asks(config: RunConfig) -> tuple[Any, ...]:
 
 
 def check(config: RunConfig, questions: Sequence[Question]) -> None:
-    """Let the coarse stage refuse the benchmark, before anything is loaded or written."""
-    stage = plugins.load("locate", config.names["locate"])
-    check_dataset = getattr(stage, "check_dataset", None)
-    if check_dataset is not None:
-        check_dataset(config.names["bench"], questions, config.locate)
+    """Let both stages refuse the benchmark, before anything is loaded or written."""
+    for kind in ("locate", "refine"):
+        stage = plugins.load(kind, config.names[kind])
+        check_dataset = getattr(stage, "check_dataset", None)
+        if check_dataset is not None:
+            check_dataset(config.names["bench"], questions, getattr(config, kind))
     _check_chosen(config)
     _check_frame(config, questions)
     _check_gate(config)

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from cof.batch import Batch
 from cof.errors import ConfigError, ModelError
-from cof.locate._heat import hottest, inside, packed
 from cof.models.base import Limits, Model
 from cof.models.common.recording import record_attention
 from cof.regions.bias import check_indices
 from cof.regions.boxes import BoxConfig
+from cof.regions.heat import hottest, inside, packed
 from cof.types import Answer, Region, View
 
 GENERIC = "Write a general description of the image."
@@ -111,10 +111,19 @@ def relative_maps(batch: Batch, config: Config) -> tuple[list[Tensor], list[Answ
     """`attention_maps` of the questions, divided by those of `config.over`."""
     maps, said = attention_maps(batch, [one.text for one in batch.questions], config)
     if config.over:
-        below, others = attention_maps(batch, [config.over] * len(batch), config)
+        below, others = _generic_maps(batch, config)
         maps = [one / two.clamp(min=LEAST) for one, two in zip(maps, below, strict=True)]
         said = [one if one.error else other for one, other in zip(said, others, strict=True)]
     return maps, said
+
+
+def _generic_maps(batch: Batch, config: Config) -> tuple[list[Tensor], list[Answer]]:
+    """`attention_maps` of `config.over`, asked once about each image."""
+    rows = [*{id(view): row for row, view in enumerate(batch.views)}.values()]
+    maps, said = attention_maps(batch.take(rows), [config.over] * len(rows), config)
+    place = {id(batch.views[row]): number for number, row in enumerate(rows)}
+    each = [place[id(view)] for view in batch.views]
+    return [maps[one] for one in each], [said[one] for one in each]
 
 
 def attention_maps(

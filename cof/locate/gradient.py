@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from cof.batch import Batch
-from cof.locate._heat import hottest, inside, packed
+from cof.errors import ModelError
 from cof.models.base import Encoded, Model
+from cof.regions.boxes import BoxConfig
+from cof.regions.heat import hottest, inside, packed
 from cof.types import Region, View
 
 
@@ -35,6 +37,19 @@ class Config:
     def __post_init__(self) -> None:
         if not 0 < self.threshold <= 1:
             raise ValueError(f"threshold={self.threshold} must be above 0 and at most 1")
+
+
+def check_model(model: Model, config: Config, boxes: BoxConfig) -> None:
+    """Refuse a family that cannot be differentiated, before any question.
+
+    Raises:
+        ModelError: it has no `gradient` of its own.
+    """
+    if type(model).gradient is Model.gradient:
+        raise ModelError(
+            f"locate.name=gradient: {model.name} has no gradients by visual tokens; use "
+            "locate.name=attention (where it looks), detector, or file (another run's boxes)"
+        )
 
 
 def locate(batch: Batch, config: Config) -> list[Region]:

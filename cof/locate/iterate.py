@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from cof.batch import Batch
 from cof.locate import prompt
 from cof.models.base import Model
-from cof.regions.boxes import BoxConfig, around, from_frame, pixels
+from cof.regions.boxes import BoxConfig, around, cut, from_frame
 from cof.types import Box, Region
 
 
@@ -69,9 +69,9 @@ def _closer(batch: Batch, regions: Sequence[Region], config: Config) -> list[Reg
     if not regions:
         return []
     windows = [around(region.boxes, config.window, config.least) for region in regions]
-    rects = [pixels(one, image.size) for one, image in zip(windows, batch.images, strict=True)]
-    crops = [image.crop(rect) for image, rect in zip(batch.images, rects, strict=True)]
-    near = replace(batch, images=crops, views=batch.look(crops))
+    rects = [cut(one, image.size) for one, image in zip(windows, batch.images, strict=True)]
+    crops, views = batch.closer(rects)
+    near = replace(batch, images=crops, views=views)
     rows = zip(regions, prompt.locate(near, config.ask), rects, batch.images, strict=True)
     return [_merged(old, new, rect, image.size) for old, new, rect, image in rows]
 

@@ -69,7 +69,9 @@ Mix = Callable[["Tensor"], "Tensor"]
 Rows that belong together (pairs; of a function with an attribute `rows`, so many) stand next to
 each other and must get equal scores: then they choose the same token, live and end together, and
 where one of them fails all do. Fewer rows are given as rows end, their order stays. Tokens may be
-ruled out with -inf."""
+ruled out with -inf. What is recorded as the log-probability of a token is its log-softmax; of a
+function whose attribute `shares` is true, which gives probabilities or a mixture of such, it is
+the logarithm, what is below 0 cut off and the rest scaled to 1."""
 
 
 @dataclass(frozen=True)
@@ -272,9 +274,9 @@ class Model(ABC):
         Returns:
             Answers as of `generate`, in one of `box_form`, which `boxes` reads. They have no
             `logprobs`, since what could not be otherwise at the end is not asked. In `notes` are
-            log-probabilities without the grammar, each the lowest of a reply: `least_logprob` of a
-            token that was said, `least_allowed` of all tokens together that the grammar allowed at
-            some place; that one is far below 0 where the model would have said something else.
+            log-probabilities without the grammar: `least_logprob` and `mean_logprob` of the tokens
+            that were asked, and `least_allowed`, the lowest of all tokens together that the grammar
+            allowed at some place, far below 0 where the model would have said something else.
 
         Raises:
             ModelError: this family has no grammar, its tokenizer cannot follow it, or

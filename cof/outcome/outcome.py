@@ -161,13 +161,15 @@ class Outcome:
         return self._attention
 
     def plot(self, attention: bool = False) -> Figure:
-        """Draw the two stages: the boxes on the image, the highlighted tokens, the answers.
+        """Draw the two stages: the boxes on the image (and the heat map that they were read from,
+        where it was kept), the highlighted tokens, the answers.
 
         With `attention` instead where the answer looks, without and with the highlight.
         """
         if attention:
             return self.plot_attention()
         from cof.plot import draw_two_stages
+        from cof.regions.heat import heat_of
 
         return draw_two_stages(
             self.image,
@@ -179,6 +181,7 @@ class Outcome:
             plain=self.plain,
             reply=self.region.reply,
             stage=plugins.label(plugins.owner("refine", self.stage).__name__),
+            heat=heat_of(self.region),
         )
 
     def plot_attention(self) -> Figure:

@@ -5,18 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from cof.plot.stages import FADE, FINE, RAW, SIDE, WIDTH, inches, outline, wrap
+from cof.plot.stages import COLOURS, FINE, RAW, WIDTH, draw_map, inches, outline, wrap
 from cof.types import Focus
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from PIL.Image import Image
     from torch import Tensor
-
-COLOURS = "YlOrRd"
-OPAQUE = 0.85
-"""How much of the image the strongest attention covers, in [0, 1]; no attention covers nothing."""
 
 TOP = 0.99
 """Quantile of all maps that has the strongest colour: a few tokens take far more than any other
@@ -55,7 +50,7 @@ def draw_attention(
         axes = figure.add_axes(place)
         axes.set(xlim=(0, image.width), ylim=(image.height, 0), xticks=[], yticks=[])
         axes.set_title(name, fontsize=10, loc="left")
-        _draw_map(axes, image, cells, found.float() / top)
+        draw_map(axes, image, cells, found.float() / top)
         for box in focus.boxes:
             outline(axes, box, image.size, FINE, "-")
         said = _said(found, focus.mask)
@@ -66,27 +61,6 @@ def draw_attention(
     bar.set_xlabel("% of the attention of the answer's first token, each visual token", fontsize=9)
     bar.tick_params(labelsize=8)
     return figure
-
-
-def _draw_map(axes: Axes, image: Image, cells: Tensor, strength: Tensor) -> None:
-    """The image in light grey, covered where attention is strong; `strength` is [T], 1 the most."""
-    from matplotlib import colormaps
-    from matplotlib.collections import PolyCollection
-    from PIL import Image as Images
-
-    shown = image.copy()
-    shown.thumbnail((SIDE, SIDE))
-    grey = Images.blend(
-        shown.convert("L").convert("RGB"), Images.new("RGB", shown.size, "white"), FADE
-    )
-    width, height = image.size
-    axes.imshow(grey, extent=(0, width, height, 0))
-    scaled = cells.detach().cpu().double().numpy() * [width, height, width, height]
-    corners = scaled[:, [[0, 1], [2, 1], [2, 3], [0, 3]]]  # [T, 4 corners, xy]
-    level = strength.clamp(0, 1).cpu().numpy()
-    colours = colormaps[COLOURS](level)
-    colours[:, 3] = OPAQUE * level**0.5
-    axes.add_collection(PolyCollection(list(corners), facecolors=colours, edgecolors="none"))
 
 
 def _said(found: Tensor, mask: Tensor) -> str:

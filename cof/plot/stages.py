@@ -27,6 +27,9 @@ WIDTH = 10.0
 SIDE = 1600
 """Longest edge in pixels at which the image is drawn; a larger one is shrunk."""
 
+COLOURS = "YlOrRd"
+OPAQUE = 0.85
+"""How much of the image the strongest token of a map covers, in [0, 1]; none covers nothing."""
 
 RAW: dict[str, Any] = {"parse_math": False}  # a `$` in an answer is a dollar
 
@@ -42,6 +45,7 @@ def draw_two_stages(
     plain: str | None = None,
     reply: str = "",
     stage: str = "highlight",
+    heat: Tensor | None = None,
 ) -> Figure:
     """Left the boxes, right the region's visual tokens; the question above, answers below.
 
@@ -56,12 +60,12 @@ def draw_two_stages(
         plain: the same model's answer without the highlight, if it was asked.
         reply: the coarse stage's raw text.
         stage: the fine stage; any but `highlight` is named, and highlights no token by itself.
+        heat: float [T], at least 0, the map that the boxes were read from; drawn under them.
     Returns: a figure without a window; `figure.savefig(path)` writes it.
     """
     from matplotlib.figure import Figure
 
-    shown = image.copy()
-    shown.thumbnail((SIDE, SIDE))
+    shown = small(image)
     height = min(max(0.46 * WIDTH * image.height / image.width, 1.2), 7.0)
     captions = (_coarse(reply, focus), _fine(answer, plain, focus, stage))
     title = wrap(question, 95)
@@ -79,8 +83,12 @@ def draw_two_stages(
         figure.text(left, (below - 0.3) / total, caption, ha="left", va="top", size=10, **RAW)
         if column:
             _draw_tokens(axes, shown, image.size, cells[focus.mask.to(cells.device)])
+            continue
+        if heat is None:
+            axes.imshow(shown, extent=(0, image.width, image.height, 0))
         else:
-            _draw_boxes(axes, shown, image.size, boxes, focus.boxes)
+            draw_map(axes, image, cells, heat / heat.max().clamp(min=1e-12))
+        _draw_boxes(axes, image.size, boxes, focus.boxes)
     handles = _legend(boxes, focus.boxes)
     where = (0.01, (below - 0.02) / total)
     figure.legend(
@@ -98,11 +106,37 @@ def _legend(found: Sequence[Box], used: Sequence[Box]) -> list[Line2D]:
     return [solid] * bool(found) + [dashed] * bool(set(used) - set(found))
 
 
+def draw_map(axes: Axes, image: Image, cells: Tensor, strength: Tensor) -> None:
+    """The image in light grey, covered where a map is strong; `strength` is [T], 1 the most."""
+    from matplotlib import colormaps
+    from matplotlib.collections import PolyCollection
+    from PIL import Image as Images
+
+    shown = small(image)
+    grey = Images.blend(
+        shown.convert("L").convert("RGB"), Images.new("RGB", shown.size, "white"), FADE
+    )
+    width, height = image.size
+    axes.imshow(grey, extent=(0, width, height, 0))
+    scaled = cells.detach().cpu().double().numpy() * [width, height, width, height]
+    corners = scaled[:, [[0, 1], [2, 1], [2, 3], [0, 3]]]  # [T, 4 corners, xy]
+    level = strength.clamp(0, 1).cpu().numpy()
+    colours = colormaps[COLOURS](level)
+    colours[:, 3] = OPAQUE * level**0.5
+    axes.add_collection(PolyCollection(list(corners), facecolors=colours, edgecolors="none"))
+
+
+def small(image: Image) -> Image:
+    """A copy at which it is drawn."""
+    shown = image.copy()
+    shown.thumbnail((SIDE, SIDE))
+    return shown
+
+
 def _draw_boxes(
-    axes: Axes, shown: Image, size: tuple[int, int], found: Sequence[Box], used: Sequence[Box]
+    axes: Axes, size: tuple[int, int], found: Sequence[Box], used: Sequence[Box]
 ) -> None:
-    """The image with the coarse boxes solid and the boxes after expansion dashed."""
-    axes.imshow(shown, extent=(0, size[0], size[1], 0))
+    """The coarse boxes solid and the boxes after expansion dashed."""
     for box in found:
         outline(axes, box, size, COARSE, "-")
     for box in set(used) - set(found):

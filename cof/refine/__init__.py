@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cof.models.base import Limits, Model
     from cof.refine import crop, guided, highlight, mean, overlay, plain
     from cof.refine.base import Look
-    from cof.types import Answer, Focus
+    from cof.types import Answer, Focus, Question
 
 
 class Contract(Protocol):
@@ -37,6 +37,9 @@ class MayHave(Protocol):
         self, batch: Batch, focuses: Sequence[Sequence[Focus]], configs: Sequence[Any]
     ) -> list[list[Answer]]:
         """Several settings of the stage at once: per config its focuses, and its answers."""
+
+    def check_dataset(self, bench: str, questions: Sequence[Question], config: Any) -> None:
+        """Refuse a benchmark that it cannot answer (DataError), before anything is loaded."""
 
     def check_model(self, model: Model, config: Any) -> None:
         """Refuse settings that the loaded model cannot have (ConfigError), before any question."""

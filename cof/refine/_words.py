@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cof.errors import ConfigError
+from cof.errors import ConfigError, shown
 from cof.models.base import Encoded, Model
 from cof.prompts import Span, spans_of
+from cof.types import Question
 
 
 def word_spans(text: str, question: str) -> tuple[Span, ...]:
@@ -25,6 +26,20 @@ def word_spans(text: str, question: str) -> tuple[Span, ...]:
 def words_noted(question: str, spans: Sequence[Span]) -> Mapping[str, Any]:
     """What an answer records of the words that were lit; {} of none."""
     return {"words": [question[first:last] for first, last in spans]} if spans else {}
+
+
+def check_stand(text: str, questions: Sequence[Question]) -> None:
+    """Refuse `text` of which nothing stands in any question, as a typing error has it.
+
+    Raises:
+        ConfigError: the message shows it, and the first question.
+    """
+    if text and not any(word_spans(text, one.text) for one in questions):
+        first = f"; the first asks {shown(questions[0].text)}" if questions else ""
+        raise ConfigError(
+            f"refine.text={text!r}: none of it stands in any of the {len(questions)} questions as "
+            f"whole words (phrases are told apart by commas){first}"
+        )
 
 
 def check_words(model: Model, text: str, perturb: float = 1.0) -> None:

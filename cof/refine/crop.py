@@ -14,7 +14,7 @@ from cof.batch import Batch
 from cof.errors import ConfigError
 from cof.models.base import Model
 from cof.refine.base import Look, answer
-from cof.regions.boxes import around, pixels
+from cof.regions.boxes import around, cut
 from cof.types import Answer, Box, Focus
 
 
@@ -54,19 +54,15 @@ def check_model(model: Model, config: Config) -> None:
 
 def prepare(batch: Batch, focuses: Sequence[Focus], config: Config) -> list[Look]:
     """A look at each question's window; at the whole image where nothing of it is in focus."""
-    windows = [_window(focus, config) for focus in focuses]
-    rects = [
-        None if window is None else pixels(window, image.size)
-        for window, image in zip(windows, batch.images, strict=True)
-    ]
-    cuts = {
-        row: rect
-        for row, (rect, image) in enumerate(zip(rects, batch.images, strict=True))
-        if rect is not None and rect != (0, 0, *image.size)
-    }
-    seen = batch.look([batch.images[row].crop(rect) for row, rect in cuts.items()])
     looks = [Look(view) for view in batch.views]
-    for view, (row, (left, top, right, bottom)) in zip(seen, cuts.items(), strict=True):
+    rects = {
+        row: cut(window, image.size)
+        for row, (focus, image) in enumerate(zip(focuses, batch.images, strict=True))
+        if (window := _window(focus, config)) is not None
+    }
+    rects = {row: rect for row, rect in rects.items() if rect != (0, 0, *batch.images[row].size)}
+    _, seen = batch.take([*rects]).closer([*rects.values()])
+    for view, (row, (left, top, right, bottom)) in zip(seen, rects.items(), strict=True):
         width, height = batch.images[row].size
         window = Box(left / width, top / height, right / width, bottom / height)
         shown = batch.model.join(batch.views[row], view, window) if config.beside else view

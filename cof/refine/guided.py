@@ -16,16 +16,21 @@ import torch
 from torch import Tensor
 
 from cof.batch import Batch
-from cof.errors import ModelError
+from cof.errors import DataError, ModelError
 from cof.models.base import Encoded, Limits, Mix, Model
-from cof.refine._words import check_words, widened, word_spans, words_noted
+from cof.refine._words import check_stand, check_words, widened, word_spans, words_noted
 from cof.refine.base import check_greedy, noted, whole
 from cof.regions.bias import Highlight, log_weight
 from cof.regions.mask import key_bias
-from cof.types import Answer, Focus
+from cof.types import Answer, Focus, Question
 
 FURTHER = 2.0
 """Nats by which the second pass's lit tokens are dimmed beyond 1 / w (the published constant)."""
+
+WEIGHED = (
+    "refine.name=guided mixes the scores of decoding steps; it cannot answer questions whose "
+    "options are weighed (choose): take another fine stage, such as mean"
+)
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,18 @@ class Config:
             )
 
 
+def check_dataset(bench: str, questions: Sequence[Question], config: Config) -> None:
+    """Refuse questions whose options are weighed, and `text` that stands in no question.
+
+    Raises:
+        DataError: some options are.
+        ConfigError: see `check_stand`.
+    """
+    if any(question.choose for question in questions):
+        raise DataError(f"{bench}: {WEIGHED}")
+    check_stand(config.text, questions)
+
+
 def check_model(model: Model, config: Config) -> None:
     """Refuse words for a model that does not say where they are, or cannot perturb them.
 
@@ -74,6 +91,8 @@ def refine(batch: Batch, focuses: Sequence[Focus], config: Config) -> list[Answe
     Raises:
         ModelError: questions whose options are weighed (`choose`), beams or sampling.
     """
+    if any(question.choose for question in batch.questions):
+        raise ModelError(WEIGHED)
     texts = [question.text for question in batch.questions]
     words = [word_spans(config.text, text) for text in texts]
     lit = [row for row, focus in enumerate(focuses) if focus.mask.any() or words[row]]
@@ -91,11 +110,6 @@ def _guided(
         return []
     twice = [row for row in rows for _ in range(2)]
     wide = batch.take(twice)
-    if any(batch.questions[row].choose for row in rows):
-        raise ModelError(
-            "refine.name=guided mixes the scores of decoding steps; it cannot answer questions "
-            "whose options are weighed (choose)"
-        )
     texts = [question.text for question in wide.questions]
     spans = [word_spans(config.text, text) for text in texts]
     masks = [focuses[row].mask for row in twice]
@@ -128,11 +142,15 @@ def branches(
 
 
 def guide(config: Config) -> Mix:
-    """Scores [2 B, V] in pairs -> g (s0 - s1) + s1 for both of a pair."""
+    """Scores [2 B, V] in pairs -> g (s0 - s1) + s1 for both of a pair.
+
+    Of probabilities these sum to 1, and some may lie below 0: `Mix` says what is recorded of them.
+    """
 
     def mix(scores: Tensor) -> Tensor:
         said = scores.log_softmax(-1) if config.log else scores.softmax(-1)
         first, second = said[0::2], said[1::2]
         return (config.guidance * (first - second) + second).repeat_interleave(2, dim=0)
 
+    mix.shares = not config.log  # type: ignore[attr-defined]
     return mix

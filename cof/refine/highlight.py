@@ -12,11 +12,11 @@ from torch import Tensor
 from cof.batch import Batch
 from cof.errors import ConfigError
 from cof.models.base import Encoded, Model
-from cof.refine._words import check_words, widened, word_spans, words_noted
+from cof.refine._words import check_stand, check_words, widened, word_spans, words_noted
 from cof.refine.base import Look, noted
 from cof.regions.bias import Highlight, Scope, check_indices, log_weight
 from cof.regions.mask import key_bias
-from cof.types import Answer, Focus
+from cof.types import Answer, Focus, Question
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,11 @@ class Config:
             raise ValueError(
                 f"perturb={self.perturb} multiplies visual tokens alone; leave it at 1 with text"
             )
+
+
+def check_dataset(bench: str, questions: Sequence[Question], config: Config) -> None:
+    """Refuse `text` that stands in no question."""
+    check_stand(config.text, questions)
 
 
 def check_model(model: Model, config: Config) -> None:

@@ -21,7 +21,7 @@ from cof.errors import ConfigError
 from cof.models.base import Limits, Model
 from cof.refine import crop, highlight, overlay, plain
 from cof.refine.base import Look, answer, check_greedy, light, noted, whole
-from cof.types import Answer, Focus
+from cof.types import Answer, Focus, Question
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,14 @@ class Config:
             raise ValueError("first and second light different layers or heads; give both the same")
 
 
+def check_dataset(bench: str, questions: Sequence[Question], config: Config) -> None:
+    """Hold both parts against the questions."""
+    for part in (config.first, config.second):
+        holds = getattr(stage_of(part), "check_dataset", None)
+        if holds is not None:
+            holds(bench, questions, part)
+
+
 def check_model(model: Model, config: Config) -> None:
     """Hold both parts against the model."""
     for part in (config.first, config.second):
@@ -98,9 +106,10 @@ def refine(batch: Batch, focuses: Sequence[Focus], config: Config) -> list[Answe
     Raises:
         ModelError: beams or sampling.
     """
-    firsts, seconds = (
-        list(stage_of(part).prepare(batch, focuses, part)) for part in (config.first, config.second)
-    )
+    firsts = list(stage_of(config.first).prepare(batch, focuses, config.first))
+    seconds = firsts  # of a stage and itself: that stage
+    if config.second != config.first:
+        seconds = list(stage_of(config.second).prepare(batch, focuses, config.second))
     same = [one.same(other) for one, other in zip(firsts, seconds, strict=True)]
     once = [row for row, both in enumerate(same) if both]
     apart = [row for row, both in enumerate(same) if not both]

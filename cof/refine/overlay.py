@@ -47,9 +47,10 @@ class Config:
 def prepare(batch: Batch, focuses: Sequence[Focus], config: Config) -> list[Look]:
     """A look at each question's drawing; at the image itself where nothing is in focus."""
     rows = [row for row, one in enumerate(focuses) if one.boxes and one.mask.any()]
-    drawn = batch.look([overlaid(batch.images[row], focuses[row].boxes, config) for row in rows])
+    boxes = [focuses[row].boxes for row in rows]
+    drawn = batch.take(rows).edited(boxes, lambda image, some: overlaid(image, some, config))
     looks = [Look(view) for view in batch.views]
-    for row, view in zip(rows, drawn, strict=True):
+    for row, view in zip(rows, batch.look(drawn), strict=True):
         looks[row] = Look(view)
     return looks
 

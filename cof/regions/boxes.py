@@ -19,6 +19,10 @@ from typing import Literal
 
 from cof.types import Box, Quad
 
+THINNEST = 200
+"""Longest : shortest side of a window that is cut out to be looked at: Qwen-VL takes no thinner
+image, and no family can see much in one."""
+
 _ROUNDING = 1e-6
 """Pixels by which a border may miss a whole number and still be meant to be one."""
 
@@ -190,6 +194,16 @@ def pixels(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
     return left, top, max(right, left + 1), max(bottom, top + 1)
 
 
+def cut(window: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The pixels of a window that is cut out to be looked at: `pixels`, but never thinner than
+    `THINNEST` : 1 where the image is not. The short side grows about its middle, inside the image.
+    """
+    left, top, right, bottom = pixels(window, size)
+    left, right = _grown(left, right, size[0], math.ceil((bottom - top) / THINNEST))
+    top, bottom = _grown(top, bottom, size[1], math.ceil((right - left) / THINNEST))
+    return left, top, right, bottom
+
+
 def union_area(boxes: Sequence[Box]) -> float:
     """Area that a set of boxes covers, overlaps counted once, as a share of the image."""
     xs = sorted({x for box in boxes for x in (box.x0, box.x1)})
@@ -226,6 +240,13 @@ def _moved(centre: float, length: float) -> tuple[float, float]:
     """An interval of at most 1 about the centre, moved into [0, 1]."""
     half = min(length, 1.0) / 2
     return _interval(min(max(centre, half), 1 - half), 2 * half)
+
+
+def _grown(low: int, high: int, edge: int, least: int) -> tuple[int, int]:
+    """Whole numbers at least `least` apart, as far as [0, edge] has room."""
+    length = max(high - low, min(least, edge))
+    low = min(max(low - (length - (high - low)) // 2, 0), edge - length)
+    return low, low + length
 
 
 def _check_factor(alpha: float) -> None:

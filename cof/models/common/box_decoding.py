@@ -91,8 +91,10 @@ class Writer:
 
     def notes(self) -> dict[str, float]:
         """How much the grammar had to say, see `Model.generate_boxes`; four decimals."""
-        least = {"least_logprob": min(self.row.logprobs), "least_allowed": min(self.allowed)}
-        return {name: round(value, 4) for name, value in least.items()}
+        asked = self.row.logprobs
+        least = {"least_logprob": min(asked), "least_allowed": min(self.allowed)}
+        found = {**least, "mean_logprob": sum(asked) / len(asked)}
+        return {name: round(value, 4) for name, value in found.items()}
 
     def _say(self, choice: Choice) -> None:
         self.row.tokens.append(int(choice.token))

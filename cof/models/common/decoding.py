@@ -22,6 +22,7 @@ from cof.models.base import Counters, Encoded, Mix
 from cof.models.common.graphs import Graphs, size_for
 from cof.models.common.kv_cache import forward, roomy
 from cof.models.common.step import Entry, choose
+from cof.regions.bias import Highlight
 
 
 @dataclass
@@ -173,7 +174,7 @@ class Greedy:
             self._take(state, given, choose(given).tolist())
         else:
             mixed = self.mix(given.float())
-            self._take(state, mixed, choose(mixed, given).tolist())
+            self._take(state, mixed, choose(mixed, given, self.mix).tolist())
 
     def _replay(self, state: State, narrowed: ExitStack) -> bool:
         """Decode with one captured step as long as it fits; False where there is none.
@@ -206,11 +207,12 @@ class Greedy:
     def start(self, encoded: Encoded, reply: int) -> Cache:
         """The keys and values that the batch may start from; at most `reply` follow the prompt."""
         prompt, start = encoded.attention_mask.shape[1], encoded.shared
-        if start is None or encoded.scale:
+        if start is None:
             return roomy(self.decoder, prompt, reply)
-        plan = current(self.decoder)
-        usable = start.length if plan is None else plan.untouched(encoded.sees)
-        return start.take(min(usable, start.length), prompt, reply)  # type: ignore[no-any-return]
+        plan, usable = current(self.decoder), start.length
+        usable = min(usable, unscaled(encoded)) if encoded.scale else usable
+        usable = usable if plan is None else min(usable, plan.untouched(encoded.sees))
+        return start.take(usable, prompt, reply)  # type: ignore[no-any-return]
 
     def prompt(self, encoded: Encoded) -> Tensor:
         """Input embeddings of the prompts, float [B, S, D], visual tokens scaled where asked."""
@@ -267,6 +269,15 @@ class Greedy:
         if not row.sound or row.tokens[-1] in self.stops:
             return True
         return row.closed and self.done is not None and self.done(self.text(row.tokens))
+
+
+def unscaled(encoded: Encoded) -> int:
+    """How many leading positions see no embedding that `scale` changes, in every row."""
+    changed = torch.zeros(encoded.attention_mask.shape)
+    for row, (factor, places) in enumerate(zip(encoded.scale, encoded.visual, strict=True)):
+        if factor is not None:
+            changed[row, places] = (factor != 1).to(changed)
+    return Highlight(changed).untouched(encoded.sees)
 
 
 def positions(encoded: Encoded) -> Tensor:

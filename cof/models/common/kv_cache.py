@@ -211,23 +211,17 @@ class Prefix:
         self.length = embeds.shape[1]
         self._cache: Cache | None = None
 
-    def take(self, rows: tuple[int, ...], length: int, prompt: int, reply: int) -> Cache:
-        """A cache of its own for a batch: for `prompt` positions and at most `reply` more.
+    @property
+    def known(self) -> bool:
+        """Whether the pass has been run."""
+        return self._cache is not None
 
-        It begins with the first `length` positions of the given images.
-        """
+    @property
+    def layers(self) -> Sequence[Any]:
+        """Keys and values [U, H, P, D], layer by layer."""
         if self._cache is None:
             self._cache = self._compute()
-        every = rows == tuple(range(len(self.embeds)))  # one question an image: nothing to gather
-        chosen = slice(None) if every else torch.tensor(rows)  # on the CPU: layers may be anywhere
-        cache = roomy(self.decoder, prompt, reply)
-        if length == 0:
-            return cache
-        layers: list[Any] = self._cache.layers
-        for number, layer in enumerate(layers):
-            keys, values = layer.keys[:, :, :length], layer.values[:, :, :length]
-            cache.update(keys[chosen], values[chosen], number)
-        return cache
+        return self._cache.layers
 
     def _compute(self) -> Cache:
         length = self.embeds.shape[1]
@@ -242,21 +236,41 @@ class Start:
     """Where the prompts of some rows begin: what `View.shared` and `Encoded.shared` hold.
 
     Attributes:
-        prefix: keys and values of a set of images.
-        rows: each row's image in it.
+        rows: of each row the prefix of its image, and the image's place in it. Prefixes of several
+            calls of `look` (a picture, and a crop of another) may stand in one batch.
     """
 
-    prefix: Prefix
-    rows: tuple[int, ...]
+    rows: tuple[tuple[Prefix, int], ...]
 
     @property
     def length(self) -> int:
-        """Positions that the prefix has."""
-        return self.prefix.length
+        """Positions that a prefix has."""
+        return self.rows[0][0].length
 
     def take(self, length: int, prompt: int, reply: int) -> Cache:
-        """See `Prefix.take`."""
-        return self.prefix.take(self.rows, length, prompt, reply)
+        """A cache of its own for a batch: for `prompt` positions and at most `reply` more.
+
+        It begins with the first `length` positions of the rows' images. A part is no reason to
+        compute several prefixes: it is taken where all are there already.
+        """
+        prefixes = {prefix for prefix, _ in self.rows}
+        first, several = self.rows[0][0], len(prefixes) > 1 and length < self.length
+        cache = roomy(first.decoder, prompt, reply)
+        if length == 0 or (several and not all(one.known for one in prefixes)):
+            return cache
+        every = self.rows == tuple((first, at) for at in range(len(first.embeds)))
+        parts = [(one, slice(at, at + 1)) for one, at in self.rows]
+        parts = [(first, slice(None))] if every else parts  # one question an image: no copy
+        for number in range(len(cache.layers)):
+            layers = [(prefix.layers[number], which) for prefix, which in parts]
+            keys = [layer.keys[which, :, :length] for layer, which in layers]
+            values = [layer.values[which, :, :length] for layer, which in layers]
+            cache.update(_stacked(keys), _stacked(values), number)
+        return cache
+
+
+def _stacked(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 def together(starts: Sequence[Start | None], ids: Sequence[int]) -> Start | None:
@@ -264,11 +278,9 @@ def together(starts: Sequence[Start | None], ids: Sequence[int]) -> Start | None
 
     Args:
         starts: of each row's image.
-        ids: text ids before the image, which must be those of the prefix.
+        ids: text ids before the image, which must be those of the prefixes.
     """
-    first = starts[0]
-    if first is None or first.prefix.ids != tuple(ids):
+    rows = [row for one in starts if one is not None for row in one.rows]
+    if len(rows) < len(starts) or any(prefix.ids != tuple(ids) for prefix, _ in rows):
         return None
-    if any(one is None or one.prefix is not first.prefix for one in starts):
-        return None
-    return Start(first.prefix, tuple(one.rows[0] for one in starts if one is not None))
+    return Start(tuple(rows)) if len({prefix.length for prefix, _ in rows}) == 1 else None

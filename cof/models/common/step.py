@@ -24,7 +24,7 @@ _WARM_UPS = 2
 """Steps before the capture: libraries set themselves up at the first, which cannot be captured."""
 
 
-def choose(logits: Tensor, given: Tensor | None = None) -> Tensor:
+def choose(logits: Tensor, given: Tensor | None = None, mix: Mix | None = None) -> Tensor:
     """What the host wants to know of logits [B, V], float64 [4, B]: read back in one copy.
 
     The best token, whether the numbers are sound, the token's log-probability, and by how much that
@@ -34,8 +34,11 @@ def choose(logits: Tensor, given: Tensor | None = None) -> Tensor:
         logits: to choose from.
         given: the model's own, where `logits` were mixed from them. Those must be finite; mixed
             ones may rule tokens out with -inf, but not all of them.
+        mix: what mixed them; it says how they are read as probabilities, see `Mix`.
     """
     best, scores = logits.argmax(-1), logits.float()
+    if getattr(mix, "shares", False):
+        scores = scores.clamp(min=torch.finfo(scores.dtype).tiny).log()
     highest = scores.gather(-1, best[:, None])[:, 0]
     second = scores.scatter(-1, best[:, None], -torch.inf).amax(-1)
     sound = finite(logits) if given is None else finite(given) & scores.amax(-1).isfinite()
@@ -126,7 +129,7 @@ class Step:
             return self.logits, self.read.tolist()
         given = self.logits[:rows]
         mixed = mix(given.float())
-        self.read[:, :rows] = choose(mixed, given)
+        self.read[:, :rows] = choose(mixed, given, mix)
         self.tokens.copy_(self.read[0][:, None])
         return mixed, self.read.tolist()
 

@@ -82,7 +82,7 @@ class Showing(Boxing):
                 (side, side),
                 image.size,
                 (pixels, pixels),
-                Start(prefix, (row,)),
+                Start(((prefix, row),)),
             )
             for row, (feature, image) in enumerate(zip(features, images, strict=True))
         ]
@@ -165,7 +165,8 @@ class Showing(Boxing):
     def join(self, whole: View, part: View, window: Box) -> View:
         """Both images' tokens behind each other, nothing between them, in the image's place.
 
-        LLaVA-1.5 was trained on one image a prompt; ViCrop (arXiv 2502.17422) asks it so.
+        LLaVA-1.5 was trained on one image a prompt; ViCrop (arXiv 2502.17422) asks it so. The
+        prompt begins with the whole image, whose keys and values are shared as ever.
         """
         return View(
             torch.cat([whole.features, part.features.to(whole.features)]),
@@ -173,6 +174,7 @@ class Showing(Boxing):
             None,
             whole.size,
             whole.shown,
+            whole.shared,
         )
 
 

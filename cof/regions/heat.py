@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cof.regions.boxes import clip
-from cof.types import Box, View
+from cof.types import Box, Region, View
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,3 +73,14 @@ def unpacked(kept: dict[str, Any]) -> Tensor:
     """The heat map of a record, float32 [T]; exact to 1/510 of its peak."""
     levels = bytearray(zlib.decompress(base64.b64decode(kept["zlib"])))
     return torch.frombuffer(levels, dtype=torch.uint8).float() * (kept["top"] / 255)
+
+
+def heat_of(region: Region) -> Tensor | None:
+    """The heat map that a stage kept of a region (`keep_map`), float32 [T]; None where it did not.
+
+    Of a record too: `heat_of(result.region)` for the results of `cof.load_run`.
+    """
+    kept = region.notes.get("map")
+    if not isinstance(kept, dict) or kept.keys() != {"grid", "top", "zlib"}:
+        return None
+    return unpacked(kept)
