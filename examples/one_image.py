@@ -5,7 +5,7 @@ from pathlib import Path
 from cof import CoF
 
 image = Path(__file__).with_name("scene.jpg")
-cof = CoF.from_pretrained("cof-tiny", weight=4.5, expand=1.2, max_new_tokens=32)
+cof = CoF.from_pretrained("cof-tiny", weight=2, expand=1.2, max_new_tokens=32)
 outcome = cof(image, "Is the object with the number 7 red?", plain=True)
 
 print(outcome)
