@@ -1,4 +1,4 @@
-"""Every error text of the package, as a page of the site: made from the code, so it lacks none."""
+"""The error texts that the package's code spells out, as a page of the site."""
 
 from __future__ import annotations
 

@@ -224,7 +224,8 @@ class TestGuard:
         assert not self.passes(host="localhost", origin="null")
 
     def test_nothing_is_fetched(self):
-        for path in ("file=http://a.b/c", "file=HTTPS://a.b", "proxy=http://a.b"):
+        routes = ("file=http://a.b/c", "file=HTTPS://a.b", "proxy=http://a.b")
+        for path in (*routes, "file/http://a.b/c", "file/HTTPS:/a.b"):
             assert not self.passes(f"/gradio_api/{path}", hosts=())
         assert self.passes("/gradio_api/file=/tmp/http/a.png", hosts=())
 

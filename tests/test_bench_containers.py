@@ -139,6 +139,14 @@ def test_few_row_groups_are_in_memory_and_threads_may_share_them(tmp_path):
         read = list(pool.map(lambda k: found[k].picture.read(), order))
     assert read == [rows[k]["image"] for k in order]
     assert len(_parquet._HELD) <= _parquet._KEPT
+    assert sum(len(piece.rest) for piece in _parquet._HELD.values()) <= _parquet._GOING
+
+
+def test_a_row_without_a_picture_is_told_beside_a_column_of_a_longer_name(tmp_path):
+    pytest.importorskip("pyarrow")
+    rows = [{"image_path": f"{k}.png", "image": b"x" if k else None, "n": k} for k in range(3)]
+    found = list(entries(tables.write_parquet(tmp_path / "t.parquet", rows)))
+    assert [entry.picture is not None for entry in found] == [False, True, True]
 
 
 def test_without_pyarrow_it_says_what_to_install(tmp_path, monkeypatch):

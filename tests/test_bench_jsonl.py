@@ -102,8 +102,14 @@ def test_a_rule_may_be_chosen(tmp_path):
         ({"options": ["red"]}, r"jsonl:2: options \['red'\], expected two or more"),
         ({"id": "1"}, "jsonl: '1' occurs twice"),
         ({"answer": None}, "1 of 4 questions have no answer; give all or none"),
-        ({"answer": True, "options": None}, "jsonl:2: answer True, expected a text or a list of"),
-        ({"answer": {"a": 1}}, r"jsonl:2: answer {'a': 1}, expected a text or a list of texts"),
+        ({"answer": True, "options": None}, "jsonl:2: answer True, expected a text, a number or"),
+        ({"answer": {"a": 1}}, r"jsonl:2: answer {'a': 1}, expected a text, a number or a list"),
+        (
+            {"answer": " ", "options": None},
+            "answer ' ', expected a text, .* leave the key",
+        ),
+        ({"answer": ["stop", " "], "options": None}, "none of them blank"),
+        ({"answer": float("nan"), "options": None}, "jsonl:2: answer nan, expected"),
         ({"answer": ["red", 2]}, "jsonl:2: 'answer' is 2, expected text"),
         ({"boxes": [[0, 0, 9, 9]]}, "jsonl:2: box .*look like pixels"),
     ],
@@ -225,10 +231,19 @@ def test_a_failing_image_is_said_and_asked_again(tmp_path, asked):
 
 
 def test_a_number_is_an_answer_and_so_is_nought(tmp_path):
-    rows = [{"image": "a.jpg", "question": "How many?", "answer": answer} for answer in (3, 0, -1)]
+    rows = [
+        {"image": "a.jpg", "question": "How many?", "answer": answer}
+        for answer in (3, 0, -1, 3.0, 0.5)
+    ]
     questions = questions_of(make(tmp_path, rows))
-    assert [json.loads(one.reference) for one in questions] == [["3"], ["0"], ["-1"]]
-    assert jsonl.score(questions, ["3", "0.", "1"])["accuracy"] == 2 / 3
+    assert [json.loads(one.reference) for one in questions] == [
+        ["3"],
+        ["0"],
+        ["-1"],
+        ["3"],
+        ["0.5"],
+    ]
+    assert jsonl.score(questions, ["3", "0.", "1", "3", "0.5"])["accuracy"] == 4 / 5
 
 
 def test_the_questions_are_not_overwritten_by_their_answers(tmp_path, asked):

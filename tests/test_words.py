@@ -138,7 +138,7 @@ def test_it_can_be_part_of_a_mean(batch):
 def test_guided_lights_and_perturbs_words(llava, batch):
     config = guided.Config(3.0, 1.7, False, 0.25, text="red")
     found = guided.refine(batch, SPOTS, config)
-    assert found[0] is batch.plain[0]
+    assert found[0] == replace(batch.plain[0], notes=guided.SURE)
     for row in (1, 2):
         encoded = batch.take([row]).encode()
         lit = torch.zeros(encoded.keys, dtype=torch.bool)

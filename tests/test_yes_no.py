@@ -11,6 +11,7 @@ from fakes import make_mme
 from cof.analyse import yes_no
 from cof.analyse.report import ReportOptions, write_report
 from cof.cli import main
+from cof.refine.guided import SURE
 from cof.types import Answer, Box, Question, Region, Result
 
 BOX = Box(0.1, 0.1, 0.2, 0.2)
@@ -135,6 +136,20 @@ def test_what_was_not_recorded_is_no_number(base):
     plain, cof = by_head(confidence)
     assert [*plain.values()][2:] == ["not recorded"] * 3
     assert cof["ECE, points"] == "20.0"
+
+
+def test_log_probabilities_of_older_guided_runs_say_nothing(run):
+    guided = replace(run, config={**run.config, "refine": {"name": "guided", "log": False}})
+    _, confidence = tables(guided)
+    plain, cof = by_head(confidence)
+    assert plain == by_head(tables(run)[1])[0]
+    assert [*cof.values()][2:] == ["not recorded"] * 3
+    said = [replace(one.cof, notes=SURE) for one in run.results]
+    pairs = zip(run.results, said, strict=True)
+    marked = replace(guided, results=[replace(one, cof=cof) for one, cof in pairs])
+    assert by_head(tables(marked)[1]) == by_head(tables(run)[1])
+    log = replace(run, config={**run.config, "refine": {"name": "guided", "log": True}})
+    assert by_head(tables(log)[1]) == by_head(tables(run)[1])
 
 
 def test_without_any_true_box_nothing_is_called_absent(base):

@@ -92,8 +92,8 @@ class Asked:
 
 
 class _Gatherer:
-    def __init__(self, bench: ModuleType, config: Any) -> None:
-        self._bench, self._config = bench, config
+    def __init__(self, bench: ModuleType, config: Any, noted: bool) -> None:
+        self._bench, self._config, self._noted = bench, config, noted
         self._truth, self._annotated, self._boxed = array("b"), array("b"), array("b")
         self._pair = array("q")
         self._said: dict[Pass, array[int]] = {which: array("b") for which in NAMES}
@@ -109,6 +109,7 @@ class _Gatherer:
             answer: Answer | None = getattr(result, which)
             word = self._bench.yes_no(answer.text, self._config) if answer else ""
             weighed = asked.choose or answer is None or not answer.logprobs
+            weighed |= self._noted and which == "cof" and "logprobs" not in answer.notes  # type: ignore[union-attr]
             self._said[which].append(_CODES.get(word, _OTHER))
             self._sure[which].append(math.nan if weighed else math.exp(answer.logprobs[0]))  # type: ignore[union-attr]
 
@@ -135,8 +136,10 @@ def wanted(run: Run) -> Wanted:
     bench, config = bench_of(run)
     if not hasattr(bench, "yes_no"):
         return {}
-    key = ("yes or no", bench.__name__, repr(config))
-    return {key: lambda: _Gatherer(bench, config)}
+    stage = run.config["refine"]
+    noted = stage["name"] == "guided" and not stage.get("log", False)  # see its `SURE`
+    key = ("yes or no", bench.__name__, repr(config), noted)
+    return {key: lambda: _Gatherer(bench, config, noted)}
 
 
 def asked_of(run: Run) -> Asked | None:

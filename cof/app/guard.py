@@ -13,6 +13,10 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 """Names of this machine that a browser on it may use."""
 
 
+_FETCHED = ("=http", "file/http")
+"""In the path of Gradio's routes that fetch an address: file=, proxy=, and file/ of old."""
+
+
 class Guard:
     """ASGI middleware: answers 403 to what comes from another site, or would be fetched elsewhere.
 
@@ -42,7 +46,8 @@ class Guard:
 
     def refused(self, scope: Scope) -> str:
         """Why a request is refused; "" for one that is not."""
-        if "=http" in scope["path"].lower():  # Gradio's file= and proxy= fetch addresses
+        path = scope["path"].lower()
+        if any(mark in path for mark in _FETCHED):
             return "this page fetches nothing from the net\n"
         headers = dict(scope["headers"])
         named = [f"//{headers.get(b'host', b'').decode('latin-1')}"]

@@ -39,7 +39,7 @@ from cof.bench.common.answers import (
 from cof.bench.common.choice import LETTERS, UNRESOLVED, Extract, ask, extract
 from cof.bench.common.files import read_jsonl, write_jsonl
 from cof.bench.common.finding import folder_of, unknown
-from cof.bench.common.rows import Row
+from cof.bench.common.rows import Row, spelled
 from cof.bench.common.tally import Mark, Part, Tally, added, scored
 from cof.bench.common.vqa_words import soft_accuracy
 from cof.bench.common.yes_no import parse_word
@@ -253,9 +253,12 @@ def _options(options: list[str], row: Row) -> list[str]:
 def _truths(row: Row, options: Sequence[str]) -> list[str]:
     """The accepted answers; of a question with options the right letter."""
     value = row.value("answer")
-    if not isinstance(value, str | float | int | list) or isinstance(value, bool):
-        raise DataError(f"{row.where}: answer {shown(value)}, expected a text or a list of texts")
-    truths = row.texts("answer") if isinstance(value, list) else [str(value)]
+    truths = row.texts("answer") if isinstance(value, list) else [spelled(value)]
+    if not all(truth.strip() for truth in truths):
+        raise DataError(
+            f"{row.where}: answer {shown(value)}, expected a text, a number or a list of texts, "
+            "none of them blank; leave the key out where nobody knows the answer"
+        )
     if not options:
         return truths
     pairs = zip(LETTERS, options, strict=False)

@@ -27,6 +27,10 @@ from cof.types import Answer, Focus, Question
 FURTHER = 2.0
 """Nats by which the second pass's lit tokens are dimmed beyond 1 / w (the published constant)."""
 
+SURE = {"logprobs": "of the scores that chose"}
+"""Note of every answer. Records made without it hold log-softmax of probabilities, which says
+nothing; `cof.analyse.yes_no` leaves them out."""
+
 WEIGHED = (
     "refine.name=guided mixes the scores of decoding steps; it cannot answer questions whose "
     "options are weighed (choose): take another fine stage, such as mean"
@@ -97,9 +101,10 @@ def refine(batch: Batch, focuses: Sequence[Focus], config: Config) -> list[Answe
     words = [word_spans(config.text, text) for text in texts]
     lit = [row for row, focus in enumerate(focuses) if focus.mask.any() or words[row]]
     answers = dict(zip(lit, _guided(batch, focuses, lit, config), strict=True))
+    said = [answers.get(row, plain) for row, plain in enumerate(batch.plain)]
     return [
-        noted(answers[row], words_noted(text, words[row])) if row in answers else batch.plain[row]
-        for row, text in enumerate(texts)
+        noted(one, {**SURE, **(words_noted(text, words[row]) if row in answers else {})})
+        for row, (one, text) in enumerate(zip(said, texts, strict=True))
     ]
 
 

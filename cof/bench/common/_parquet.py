@@ -30,6 +30,10 @@ _KEPT = 4
 hashed."""
 
 
+_GOING = 2
+"""Of these, the newest ones behind which reading can go on: each keeps what it has decompressed."""
+
+
 class _Piece(NamedTuple):
     """Pictures of some rows, and the reading that goes on behind them, until somebody takes it."""
 
@@ -99,7 +103,8 @@ class _Table:
         """Which rows have a picture, of a column that is nothing else."""
         meta = self._file.metadata.row_group(group)
         columns = [meta.column(number) for number in range(meta.num_columns)]
-        found = next(one for one in columns if one.path_in_schema.startswith(self.picture))
+        names = [one.path_in_schema.split(".")[0] for one in columns]
+        found = columns[names.index(self.picture)]
         if found.statistics is not None and found.statistics.null_count == 0:
             return [True] * meta.num_rows
         return [there for piece in self._pieces(group) for there in piece.is_valid().to_pylist()]
@@ -133,6 +138,8 @@ class _Table:
             _HELD.move_to_end((self, group, number))
             while len(_HELD) > _KEPT:
                 _HELD.popitem(last=False)
+            for piece in [*_HELD.values()][:-_GOING]:
+                piece.rest.clear()
         return pictures
 
     def read(self, group: int, row: int) -> bytes:

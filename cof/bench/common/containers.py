@@ -6,7 +6,8 @@ reads them, and what it says of a question is what the benchmark's own files say
 has one hash in whatever container it lies.
 
 Questions are read at once, pictures one by one when they are wanted, out of the table itself:
-nothing is unpacked, and of parquet files a few dozen pictures are in memory.
+nothing is unpacked. Of a parquet file a few dozen pictures are in memory, and what pyarrow has read
+of their row groups: some of one where pictures are asked for in order, else up to all of two.
 """
 
 from __future__ import annotations

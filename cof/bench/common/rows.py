@@ -5,6 +5,7 @@ A reader takes what it wants by kind (`text`, `texts`, `parts`, ...), never from
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
@@ -138,3 +139,12 @@ def inside(name: str, where: str) -> str:
             f"{where}: {shown(name)} is not the name of a file inside the benchmark's folder"
         )
     return name
+
+
+def spelled(value: Any) -> str:
+    """A text, or a finite number as people write it (3 for 3.0); "" for anything else."""
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return ""
+        return str(int(value)) if value.is_integer() else str(value)
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
