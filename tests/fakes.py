@@ -13,7 +13,8 @@ from typing import Any
 
 from PIL import Image
 
-from cof.models.base import Counters, Encoded, Frame, Limits, Mix, Model
+from cof.models.base import Counters, Encoded, Limits, Mix, Model
+from cof.regions.frame import Frame
 from cof.types import Answer, Box, Question, Region, Result, View
 
 GRID = 4

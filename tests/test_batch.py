@@ -10,12 +10,13 @@ from PIL import Image
 from cof.batch import Batch
 from cof.errors import ModelError
 from cof.locate import prompt
-from cof.models.base import Encoded, Frame, Limits
+from cof.models.base import Encoded, Limits
 from cof.models.common.decoding import positions
 from cof.pipeline import CoF, Settings
 from cof.pipeline import refine as refine_all
 from cof.refine import highlight, plain
 from cof.regions.bias import Highlight
+from cof.regions.frame import Frame
 from cof.types import Question
 
 TEXTS = ["What is it?", "Where is the red cup, and what is beside it?", "Is it?"]

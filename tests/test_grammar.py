@@ -16,13 +16,14 @@ from cof.config import schema
 from cof.errors import ConfigError, ModelError
 from cof.images import load_image
 from cof.locate import prompt
-from cof.models.base import BoxForm, Encoded, Frame, Limits
+from cof.models.base import Encoded, Limits
 from cof.models.common.grammar import MOST, Grammar, bounds
 from cof.models.llava import Config
 from cof.models.llava.model import BOX_FORM, load
 from cof.pipeline import CoF, Settings
 from cof.prompts import grounding_question
 from cof.regions.boxes import BoxConfig
+from cof.regions.frame import BoxForm, Frame
 from cof.regions.parse import parse_boxes, parse_reference
 from cof.store.replies import ReplyCache
 from cof_lab.mini import mme as mini_mme

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 
-from cof.models.base import Encoded, Frame
+from cof.models.base import Encoded
 from cof.models.common.box_decoding import write_boxes
 from cof.models.common.grammar import Grammar, bounds
 from cof.models.common.replying import Replying
+from cof.regions.frame import Frame
 from cof.types import Answer, View
 
 _STEP = 512

@@ -16,9 +16,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from cof import prompts
 from cof.models import base
-from cof.models.base import Frame
 from cof.models.common.graphs import Decode
 from cof.models.common.loading import Quantization
+from cof.regions.frame import Frame
 
 FRAMES = {
     "image": Frame("image"),

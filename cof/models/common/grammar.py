@@ -15,7 +15,7 @@ from random import Random
 from typing import NamedTuple
 
 from cof.errors import ModelError
-from cof.models.base import BoxForm, Frame
+from cof.regions.frame import BoxForm, Frame
 from cof.types import View
 
 MOST = 16

@@ -26,7 +26,7 @@ from transformers import set_seed
 
 from cof.attention import NAME, attach, highlighted, watched
 from cof.errors import ModelError
-from cof.models.base import Counters, Encoded, Frame, Limits, Mix
+from cof.models.base import Counters, Encoded, Limits, Mix
 from cof.models.common.checkpoint import Checkpoint
 from cof.models.common.checks import refusal
 from cof.models.common.crossed import active_bias, check_whole, nobody, scaled
@@ -40,6 +40,7 @@ from cof.models.instructblip.config import Config
 from cof.models.instructblip.files import Tokenizers
 from cof.models.instructblip.qformer import Looks, states
 from cof.regions.bias import Highlight
+from cof.regions.frame import Frame
 from cof.regions.mask import grid_cells
 from cof.types import Answer, View
 

@@ -21,7 +21,7 @@ from transformers import set_seed
 from cof import prompts
 from cof.attention import NAME, attach, highlighted
 from cof.errors import ModelError
-from cof.models.base import BoxForm, Counters, Encoded, Frame, Limits, Mix
+from cof.models.base import Counters, Encoded, Limits, Mix
 from cof.models.common.checkpoint import Checkpoint, find
 from cof.models.common.decoding import Greedy
 from cof.models.common.graphs import graphs_for
@@ -34,6 +34,7 @@ from cof.models.llava.original import load_original
 from cof.models.llava.showing import Showing
 from cof.regions.bias import Highlight
 from cof.regions.boxes import named_frame
+from cof.regions.frame import BoxForm, Frame
 from cof.types import Quad
 
 IDENTITY = ("revision", "dtype", "quantization", "conv", "pixels", "stops")
