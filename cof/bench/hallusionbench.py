@@ -21,7 +21,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
-from cof.bench.common.answers import Answers, Given, Said, llava_answer, match_answers
+from cof.bench.common.answers import Answers, Given, Said, llava_answer, match_answers, need_truth
 from cof.bench.common.containers import Found, Held, Reader, held, id_boxes
 from cof.bench.common.files import read_json_rows, write_jsonl, write_text
 from cof.bench.common.finding import tables
@@ -285,8 +285,7 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     Raises:
         DataError: as `match_answers`; no right answers.
     """
-    if not config.root:
-        raise DataError(f"{path}: needs --ground-truth, the folder of {FILE}")
+    need_truth(path, config.root, f"the folder of {FILE}")
     questions = read(config)
     given = []
     for row in read_json_rows(path):

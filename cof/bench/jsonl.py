@@ -34,6 +34,7 @@ from cof.bench.common.answers import (
     boxes_in,
     llava_answer,
     match_answers,
+    need_truth,
     unique,
 )
 from cof.bench.common.choice import LETTERS, UNRESOLVED, Extract, ask, extract
@@ -190,8 +191,7 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     Raises:
         DataError: as `match_answers`; no question file, or one without right answers.
     """
-    if not config.root:
-        raise DataError(f"{path}: needs --ground-truth, the file of the questions")
+    need_truth(path, config.root, "the file of the questions")
     questions = read(config)
     if not questions[0].reference:
         raise DataError(f"{config.root}: its questions have no answers, so none can be scored")

@@ -21,12 +21,19 @@ from typing import Any, NamedTuple
 
 from cof.bench import _mme_files
 from cof.bench._mme_files import COGNITION, PERCEPTION, RELEASE_SUFFIX, SUBTASKS
-from cof.bench.common.answers import Answers, Given, Said, add_up, llava_answer, match_answers
+from cof.bench.common.answers import (
+    Answers,
+    Given,
+    Said,
+    add_up,
+    llava_answer,
+    match_answers,
+    need_truth,
+)
 from cof.bench.common.containers import Held, held
 from cof.bench.common.files import read_jsonl, write_jsonl, write_text
 from cof.bench.common.finding import folder_of, with_llava
 from cof.bench.common.tally import Mark, Part, Tally, number_of, scored
-from cof.errors import DataError
 from cof.files import Folder
 from cof.prompts import SHORT_ANSWER
 from cof.types import Question
@@ -226,8 +233,7 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     given = list(_mme_files.result_folder(path)) if path.is_dir() else []
     if path.is_dir() and not config.root:
         return Answers([question for question, _, _ in given], [text for _, text, _ in given])
-    if not config.root:
-        raise DataError(f"{path}: needs --ground-truth, the MME release or its template folder")
+    need_truth(path, config.root, "the MME release or its template folder")
     questions = _mme_files.ground_truth(config.root)
     if config.questions:
         questions = _mme_files.as_llava(Path(config.questions), questions)

@@ -18,7 +18,7 @@ from typing import Any
 
 from cof.bench import _refcoco_files
 from cof.bench._refcoco_files import Config
-from cof.bench.common.answers import Answers, Given, Said, llava_answer, match_answers
+from cof.bench.common.answers import Answers, Given, Said, llava_answer, match_answers, need_truth
 from cof.bench.common.files import read_jsonl, write_jsonl
 from cof.bench.common.rows import Row
 from cof.bench.common.tally import Mark, Part, Tally, added, scored
@@ -148,8 +148,7 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
         DataError: as `match_answers`; no annotations; a true box that is not the annotated
             one, as of a run that turned its pictures.
     """
-    if not config.root:
-        raise DataError(f"{path}: needs --ground-truth, the folder of refs(*).p and instances.json")
+    need_truth(path, config.root, "the folder of refs(*).p and instances.json")
     asked = {phrase.question.id: phrase for phrase in _refcoco_files.phrases(config)}
     given = []
     for row in read_jsonl(path):

@@ -20,6 +20,7 @@ from cof.bench.common.answers import (
     Said,
     llava_answer,
     match_answers,
+    need_truth,
     reworded,
 )
 from cof.bench.common.containers import Found, Held, Reader, held
@@ -196,8 +197,7 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     Raises:
         DataError: as `match_answers`; no annotation file.
     """
-    if not config.root:
-        raise DataError(f"{path}: needs --ground-truth, the folder of {config.file}")
+    need_truth(path, config.root, f"the folder of {config.file}")
     questions = read(config)
     rows = read_json_rows(path)
     if "prompt" not in rows[0].values:

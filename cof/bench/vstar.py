@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cof.bench import _vstar_files
-from cof.bench.common.answers import Answers, Given, Said, llava_answer, match_answers
+from cof.bench.common.answers import Answers, Given, Said, llava_answer, match_answers, need_truth
 from cof.bench.common.choice import LETTERS, UNRESOLVED, Extract, ask, disputed, extract
 from cof.bench.common.files import read_json, read_jsonl, write_jsonl
 from cof.bench.common.finding import unknown
@@ -148,8 +148,7 @@ def read_answers(path: Path, config: Config, allow_missing: bool = False) -> Ans
     Raises:
         DataError: as `match_answers`; options in another order than `shuffle` gives.
     """
-    if not config.root:
-        raise DataError(f"{path}: needs --ground-truth, the V*Bench folder")
+    need_truth(path, config.root, "the V*Bench folder")
     questions = read(config)
     if path.suffix == ".json":
         given = list(_official(path, questions))

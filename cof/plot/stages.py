@@ -65,7 +65,6 @@ def draw_two_stages(
     """
     from matplotlib.figure import Figure
 
-    shown = small(image)
     height = min(max(0.46 * WIDTH * image.height / image.width, 1.2), 7.0)
     captions = (_coarse(reply, focus), _fine(answer, plain, focus, stage))
     title = wrap(question, 95)
@@ -82,19 +81,22 @@ def draw_two_stages(
         axes.set_title(name, fontsize=10, loc="left")
         figure.text(left, (below - 0.3) / total, caption, ha="left", va="top", size=10, **RAW)
         if column:
-            _draw_tokens(axes, shown, image.size, cells[focus.mask.to(cells.device)])
-            continue
-        if heat is None:
-            axes.imshow(shown, extent=(0, image.width, image.height, 0))
+            _draw_tokens(axes, small(image), image.size, cells[focus.mask.to(cells.device)])
         else:
-            draw_map(axes, image, cells, heat / heat.max().clamp(min=1e-12))
-        _draw_boxes(axes, image.size, boxes, focus.boxes)
-    handles = _legend(boxes, focus.boxes)
-    where = (0.01, (below - 0.02) / total)
-    figure.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=where, ncols=2, frameon=False, fontsize=9
-    )
+            _draw_ground(axes, image, cells, heat)
+            _draw_boxes(axes, image.size, boxes, focus.boxes)
+    keys, where = _legend(boxes, focus.boxes), (0.01, (below - 0.02) / total)
+    look: dict[str, Any] = {"ncols": 2, "frameon": False, "fontsize": 9}
+    figure.legend(handles=keys, loc="upper left", bbox_to_anchor=where, **look)
     return figure
+
+
+def _draw_ground(axes: Axes, image: Image, cells: Tensor, heat: Tensor | None) -> None:
+    """What boxes are drawn on: the image, or the map that they were read from."""
+    if heat is None:
+        axes.imshow(small(image), extent=(0, image.width, image.height, 0))
+    else:
+        draw_map(axes, image, cells, heat / heat.max().clamp(min=1e-12))
 
 
 def _legend(found: Sequence[Box], used: Sequence[Box]) -> list[Line2D]:

@@ -67,6 +67,21 @@ def match_answers(
     return Answers([questions[i] for i in order], [texts[i] for i in order], missing)
 
 
+def need_truth(path: Path, root: str, what: str) -> None:
+    """Refuse to score answers where no ground truth is named.
+
+    Args:
+        path: the answers.
+        root: of the ground truth; "" where none was given.
+        what: what it is, in a few words.
+
+    Raises:
+        DataError: there is none.
+    """
+    if not root:
+        raise DataError(f"{path}: needs --ground-truth, {what}")
+
+
 def claim(keys: Sequence[Hashable], given: Iterable[Given]) -> list[int]:
     """For each item the place in `keys` that it names; the k-th of a shared key takes its k-th.
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cof.bench.common.answers import Answers, Given, Said, llava_answer, match_answers
+from cof.bench.common.answers import Answers, Given, Said, llava_answer, match_answers, need_truth
 from cof.bench.common.choice import LETTERS, UNRESOLVED, Extract, ask, disputed, extract
 from cof.bench.common.files import read_json_rows, write_jsonl
 from cof.bench.common.tables import Entry
@@ -159,8 +159,7 @@ def given_answers(
     Raises:
         DataError: as `match_answers`; no root; options in another order than the questions'.
     """
-    if not config.root:
-        raise DataError(f"{path}: needs --ground-truth, {what}")
+    need_truth(path, config.root, what)
     questions = read(config)
     known = {question.id: list(question.options) for question in questions}
     given = []
